@@ -1,0 +1,260 @@
+"""The journal: every lease and how far it came, every outcome that the sequencer has not acknowledged.
+
+SQLite with a write-ahead log and `synchronous=FULL`: when a method returns, what it wrote survives a power cut. It is
+written *before* the step that it names is taken. It knows no network and decides nothing. Upload targets and the
+consumer's parameters are secrets: they are in a file of mode 0600, and are erased once the task is acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import TypeAdapter
+
+from miner.errors import ConfigError, MachineFault
+from miner.job import Job, Lease, Outcome, Prompt, Rendered, Uploaded
+from miner.policy import Step
+
+log = structlog.get_logger()
+
+DAY = 86400.0
+
+_LEASE = TypeAdapter(Lease)
+_JOB = TypeAdapter(Job)
+_RENDERED = TypeAdapter(Rendered)
+_UPLOADED = TypeAdapter(Uploaded)
+_OUTCOME = TypeAdapter(Outcome)
+
+_MIGRATIONS: list[str] = [
+    """
+    CREATE TABLE tasks (
+        task_id    TEXT NOT NULL,
+        miner_id   TEXT NOT NULL,
+        step       TEXT NOT NULL,      -- policy.Step, then 'closed'
+        workflow   TEXT NOT NULL DEFAULT '',
+        prompt_id  TEXT NOT NULL DEFAULT '',
+        record     TEXT,               -- JSON of the stage's dataclass; erased when closed
+        outcome    TEXT,               -- JSON of the Outcome
+        verdict    TEXT NOT NULL DEFAULT '',  -- how it was closed: sequencer.Ack, or 'taken away'
+        leased_at  REAL NOT NULL,
+        ended_at   REAL,
+        PRIMARY KEY (task_id, miner_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX tasks_open ON tasks (miner_id, leased_at) WHERE step != 'closed';
+    CREATE INDEX tasks_ended ON tasks (ended_at);
+    """,
+]
+"""Each brings the schema one version up; a file's version is its `user_version`. Only ever append."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One task as the journal has it. Of the stages only the one that `step` names is there."""
+
+    task_id: str
+    step: Step | None  # None: closed
+    workflow: str
+    prompt_id: str
+    lease: Lease | None = None
+    job: Job | None = None
+    rendered: Rendered | None = None
+    uploaded: Uploaded | None = None
+    outcome: Outcome | None = None
+    verdict: str = ""
+    ended_at: float | None = None
+
+
+class Journal:
+    """One file, one process. Its methods block for a disk flush (a fraction of a millisecond on an SSD), and may be
+    called from any thread. Raises MachineFault when the disk does not take a record."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Open or create `folder`/journal.db. A damaged one is moved aside; raises ConfigError when another miner has
+        the folder, or when a newer program wrote the file."""
+        self._clock = clock
+        self._mutex = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_file = _lock(folder)
+        try:
+            self._db = _open(folder / "journal.db")
+        except BaseException:
+            os.close(self._lock_file)
+            raise
+
+    def close(self) -> None:
+        with self._mutex:
+            self._db.close()
+            os.close(self._lock_file)
+
+    # ---- steps, in their order ------------------------------------------------------------------
+
+    def leased(self, miner_id: str, lease: Lease) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO tasks (task_id, miner_id, step, record, leased_at) VALUES (?, ?, 'leased', ?, ?)",
+            (lease.task_id, miner_id, _dump(lease), lease.leased_at),
+        )
+
+    def prepared(self, miner_id: str, job: Job) -> None:
+        self._step(miner_id, job.task_id, "prepared", job, workflow=job.workflow)
+
+    def prompted(self, miner_id: str, prompt: Prompt) -> None:
+        self._step(miner_id, prompt.job.task_id, "prompted", prompt.job, prompt_id=prompt.prompt_id)
+
+    def rendered(self, miner_id: str, rendered: Rendered) -> None:
+        self._step(miner_id, rendered.job.task_id, "rendered", rendered)
+
+    def uploaded(self, miner_id: str, uploaded: Uploaded) -> None:
+        self._step(miner_id, uploaded.job.task_id, "uploaded", uploaded)
+
+    def answered(self, miner_id: str, outcome: Outcome) -> None:
+        """The outcome is known; from now on the task is the outbox's, whatever happens. Creates the task if need be."""
+        self._write(
+            "INSERT INTO tasks (task_id, miner_id, step, outcome, leased_at) VALUES (?, ?, 'answered', ?, ?)"
+            " ON CONFLICT DO UPDATE SET step = 'answered', outcome = excluded.outcome, ended_at = NULL",
+            (outcome.task_id, miner_id, _dump(outcome), self._clock()),
+        )
+
+    def closed(self, miner_id: str, task_id: str, verdict: str) -> None:
+        """Nothing is owed any more. What was secret goes; the outcome stays for the history."""
+        self._write(
+            "UPDATE tasks SET step = 'closed', record = NULL, verdict = ?, ended_at = ?"
+            " WHERE task_id = ? AND miner_id = ?",
+            (verdict, self._clock(), task_id, miner_id),
+        )
+
+    # ---- questions ------------------------------------------------------------------------------
+
+    def get(self, miner_id: str, task_id: str) -> Entry | None:
+        rows = self._read("SELECT * FROM tasks WHERE task_id = ? AND miner_id = ?", (task_id, miner_id))
+        return _entry(rows[0]) if rows else None
+
+    def unfinished(self, miner_id: str) -> list[Entry]:
+        """The tasks that something is still owed for, oldest first."""
+        rows = self._read("SELECT * FROM tasks WHERE miner_id = ? AND step != 'closed' ORDER BY leased_at", (miner_id,))
+        return [_entry(row) for row in rows]
+
+    def prune(self, *, keep_days: float) -> int:
+        """Forget closed tasks older than `keep_days`; gives their number."""
+        return self._write(
+            "DELETE FROM tasks WHERE step = 'closed' AND ended_at < ?", (self._clock() - keep_days * DAY,)
+        )
+
+    # ---- SQLite ---------------------------------------------------------------------------------
+
+    def _step(self, miner_id: str, task_id: str, step: Step, record: Any, **columns: str) -> None:
+        columns = {"step": step, "record": _dump(record), **columns}
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self._write(
+            f"UPDATE tasks SET {names} WHERE task_id = ? AND miner_id = ?",  # noqa: S608  # our own column names
+            (*columns.values(), task_id, miner_id),
+        )
+
+    def _write(self, sql: str, values: tuple[Any, ...]) -> int:
+        with self._mutex, _translated():
+            return self._db.execute(sql, values).rowcount
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
+        with self._mutex, _translated():
+            return self._db.execute(sql, values).fetchall()
+
+
+def _lock(folder: Path) -> int:
+    """Hold `folder`/lock until the process ends, however it ends."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError(
+            f"[state] dir {folder}: another xalora-miner is using it",
+            hint="stop the other one, or give this one its own folder with XALORA_STATE_DIR",
+        ) from error
+    return handle
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise MachineFault(
+                f"the journal {path} cannot be opened: {error}", hint="check its folder's rights and disk"
+            ) from error
+        aside = path.with_name(f"journal.damaged-{int(time.time())}.db")
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        log.error("journal_damaged", reason=str(error), moved_to=str(aside), next="starting with an empty journal")
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(_MIGRATIONS):
+            raise ConfigError(
+                f"{path} was written by a newer xalora-miner (schema {version}, this one knows {len(_MIGRATIONS)})",
+                hint="run the newer version, or give this one its own folder with XALORA_STATE_DIR",
+            )
+        if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("quick_check failed")
+        for number, sql in enumerate(_MIGRATIONS[version:], start=version + 1):
+            db.executescript(f"BEGIN; {sql}; PRAGMA user_version = {number}; COMMIT;")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise MachineFault(
+            f"the journal cannot be written: {error}", hint="free some disk space, or check the state folder"
+        ) from error
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    step = None if row["step"] == "closed" else row["step"]
+    record = json.loads(row["record"]) if row["record"] else None
+    rendered = _RENDERED.validate_python(record) if step == "rendered" else None
+    uploaded = _UPLOADED.validate_python(record) if step == "uploaded" else None
+    job = _JOB.validate_python(record) if step in ("prepared", "prompted") else (rendered or uploaded)
+    if isinstance(job, Rendered | Uploaded):
+        job = job.job
+    return Entry(
+        task_id=row["task_id"],
+        step=step,
+        workflow=row["workflow"],
+        prompt_id=row["prompt_id"],
+        lease=_LEASE.validate_python(record) if step == "leased" else (job.lease if job else None),
+        job=job,
+        rendered=rendered,
+        uploaded=uploaded,
+        outcome=_OUTCOME.validate_json(row["outcome"]) if row["outcome"] else None,
+        verdict=row["verdict"],
+        ended_at=row["ended_at"],
+    )
+
+
+def _dump(record: Any) -> str:
+    return json.dumps(asdict(record))

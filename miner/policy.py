@@ -1,0 +1,160 @@
+"""Every decision that needs no I/O: when to ask again, what silence means, what an error means, what to do after a
+restart.
+
+All functions are pure; time and chance come in as arguments, so that tests and the fleet simulation run the very code
+that the worker runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+SILENCES_UNTIL_LOST = 2  # the protocol: "twice in a row no longer does"
+
+
+# ---- when to ask again ------------------------------------------------------------------------------------------
+
+
+def backoff(attempt: int, *, rng: random.Random, base: float = 0.5, cap: float = 60.0, at_least: float = 0.0) -> float:
+    """Seconds until attempt number `attempt` (the first retry is 1): exponential with full jitter.
+
+    `at_least` is what the other side asked for (`Retry-After`); jitter comes on top of it, so that a fleet told the
+    same number does not come back in the same second.
+    """
+    spread = min(cap, base * 2.0 ** min(attempt - 1, 30))
+    return at_least + rng.uniform(0.0, spread)
+
+
+def idle_delay(poll_interval: float, *, rng: random.Random) -> float:
+    """Seconds between two asks of an idle miner: `poll_interval` on average, half of it either way."""
+    return poll_interval * rng.uniform(0.5, 1.5)
+
+
+# ---- what the sequencer's replies say about the tasks in hand ---------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What is known about one task in hand from the sequencer's replies."""
+
+    task_id: str
+    confirmed: bool = False  # the sequencer said `running` for it while it was the only one in hand
+    silences: int = 0  # replies in a row since then that did not say so
+
+    @property
+    def taken_away(self) -> bool:
+        return self.silences >= SILENCES_UNTIL_LOST
+
+
+def observe(holds: Collection[Hold], *, running: str | None, canceled: Collection[str]) -> tuple[Hold, ...]:
+    """The holds after a reply; the lost ones have `taken_away`.
+
+    A reply names one task at most, so silence speaks only about a task that is alone in hand: with two in hand, the
+    other one may be the one that was named.
+    """
+    alone = len(holds) == 1
+    return tuple(_observe_one(hold, alone, running) for hold in holds if hold.task_id not in canceled) + tuple(
+        replace(hold, silences=SILENCES_UNTIL_LOST) for hold in holds if hold.task_id in canceled
+    )
+
+
+def _observe_one(hold: Hold, alone: bool, running: str | None) -> Hold:
+    if running == hold.task_id:
+        return replace(hold, confirmed=hold.confirmed or alone, silences=0)
+    if alone and hold.confirmed:
+        return replace(hold, silences=hold.silences + 1)
+    return hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How many tasks the sequencer lets this miner id hold, as far as it has shown."""
+
+    limit: int | None = None  # None: it has not refused yet
+    learned_at: float = 0.0
+
+    RELEARN_AFTER = 600.0  # seconds; a sequencer may be updated under a running miner
+
+    def now(self, *, prefetch: int, now: float) -> int:
+        """The number of tasks to hold at most, from 1 to 1 + `prefetch`."""
+        known = self.limit if now - self.learned_at < self.RELEARN_AFTER else None
+        return 1 + prefetch if known is None else max(1, min(known, 1 + prefetch))
+
+
+def learn(allowance: Allowance, *, held: int, running: bool, leased: bool, now: float) -> Allowance:
+    """The allowance after a reply to a request made with `held` tasks in hand."""
+    if held and leased and allowance.limit is not None and held + 1 > allowance.limit:
+        return Allowance()
+    if held and running:
+        return Allowance(limit=held, learned_at=now)
+    return allowance
+
+
+def prefetchable(
+    names: Collection[str], *, seconds: Mapping[str, float], timeouts: Mapping[str, float], busy_for: float
+) -> tuple[str, ...]:
+    """The workflows worth a lease ahead: those that would end in time though they start `busy_for` seconds from now.
+
+    `seconds` are the running averages of whole tasks; a workflow without one is not taken ahead, since nothing is
+    known of it.
+    """
+    return tuple(n for n in names if n in seconds and busy_for + 1.5 * seconds[n] <= timeouts[n])
+
+
+# ---- what an error of ComfyUI means -----------------------------------------------------------------------------
+
+Fault = Literal["task", "memory", "poisoned", "interrupted"]
+"""Whose fault a failed run is: the task's; too little memory; a broken CUDA context; nobody's, it was interrupted."""
+
+_MEMORY = ("outofmemoryerror", "allocation on device", "out of memory", "not enough memory")
+_POISON = ("cuda error", "device-side assert", "illegal memory access", "cublas", "cudnn", "launch failure", "nccl")
+
+
+def blame(exception_type: str, message: str) -> Fault:
+    """What `execution_error`'s type and message mean; the words are those that PyTorch and ComfyUI use."""
+    text = f"{exception_type} {message}".lower()
+    if "interruptprocessing" in text:
+        return "interrupted"
+    if any(word in text for word in _MEMORY):
+        return "memory"
+    if any(word in text for word in _POISON):
+        return "poisoned"
+    return "task"
+
+
+# ---- after a restart --------------------------------------------------------------------------------------------
+
+Step = Literal["leased", "prepared", "prompted", "rendered", "uploaded", "answered"]
+"""How far a task had come, as the journal tells it. `answered`: the outcome is known, but not acknowledged."""
+
+Resume = Literal["run", "follow", "collect", "upload", "answer", "submit", "fail"]
+"""run it (again) · follow it in ComfyUI's queue · collect its end from the history · upload its files · answer with
+what is uploaded · submit the outcome again · answer that its time is over"""
+
+Whereabouts = Literal["queue", "history", "nowhere"]
+
+
+def after_restart(
+    step: Step, *, whereabouts: Whereabouts = "nowhere", files_there: bool = False, now: float, deadline: float
+) -> Resume:
+    """What to do with a task that a dead miner left behind.
+
+    `whereabouts` is where ComfyUI has its prompt, and counts for `prompted` alone; `files_there` counts for `rendered`.
+    Work that is done is always delivered, even late: the sequencer decides whether it still counts.
+    """
+    if step == "answered":
+        return "submit"
+    if step == "uploaded":
+        return "answer"
+    if step == "rendered" and files_there:
+        return "upload"
+    if step == "prompted" and whereabouts == "history":
+        return "collect"
+    if now >= deadline:
+        return "fail"
+    if step == "prompted" and whereabouts == "queue":
+        return "follow"
+    return "run"

@@ -1,0 +1,6 @@
+"""The miner's side of the sequencer: one client, and typed replies."""
+
+from miner.sequencer.client import Ack, Sequencer, Unauthorized
+from miner.sequencer.replies import Reply
+
+__all__ = ["Ack", "Reply", "Sequencer", "Unauthorized"]

@@ -1,0 +1,168 @@
+"""The miner's side of the sequencer's wire: ask for a task, submit an outcome.
+
+It promises that a reply is bounded (bytes, nesting, seconds) and typed before anybody sees it, and that every library
+error leaves as one of ours. It never retries and never decides: that is `policy` and the loops' work. The wire is
+described in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import requests
+import urllib3
+
+from miner import __version__
+from miner.errors import Retryable
+from miner.job import Outcome
+from miner.sequencer.held import Sockets, WatchedAdapter
+from miner.sequencer.replies import Reply, parse_object, parse_reply
+
+MAX_REPLY_BYTES = 1 << 20
+UNAUTHORIZED_PAUSE = 300.0  # seconds between asks while the id or the key is refused
+
+Ack = Literal["acknowledged", "refused", "gone"]
+"""What became of a submission: taken; never to be taken (400); or its task is not there any more (404)."""
+
+
+class Unauthorized(Retryable):
+    """401 or 403: the sequencer does not know this miner id or key."""
+
+
+class Sequencer:
+    """One connection pool to one sequencer. Its methods block, and may be called from any thread."""
+
+    def __init__(self, url: str, *, api_key: str = "", hardware: str = "", timeout: float = 30.0) -> None:
+        self._url = url.rstrip("/")
+        self._hardware = hardware
+        self._timeout = timeout
+        self._sessions = {False: _session(api_key), True: _session(api_key)}  # for held requests: one of their own
+        self._held = Sockets()
+        for scheme in ("http://", "https://"):
+            self._sessions[True].mount(scheme, WatchedAdapter(self._held))
+
+    def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
+        """Ask for a task that one of `workflow_ids` can do; an empty list only says that this miner lives.
+
+        `wait` seconds is how long the sequencer may hold the request until there is one. Raises Retryable, or its
+        kind Unauthorized.
+        """
+        body: dict[str, Any] = {
+            "erc20_address": miner_id,
+            "miner_id": miner_id,
+            "workflow_ids": list(workflow_ids),
+            "version": __version__,
+        }
+        if self._hardware:
+            body["hardware"] = self._hardware
+        headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
+        response, data = self._post("/miner_request", body, headers=headers, timeout=self._timeout + wait)
+        if response.status_code not in (200, 204):
+            raise _failure("/miner_request", response, data)
+        reply = parse_reply(data if response.status_code == 200 else b"{}", leased_at=time.time())
+        waited = "wait=" in response.headers.get("Preference-Applied", "").lower()
+        return replace(reply, waited=waited)
+
+    def submit(self, miner_id: str, outcome: Outcome) -> Ack:
+        """Answer a task. Raises Retryable when it is not known whether the answer arrived: submit it again."""
+        response, data = self._post("/miner_submit", {"miner_id": miner_id, **asdict(outcome)}, timeout=self._timeout)
+        if 200 <= response.status_code < 300:
+            return "acknowledged"
+        if response.status_code == 400:
+            return "refused"
+        if response.status_code == 404:
+            return "gone"
+        raise _failure("/miner_submit", response, data)
+
+    def abort_waits(self) -> None:
+        """End every held request now, and hold none any more; each raises Retryable where it waits."""
+        self._held.shut()
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+
+    def _post(
+        self, path: str, body: Mapping[str, Any], *, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> tuple[requests.Response, bytes]:
+        """POST JSON and read a bounded body. The time-out covers the connection and each read."""
+        try:
+            with self._sessions["Prefer" in (headers or {})].post(
+                self._url + path,
+                data=json.dumps(body).encode(),
+                headers={"Content-Type": "application/json", **(headers or {})},
+                timeout=(min(10.0, timeout), timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return response, _read_bounded(response, deadline=time.monotonic() + timeout)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Retryable(f"the sequencer did not answer {path}: {_in_short(error)}") from error
+
+
+def _session(api_key: str) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.headers.update({"User-Agent": f"xalora-miner/{__version__}", "Accept-Encoding": "identity"})
+    if api_key:
+        session.headers["Authorization"] = f"Bearer {api_key}"
+    return session
+
+
+def _read_bounded(response: requests.Response, *, deadline: float) -> bytes:
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Retryable("the sequencer compressed its reply, though it was asked not to")
+    data = bytearray()
+    while chunk := response.raw.read1(65536):
+        data += chunk
+        if len(data) > MAX_REPLY_BYTES:
+            raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise Retryable("the sequencer's reply did not end in time")
+    response.raw.release_conn()  # urllib3 keeps the connection of an empty body otherwise
+    return bytes(data)
+
+
+def _failure(path: str, response: requests.Response, data: bytes) -> Retryable:
+    """The error for a status that is no answer."""
+    status = response.status_code
+    said = _said(data)
+    if status in (401, 403):
+        return Unauthorized(
+            f"the sequencer refused this miner ({status}){said}",
+            retry_after=UNAUTHORIZED_PAUSE,
+            hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows what is in force",
+        )
+    retry_after = _retry_after(response.headers.get("Retry-After", ""), now=time.time())
+    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after)
+
+
+def _said(data: bytes) -> str:
+    try:
+        body = parse_object(data)
+    except Retryable:
+        return ""
+    said = body.get("message") or body.get("error")
+    return f": {said[:200]!a}" if isinstance(said, str) else ""
+
+
+def _retry_after(value: str, *, now: float) -> float | None:
+    """`Retry-After` in seconds, from either of its forms (RFC 9110, 10.2.3), at most an hour."""
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return min(float(value), 3600.0)
+    try:
+        return min(max(parsedate_to_datetime(value).timestamp() - now, 0.0), 3600.0)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _in_short(error: BaseException) -> str:
+    """The innermost reason, without the URL and the object addresses that requests wraps around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {str(error)[:120]}".rstrip(": ")

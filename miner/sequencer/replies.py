@@ -1,0 +1,133 @@
+"""The sequencer's replies, typed: nothing of one is believed before it was read here.
+
+Pure. A reply is bounded in bytes by who reads it and in nesting here; what is no JSON object is nobody's fault and
+raises Retryable.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from miner.errors import Retryable
+from miner.job import Lease, PresignedPut, TemporaryS3, UploadTarget
+
+MAX_REPLY_DEPTH = 64
+MAX_ID_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What the sequencer said to one request; all empty when it has nothing to do."""
+
+    lease: Lease | None = None
+    running: str | None = None  # a task that it believes this miner id holds
+    canceled: tuple[str, ...] = ()
+    msg: str = ""
+    waited: bool = False  # it honoured `Prefer: wait`, so asking again at once is right
+
+
+def parse_reply(data: bytes, *, leased_at: float) -> Reply:
+    """The reply to `/miner_request`, from its bytes. Raises Retryable where they are no JSON object within bounds.
+
+    A task with a wrong field still is a lease: it was taken, so it must be answered. `Lease.fault` says what is wrong.
+    """
+    reply = parse_object(data)
+    msg = reply["msg"][:1000] if isinstance(reply.get("msg"), str) else ""
+    canceled = reply.get("canceled")
+    gone = tuple(c for c in canceled if isinstance(c, str)) if isinstance(canceled, list) else ()
+    task_id = reply.get("task_id")
+    if task_id is None or task_id == "":
+        return Reply(msg=msg, canceled=gone)
+    if not isinstance(task_id, str) or len(task_id) > MAX_ID_LENGTH or not task_id.isprintable():
+        raise Retryable("the sequencer sent a task_id that is no printable string of at most 256 characters")
+    if "running" in msg.lower() and "task_details" not in reply:
+        return Reply(running=task_id, msg=msg, canceled=gone)
+    return Reply(lease=_parse_lease(task_id, reply, leased_at), msg=msg, canceled=gone)
+
+
+def _parse_lease(task_id: str, reply: Mapping[str, Any], leased_at: float) -> Lease:
+    parameters, fault = _parse_parameters(reply.get("task_details"))
+    timeout = reply.get("timeout_seconds")
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= 7 * 86400):
+        timeout, fault = None, fault or "timeout_seconds must be a number of seconds above 0"
+    names = {key: reply.get(key) for key in ("task_type", "workflow_id")}
+    for key, name in names.items():
+        if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID_LENGTH):
+            fault = fault or f"{key} must be a short string"
+    return Lease(
+        task_id=task_id,
+        task_type=_text(names["task_type"]),
+        workflow_id=_text(names["workflow_id"]),
+        parameters=parameters,
+        target=_parse_target(reply),
+        timeout_seconds=float(timeout) if timeout is not None else None,
+        leased_at=leased_at,
+        fault=fault,
+    )
+
+
+def _parse_parameters(details: Any) -> tuple[Mapping[str, Any], str]:
+    """The parameters out of `task_details`: an object or a JSON string of it, with `parameters` or a bare `prompt`."""
+    if isinstance(details, str):
+        try:
+            details = parse_object(details.encode())
+        except (Retryable, UnicodeEncodeError):
+            return {}, "task_details is a string, but not a JSON object"
+    if not isinstance(details, dict):
+        return {}, "task_details must be an object"
+    parameters = details.get("parameters")
+    if parameters is None and isinstance(details.get("prompt"), str):
+        return {"prompt": details["prompt"]}, ""
+    if not isinstance(parameters, dict):
+        return {}, "task_details must have an object `parameters`"
+    return parameters, ""
+
+
+def _parse_target(reply: Mapping[str, Any]) -> UploadTarget | None:
+    url, credential = reply.get("upload_url"), reply.get("credential")
+    if isinstance(url, str) and url:
+        headers = reply.get("upload_headers")
+        pairs = headers.items() if isinstance(headers, dict) else ()
+        return PresignedPut(url=url, headers={k: v for k, v in pairs if isinstance(v, str)})
+    if isinstance(credential, dict):
+        keys = ("access_key_id", "secret_access_key", "session_token")
+        parts = {key: credential.get(key) for key in keys}
+        if all(isinstance(part, str) and part for part in parts.values()):
+            return TemporaryS3(**parts)  # type: ignore[arg-type]  # just checked
+    return None
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, a number of over 4,300 digits
+        raise Retryable("the sequencer's reply is not JSON") from error
+    if not isinstance(parsed, dict):
+        raise Retryable("the sequencer's reply is not a JSON object")
+    level: list[Any] = [parsed]
+    for _ in range(MAX_REPLY_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return parsed
+    raise Retryable(f"the sequencer's reply is nested deeper than {MAX_REPLY_DEPTH} levels")
+
+
+def _children(node: Any) -> Collection[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
