@@ -1,0 +1,75 @@
+# `make` alone lists the targets. Python 3.11 or newer and make are all that they need: each makes its own .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command 'make lock' pyproject.toml
+
+ARGS ?=
+TASKS ?= 1000
+SEED ?= 1
+MINUTES ?= 5
+JSON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench chaos fuzz contract lock dist clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: .venv/.base ## send pictures the whole way through devnet and the embedded engine (ARGS='--image FILE')
+	@$(BIN)/xalora-miner demo $(ARGS)
+
+test: .venv/.test ## run the tests (ARGS='-k name')
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.test ## check style, formatting, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: .venv/.test ## measure start, memory and throughput, and write bench.json
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: .venv/.test ## break things at random and count what was lost (TASKS=1000 SEED=1 JSON=file)
+	@$(BIN)/python -m tests.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
+
+fuzz: .venv/.test ## feed made-up tasks and replies to the miner (MINUTES=5)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
+	@test -n "$(COMFYUI_URL)" || { echo 'make contract: say where ComfyUI is: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }
+	@COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/python -m pytest tests/contract $(ARGS)
+
+lock: .venv/.base ## write the lock files anew from pyproject.toml
+	@$(PIP) 'uv>=0.9,<1'
+	@$(LOCK) --output-file requirements.lock
+	@$(LOCK) --extra test --constraints requirements.lock --output-file requirements-test.lock
+
+dist: .venv/.base ## build the wheel and the sdist into dist/
+	@$(PIP) 'build>=1.3,<2'
+	@$(BIN)/python -m build --quiet
+
+clean: ## remove what the other targets made
+	@rm -rf .venv build dist demo-output bench.json .coverage .hypothesis .*_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo 'make: there is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: name one of 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'make: $(PYTHON) cannot make a .venv: sudo apt install python3-venv (Debian, Ubuntu)' >&2; exit 1; }
+	@echo 'making .venv (once)' >&2
+	@$(PYTHON) -m venv .venv
+
+# Two stamps, so that the demo needs no more than a miner does.
+.venv/.base: requirements.lock pyproject.toml | $(BIN)/python
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+.venv/.test: requirements-test.lock .venv/.base
+	@$(PIP) --require-hashes --requirement requirements-test.lock
+	@touch $@

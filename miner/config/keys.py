@@ -1,0 +1,159 @@
+"""What is known of every key: its names, its type in words, how a text becomes its value, how it is shown. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from miner.config.address import mask_url
+from miner.config.settings import Section, Settings
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    for section, info in Settings.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from ((f"{section}.{name}", field) for name, field in info.annotation.model_fields.items())
+
+
+FIELDS: Mapping[str, FieldInfo] = MappingProxyType(dict(_fields()))
+"""Every key, `section.name`, in the order of config.toml."""
+
+EVERYDAY: Mapping[str, str] = MappingProxyType(
+    {
+        "XALORA_API_KEY": "sequencer.api_key",
+        "XALORA_WORKFLOW_URL": "sequencer.url",
+        "XALORA_WORKFLOWS": "workflows.enabled",
+    }
+)
+"""The environment variables that are short for a key's own."""
+
+VARIABLES: Mapping[str, str] = MappingProxyType(
+    {**EVERYDAY, **{f"XALORA_{key.replace('.', '_').upper()}": key for key in FIELDS}}
+)
+"""Every environment variable that is a setting, and its key; the short ones first."""
+
+_YES_NO = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def flag(key: str) -> str:
+    """The key's flag on the command line, named as its shortest variable: `--workflow-url`, `--miner-id`."""
+    variable = next((name for name, known in VARIABLES.items() if known == key), key)
+    return "--" + variable.removeprefix("XALORA_").replace(".", "-").replace("_", "-").lower()
+
+
+def titled(key: str) -> str:
+    """The key as config.toml has it: `[section] name`."""
+    section, _, name = key.rpartition(".")
+    return f"[{section}] {name}" if section else name
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that was probably meant, or an empty string."""
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.7)), "")
+
+
+def closest_key(key: str) -> str:
+    """The keys that may have been meant, in words: of the same name in other sections, else the one spelled alike."""
+    name = key.rpartition(".")[2]
+    elsewhere = [known for known in FIELDS if known.rpartition(".")[2] == name]
+    return " or ".join(titled(known) for known in elsewhere or [closest(key, FIELDS)])
+
+
+def is_secret(key: str) -> bool:
+    """Whether the key's value must never be shown."""
+    return _mentions(FIELDS[key].annotation, SecretStr)
+
+
+def expected(key: str) -> str:
+    """What the key takes, in words that read on from "must be"."""
+    field = FIELDS[key]
+    kind = field.annotation
+    if kind is bool:
+        return "true or false"
+    if kind in (int, float):
+        return f"a {'whole ' if kind is int else ''}number{_bounds(field)}"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is Mapping:
+        return 'a table of lists of names, such as { 4 = ["upscaler"] }, in the environment 4=upscaler'
+    noun = "a list of texts" if get_origin(kind) is tuple else "a path" if _mentions(kind, Path) else "a text"
+    return f"{noun} that is not empty" if any(isinstance(limit, MinLen) for limit in field.metadata) else noun
+
+
+def typed(key: str, text: str) -> object:
+    """The value that a text from outside config.toml stands for; the text itself where it is none of the key's type.
+
+    Lists are comma-separated. The table `workflows.ids` is `id=name,id=name`; an id with several names comes several
+    times, the preferred name first.
+    """
+    kind = FIELDS[key].annotation
+    if kind is bool:
+        return _YES_NO.get(text.lower(), text)
+    if kind is int or kind is float:
+        try:
+            return kind(text)
+        except ValueError:
+            return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if get_origin(kind) is tuple:
+        return parts
+    if get_origin(kind) is Mapping and all("=" in part for part in parts):
+        return _table(parts)
+    return text
+
+
+def located(key: str, value: object, *, base: Path, home: Path | None) -> object:
+    """The value with its paths made absolute: `~` is `home`, and what is relative starts at `base`."""
+    if isinstance(value, list | tuple):
+        return tuple(located(key, item, base=base, home=home) for item in value)
+    if not isinstance(value, str | Path) or not str(value) or not _mentions(FIELDS[key].annotation, Path):
+        return value
+    path = Path(value)
+    if home and path.parts[0] == "~":
+        path = home.joinpath(*path.parts[1:])
+    return path if path.parts[0] == "~" else base / path
+
+
+def shown(key: str, value: object) -> str:
+    """A value for people: secrets masked, lists comma-separated, nothing as `-`."""
+    if value is None or value in ("", (), {}):
+        return "-"
+    if is_secret(key):
+        return "********"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(mask_url(str(item)) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{id_}={name}" for id_, names in value.items() for name in names)
+    return mask_url(str(value))
+
+
+def _table(parts: Iterable[str]) -> dict[str, list[str]]:
+    table: dict[str, list[str]] = {}
+    for part in parts:
+        id_, _, name = part.partition("=")
+        table.setdefault(id_.strip(), []).append(name.strip())
+    return table
+
+
+def _mentions(annotation: object, wanted: object) -> bool:
+    return annotation is wanted or any(_mentions(part, wanted) for part in get_args(annotation))
+
+
+def _bounds(field: FieldInfo) -> str:
+    low = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
+    high = next((limit.le for limit in field.metadata if isinstance(limit, Le)), None)
+    above = next((limit.gt for limit in field.metadata if isinstance(limit, Gt)), None)
+    if above is not None:
+        return f" greater than {above}"
+    if high is not None:
+        return f" from {low} to {high}"
+    return "" if low is None else f" of at least {low}"

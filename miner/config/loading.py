@@ -1,0 +1,140 @@
+"""Decides between the places that settings come from, and says in one line each what is wrong with them.
+
+Flags win over the environment, then systemd credentials, .env, config.toml and the defaults, key by key.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from miner.config.address import quoted
+from miner.config.keys import FIELDS, expected, is_secret, located, shown, titled
+from miner.config.settings import Settings
+from miner.config.sources import (
+    Found,
+    Layer,
+    find_config,
+    from_credentials,
+    from_defaults,
+    from_dotenv,
+    from_environment,
+    from_file,
+    from_flags,
+)
+from miner.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Settings in force."""
+
+    settings: Settings
+    file: Path | None  # the config.toml that was read
+    origin: Mapping[str, str]  # key → the place that its value comes from, in words
+    warnings: tuple[str, ...]  # a line each
+
+
+class Row(NamedTuple):
+    """A line of `xalora-miner config`."""
+
+    key: str
+    value: str
+    origin: str
+
+
+def load_settings(
+    *,
+    config_file: Path | None = None,
+    flags: Mapping[str, object] = MappingProxyType({}),
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read every place once and check the result.
+
+    `flags` go by key (`{"miner.id": "0x…"}`); one that is None was not given, and texts are read as in the
+    environment. `environ` is the process's own if it is None. Blocks for a few file reads.
+    Raises ConfigError with a line for each problem.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ["HOME"]) if environ.get("HOME") else None
+    cwd = Path.cwd()
+    file = find_config(config_file, environ, cwd)
+    dotenv = (file.parent if file else cwd) / ".env"
+    file_layer, dotenv_layer = from_file(file, cwd), from_dotenv(dotenv)
+    layers = (
+        from_flags(flags, cwd),
+        from_environment(environ, cwd),
+        from_credentials(environ, cwd),
+        dotenv_layer,
+        file_layer,
+        from_defaults(environ),
+    )
+    found = ChainMap(*(dict(layer.found) for layer in layers))
+    settings = _checked(layers, found, home)
+    origin = {key: found[key].origin if key in found else "default" for key in FIELDS}
+    warnings = (*_open_to_others(file, file_layer), *_open_to_others(dotenv, dotenv_layer))
+    return Loaded(settings=settings, file=file, origin=MappingProxyType(origin), warnings=warnings)
+
+
+def render_settings(loaded: Loaded) -> tuple[Row, ...]:
+    """Every key with its value in force, secrets masked, and where it comes from, in the order of config.toml."""
+    sections = {name: getattr(loaded.settings, name) for name in Settings.model_fields}
+    names = ((key, *key.split(".")) for key in FIELDS)
+    return tuple(
+        Row(key, shown(key, getattr(sections[section], name)), loaded.origin[key]) for key, section, name in names
+    )
+
+
+def _checked(layers: Sequence[Layer], found: Mapping[str, Found], home: Path | None) -> Settings:
+    problems = [problem for layer in layers for problem in layer.problems]
+    try:
+        settings = Settings.model_validate(_merged(layers, home))
+    except ValidationError as error:
+        problems += [_line(detail, found) for detail in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _merged(layers: Sequence[Layer], home: Path | None) -> dict[str, dict[str, object]]:
+    """Section → name → value, key by key from the first layer that has it; a table counts as one value."""
+    sections: dict[str, dict[str, object]] = {}
+    for layer in reversed(layers):
+        for key, found in layer.found.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = located(key, found.value, base=layer.base, home=home)
+    return sections
+
+
+def _line(error: ErrorDetails, found: Mapping[str, Found]) -> str:
+    section, *rest = (str(part) for part in error["loc"])
+    keys = [f"{section}.{name}" for name in (rest[:1] or error["ctx"]["keys"])]
+    places = " and ".join(dict.fromkeys(found[key].place if key in found else "default" for key in keys))
+    return f"{places}: {titled(keys[0]) if rest else f'[{section}]'} {_reason(error, keys[0], inside=len(rest) > 1)}"
+
+
+def _reason(error: ErrorDetails, key: str, *, inside: bool) -> str:
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "choose_one":
+        return error["msg"]
+    if is_secret(key):
+        return f"must be {expected(key)}"
+    return (
+        f"must be {expected(key)}, {'and' if inside else 'not'} {quoted(error['input'])}{' is not' if inside else ''}"
+    )
+
+
+def _open_to_others(path: Path | None, layer: Layer) -> Iterator[str]:
+    secrets = [key for key in layer.found if is_secret(key)]
+    if path and secrets and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        yield f"{path}: holds {titled(secrets[0])} and others may read it (mode {mode:04o}): chmod 600 {path}"
