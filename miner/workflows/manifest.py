@@ -1,0 +1,202 @@
+"""workflow.toml: what a workflow answers to, makes, needs and takes.
+
+Promises: a Manifest that `read_manifest` gives is whole and consistent in itself; any other file is a ConfigError that
+names the file, the key and the reason. What it says about the graph is checked by `library`, where the graph is.
+Never: code. A new workflow is these two files and no Python.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from miner.errors import ConfigError
+from miner.job import Value
+from miner.workflows.parameters import (
+    EnumParameter,
+    ImageParameter,
+    IntParameter,
+    Names,
+    Parameter,
+    Plain,
+    Refused,
+)
+
+MANIFEST = "workflow.toml"
+
+CONTENT_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+}
+
+Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 10**9 bytes
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]*$", max_length=255)]
+HttpsUrl = Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=2048)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Output(_Section):
+    """Which node's files are the result, and what they become."""
+
+    node: str
+    format: Literal["png", "jpg", "webp", "mp4", "webm"]  # what is uploaded; a PNG of ComfyUI's is made a JPEG
+    quality_parameter: str = ""  # the int parameter that a conversion takes its quality from
+
+    @property
+    def content_type(self) -> str:
+        """The MIME type of `format`."""
+        return CONTENT_TYPES[self.format]
+
+
+class Needs(_Section):
+    """The least machine that this is offered on. Node classes follow from the graph, files from [[models]]."""
+
+    vram_gb: Gigabytes  # of the whole card; ComfyUI moves what does not fit to RAM, slowly
+    disk_gb: Gigabytes = 0.0  # free while a task runs
+    comfyui: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # the least version
+    max_pixels: Annotated[int, Field(ge=1)] | None = None  # of an input image: width x height
+
+
+class Model(_Section):
+    """A file of weights under ComfyUI's models folder."""
+
+    folder: Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_-]+)*$")]
+    name: FileName
+    url: HttpsUrl
+    size: Annotated[int, Field(ge=1)] | None = None  # bytes, where known
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # where known
+    licence: Annotated[str, Field(min_length=1)]
+    gated: HttpsUrl | None = None  # the page where its licence has to be accepted first
+
+
+class Limit(_Section):
+    """An upper bound of a product of whole numbers, such as the pixels of all frames: what memory has to hold."""
+
+    product: Annotated[Names[str], Field(min_length=2)]
+    max: Annotated[int, Field(ge=1)]
+
+
+def exceeded_limit(limits: tuple[Limit, ...], values: Mapping[str, Value]) -> str:
+    """A sentence about the first limit that `values` exceed, or nothing."""
+    for limit in limits:
+        factors = [int(values.get(name, 1)) for name in limit.product]
+        if (total := math.prod(factors)) > limit.max:
+            names, numbers = " x ".join(limit.product), " x ".join(map(str, factors))
+            return f"{names} is {numbers} = {total}; at most {limit.max} is allowed"
+    return ""
+
+
+class Manifest(_Section):
+    """One workflow.toml."""
+
+    id: Annotated[str, Field(max_length=100)] = ""  # empty: answers only where config maps an id to it
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    task_type: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+    description: Annotated[str, Field(min_length=1)]
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]  # where the task names none
+    output: Output
+    needs: Needs
+    models: Names[Model] = ()
+    limits: Names[Limit] = ()
+    parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Parameter]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for flaw in (*_parameter_flaws(self), *_limit_flaws(self)):
+            raise ValueError(flaw)
+        return self
+
+
+def _parameter_flaws(manifest: Manifest) -> Iterator[str]:
+    """What no parameter can check alone, as `key: reason`."""
+    for name, parameter in manifest.parameters.items():
+        key = f"parameters.{name}"
+        if not (parameter.bind or parameter.description or getattr(parameter, "sets", None)):
+            yield f"{key}.bind: is empty; if that is meant, say why in its description"
+        if isinstance(parameter, ImageParameter) and manifest.needs.max_pixels is None:
+            yield f"needs.max_pixels: is missing, and {key} takes an image"
+        if isinstance(parameter, Plain) and parameter.default is not None:
+            if parameter.required:
+                yield f"{key}.default: a required parameter has none"
+            yield from _fixed_flaws(f"{key}.default", parameter, parameter.default)
+        if isinstance(parameter, EnumParameter):
+            yield from _sets_flaws(f"{key}.sets", parameter, manifest.parameters)
+
+
+def _sets_flaws(key: str, enum: EnumParameter, parameters: dict[str, Parameter]) -> Iterator[str]:
+    for value, settings in enum.sets.items():
+        for target, setting in settings.items():
+            parameter = parameters.get(target)
+            if isinstance(parameter, Plain) and parameter is not enum:
+                yield from _fixed_flaws(f"{key}.{value}.{target}", parameter, setting)
+            else:
+                yield f"{key}.{value}.{target}: names no other parameter that can be set"
+
+
+def _fixed_flaws(key: str, parameter: Plain, value: Value) -> Iterator[str]:
+    """A value that the manifest itself gives has to be one that a task could give, with nothing left to round."""
+    try:
+        parsed = parameter.parse(value)
+    except Refused as error:
+        yield f"{key}: {error}"
+    else:
+        if parsed != value:
+            yield f"{key}: is {value}, and would be rounded to {parsed}"
+
+
+def _limit_flaws(manifest: Manifest) -> Iterator[str]:
+    parameters, quality = manifest.parameters, manifest.output.quality_parameter
+    if quality and not isinstance(parameters.get(quality), IntParameter):
+        yield f"output.quality_parameter: '{quality}' is no int parameter of this workflow"
+    for number, limit in enumerate(manifest.limits):
+        for name in limit.product:
+            factor = parameters.get(name)
+            if not isinstance(factor, IntParameter) or (factor.default is None and not factor.required):
+                yield f"limits.{number}.product: '{name}' is no int parameter that always has a value"
+    defaults = {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if isinstance(parameter, Plain) and parameter.default is not None
+    }
+    enums = [parameter for parameter in parameters.values() if isinstance(parameter, EnumParameter)]
+    for values in (defaults, *(defaults | settings for enum in enums for settings in enum.sets.values())):
+        if exceeded := exceeded_limit(manifest.limits, values):
+            yield f"limits: a task that says nothing would exceed one: {exceeded}"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the file `path`. Raises ConfigError, naming file, key and reason. Reads the file; else pure."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from error
+    try:
+        return Manifest.model_validate(document)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+        more = f" (and {len(others)} more)" if others else ""
+        raise ConfigError(f"{path}: {_key_and_reason(first)}{more}") from error
+
+
+def _key_and_reason(error: Any) -> str:
+    """`key: reason` of one of pydantic's errors."""
+    location = [str(part) for part in error["loc"]]
+    if location[:1] == ["parameters"] and len(location) > 2:
+        del location[2]  # the kind's name, which pydantic puts in
+    reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        reason = "is an unknown key"
+    return ": ".join(filter(None, [".".join(location), reason]))

@@ -1,0 +1,61 @@
+"""Every bundled graph and manifest against the /object_info of two real ComfyUIs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from miner.comfy.preflight import Machine, check_workflow, inputs_of, installed_loras
+from miner.workflows import Library
+
+ObjectInfo = dict[str, Any]
+NAMES = ["upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"]
+EVERY = pytest.mark.parametrize("name", NAMES)
+
+
+def on(object_info: ObjectInfo) -> Machine:
+    return Machine(object_info=object_info, version="0.3.64", vram=24 * 10**9, free_disk=10**12)
+
+
+@EVERY
+def test_with_its_models_a_bundled_workflow_is_runnable(bundled: Library, stocked: ObjectInfo, name: str) -> None:
+    assert check_workflow(bundled.get(name), on(stocked)) == ()
+
+
+@EVERY
+def test_a_bundled_graph_gives_no_node_an_input_that_it_does_not_have(
+    bundled: Library, stocked: ObjectInfo, name: str
+) -> None:
+    for node, body in bundled.get(name).graph.items():
+        assert set(body["inputs"]) <= set(inputs_of(body, stocked)), node
+
+
+@EVERY
+def test_a_bundled_graph_has_core_nodes_alone(bundled: Library, recorded: ObjectInfo, name: str) -> None:
+    for body in bundled.get(name).graph.values():
+        module = recorded[body["class_type"]]["python_module"]
+        assert module == "nodes" or module.startswith("comfy_extras.")
+
+
+@EVERY
+def test_without_models_the_reasons_are_those_models(bundled: Library, recorded: ObjectInfo, name: str) -> None:
+    workflow = bundled.get(name)
+    reasons = check_workflow(workflow, on(recorded))
+    models = [reason for reason in reasons if reason.kind == "model"]
+    assert {reason.missing for reason in models} == {model.name for model in workflow.manifest.models}
+    assert all(reason.cure == f"run `xalora-miner models pull {name}`" for reason in models)
+    others = [reason.kind for reason in reasons if reason.kind != "model"]
+    assert others == (["lora"] if name == "flux-lora" else [])
+
+
+def test_one_model_taken_away_is_one_reason(bundled: Library, stocked: ObjectInfo, recorded: ObjectInfo) -> None:
+    lacking = stocked | {"VAELoader": recorded["VAELoader"]}
+    [reason] = check_workflow(bundled.get("mochi-fp8"), on(lacking))
+    assert reason.text == "the model mochi_vae.safetensors (vae.vae_name) is not there"
+
+
+def test_the_loras_are_those_that_comfyui_lists_but_for_pickles(stocked: ObjectInfo, recorded: ObjectInfo) -> None:
+    assert installed_loras(stocked) == ("detail.safetensors", "sub/line.safetensors")
+    assert installed_loras(recorded) == ()
+    assert installed_loras({}) == ()
