@@ -1,0 +1,78 @@
+"""The consumer's error tree. Every error has a `message`, and a `status` where a reply came.
+
+WorkflowError
+├── ConfigurationError        no key, or a setting that cannot be used; nothing was sent
+├── InvalidTask               the task's own fields are wrong; nothing was sent
+├── ConnectionFailed          no reply: refused, reset, or none in time
+├── InvalidReply              a 2xx reply that the protocol does not know
+├── APIError                  a reply other than 2xx
+│   └── AuthenticationError   401 or 403: the consumer id or the key is wrong
+└── TaskTimeout               the task had not ended when the waiting did; it goes on
+
+A `transient` error may go well the next time; waiting for a result goes on over it. No message holds a key.
+"""
+
+from __future__ import annotations
+
+
+class WorkflowError(Exception):
+    """Any error that the SDK raises on purpose. `status` is the reply's HTTP status, or None where there was none."""
+
+    transient = False
+    retry_after: float | None = None  # seconds, where the server asked for them
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+class ConfigurationError(WorkflowError):
+    """A setting is missing or cannot be used. The message names it and where it is read from."""
+
+
+class InvalidTask(WorkflowError, ValueError):
+    """A field of the task is wrong. The message names the field."""
+
+
+class ConnectionFailed(WorkflowError):
+    """No reply came. What was asked may have been done all the same."""
+
+    transient = True
+
+
+class InvalidReply(WorkflowError):
+    """The reply is 2xx, but not what the protocol says: no JSON, a field that is missing or of the wrong type."""
+
+    transient = True
+
+
+class APIError(WorkflowError):
+    """A reply other than 2xx. `detail` is the server's own words."""
+
+    next_step = ""
+
+    def __init__(self, *, call: str, status: int, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{call} was refused with {status}: {detail}{self.next_step}", status=status)
+        self.detail = detail
+        self.retry_after = retry_after
+        self.transient = status in (408, 425, 429) or status >= 500
+
+
+class AuthenticationError(APIError):
+    """401 or 403: the consumer id or the key is wrong, or may not do this."""
+
+    next_step = "; check XALORA_API_KEY"
+
+
+class TaskTimeout(WorkflowError):
+    """The task had not ended when the waiting did. It goes on: ask again with `query_task_result(task_id)`.
+
+    `last_status` is the last one heard, or None where no asking went well; then `__cause__` says why.
+    """
+
+    def __init__(self, *, task_id: str, last_status: str | None, timeout: float) -> None:
+        heard = f"it was {last_status}" if last_status else "its status was never heard"
+        super().__init__(f"task {task_id} had not ended after {timeout:g} s ({heard}); it goes on: ask again later")
+        self.task_id = task_id
+        self.last_status = last_status

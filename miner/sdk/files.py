@@ -1,0 +1,96 @@
+"""A consumer's files: a picture on its way to a task, and a result on its way home.
+
+A picture goes into the store of a devnet where the sequencer is one; elsewhere it travels inside the task as a `data:`
+URI, if it is small enough. A result is written to `<name>.part` first, so a download that breaks leaves what was there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+
+import requests
+from PIL import Image
+
+from miner.sdk.errors import APIError, ConnectionFailed, InvalidTask, WorkflowError
+from miner.sdk.replies import Reply
+from miner.sdk.transport import call_of, open_session, send, why
+
+PROBE_TIMEOUT = 5.0  # seconds
+TRANSFER_TIMEOUT = 60.0  # seconds of silence
+DATA_LIMIT = 512 << 10  # bytes of a picture inside a task: a miner takes no reply of the sequencer above 1 MiB
+_CHUNK = 1 << 20  # bytes
+
+
+def image_url(path: Path, *, workflow_url: str) -> str:
+    """A URL of the picture at `path` that a task can name. Blocks on the network.
+
+    Raises InvalidTask for a file that is no picture or cannot travel, WorkflowError for a sequencer that is away.
+    """
+    data, mime = _read_picture(path)
+    with open_session() as session:
+        if _is_devnet(session, workflow_url):
+            # Named by its content, so that two pictures of one name do not overwrite each other.
+            name = f"{hashlib.sha256(data).hexdigest()[:16]}.{mime.removeprefix('image/')}"
+            return _store(session, f"{workflow_url}/inputs/{name}", data, mime)
+    if len(data) > DATA_LIMIT:
+        raise InvalidTask(
+            f"{path} has {len(data) >> 10} KiB, and a picture inside a task has at most {DATA_LIMIT >> 10}: "
+            "put it where the network can reach it, and give its URL"
+        )
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def download(url: str, destination: Path) -> int:
+    """Write what is at `url` to `destination`, over what was there. Gives its size in bytes; blocks.
+
+    Raises WorkflowError: ConnectionFailed and APIError for the network, and itself for the disk.
+    """
+    part = destination.with_name(f"{destination.name}.part")
+    try:
+        with open_session() as session, send(session, "GET", url, timeout=TRANSFER_TIMEOUT, stream=True) as reply:
+            size = _write(reply, part, call=call_of("GET", url))
+        part.replace(destination)
+    except OSError as error:
+        raise WorkflowError(f"{destination} cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def _write(reply: requests.Response, part: Path, *, call: str) -> int:
+    with part.open("wb") as file:
+        try:
+            for chunk in reply.iter_content(_CHUNK):
+                file.write(chunk)
+        except requests.RequestException as error:
+            raise ConnectionFailed(f"{call} broke off: {why(error, timeout=TRANSFER_TIMEOUT)}") from error
+        return file.tell()
+
+
+def _read_picture(path: Path) -> tuple[bytes, str]:
+    """The file's bytes and their MIME type, by what is in it and not by its name."""
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as picture:
+            mime = picture.get_format_mimetype()
+    except (OSError, Image.DecompressionBombError) as error:  # Pillow's UnidentifiedImageError is an OSError
+        raise InvalidTask(f"{path} cannot be sent as a picture: {error}") from error
+    if not mime or not mime.startswith("image/"):
+        raise InvalidTask(f"{path} cannot be sent as a picture: give a PNG, JPEG or WebP file")
+    return data, mime
+
+
+def _is_devnet(session: requests.Session, workflow_url: str) -> bool:
+    try:
+        reply = send(session, "GET", f"{workflow_url}/_devnet/stats", timeout=PROBE_TIMEOUT)
+    except APIError:
+        return False
+    return reply.headers.get("Content-Type", "").startswith("application/json")
+
+
+def _store(session: requests.Session, url: str, data: bytes, mime: str) -> str:
+    reply = send(session, "PUT", url, body=data, content_type=mime, timeout=TRANSFER_TIMEOUT)
+    return Reply(reply.content, call=call_of("PUT", url), status=reply.status_code).text("url")

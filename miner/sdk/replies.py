@@ -1,0 +1,135 @@
+"""What the sequencer says to a consumer, parsed strictly: a field is of its type or the reply is refused.
+
+A field that is not known is ignored, since a sequencer may know more than this SDK. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from miner.sdk.errors import APIError, AuthenticationError, InvalidReply
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowTaskResult:
+    """How a task stands. `result` is there when it is finished: as a rule, the object's key in the network's store."""
+
+    task_id: str
+    status: TaskStatus
+    result: Any = None
+    msg: str = ""  # why it failed, where the sequencer says so
+    result_url: str | None = field(default=None, repr=False)  # devnet's: where to download it; may hold a secret
+
+    @property
+    def ended(self) -> bool:
+        """No later asking will say anything else."""
+        return self.status in (TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinerResponse:
+    """A miner that could take a task."""
+
+    miner_id: str
+    msg: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCancelResponse:
+    """The answer to a cancellation."""
+
+    task_id: str
+    msg: str
+
+
+class Reply:
+    """The JSON object of a 2xx reply, read by field. Every method raises InvalidReply and names the call."""
+
+    def __init__(self, body: bytes, *, call: str, status: int) -> None:
+        self._call, self._status = call, status
+        try:
+            parsed = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise self._wrong("it is not JSON") from error
+        if not isinstance(parsed, dict):
+            raise self._wrong("it is not a JSON object")
+        self._fields: Mapping[str, Any] = parsed
+
+    def miner(self) -> MinerResponse:
+        return MinerResponse(miner_id=self.text("miner_id"), msg=self.text("msg", default=""))
+
+    def task_id(self) -> str:
+        return self.text("task_id")
+
+    def canceled(self, task_id: str) -> TaskCancelResponse:
+        self._same_task(task_id)
+        return TaskCancelResponse(task_id=task_id, msg=self.text("msg", default=""))
+
+    def result(self, task_id: str) -> WorkflowTaskResult:
+        self._same_task(task_id)
+        try:
+            status = TaskStatus(self.text("status"))
+        except ValueError as error:
+            raise self._wrong("status is none that it knows") from error
+        return WorkflowTaskResult(
+            task_id=task_id,
+            status=status,
+            result=self._fields.get("result"),
+            msg=self.text("msg", default=""),
+            result_url=self.text("result_url", default="") or None,
+        )
+
+    def text(self, name: str, *, default: str | None = None) -> str:
+        """A field that has to be a text, and not empty where there is no default."""
+        value = self._fields.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, str) or (not value and default is None):
+            raise self._wrong(f"{name} is {'missing' if value in (None, '') else 'not a text'}")
+        return value
+
+    def _same_task(self, task_id: str) -> None:
+        if self.text("task_id") != task_id:
+            raise self._wrong("task_id is another task's")
+
+    def _wrong(self, reason: str) -> InvalidReply:
+        return InvalidReply(
+            f"{self._call} answered {self._status} with something else than the protocol says: {reason}; "
+            "is this the URL of a sequencer?",
+            status=self._status,
+        )
+
+
+def refusal(body: bytes, *, call: str, status: int, retry_after: str | None, reason: str = "") -> APIError:
+    """The error for a reply other than 2xx: `message` or `error` of its JSON, else its first words, else `reason`.
+
+    `retry_after` is the header; seconds count, a date is ignored, since the interval of asking serves as well.
+    """
+    kind = AuthenticationError if status in (401, 403) else APIError
+    seconds = float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
+    return kind(call=call, status=status, detail=_words(body) or reason or "no reason given", retry_after=seconds)
+
+
+def _words(body: bytes) -> str:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return " ".join(body[:300].decode("utf-8", errors="replace").split())
+    if not isinstance(parsed, dict):
+        return ""
+    found = parsed.get("message") or parsed.get("error")
+    return " ".join(str(found).split())[:300] if found else ""
