@@ -1,0 +1,146 @@
+"""Objects on disk: streamed in, fsynced, renamed; the database says which file is which object.
+
+It promises that an object is there whole or not at all, that a new version replaces the old in one step, and that no
+body is held in memory. Names of objects never become names of files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from miner.devnet.database import transaction
+
+_COPY_BYTES = 1 << 20
+
+
+class DigestMismatch(Exception):
+    """The body is not the one that its digest was made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A file in the store that no object names yet. `size` is in bytes."""
+
+    file: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An object. `stored_at` is Unix seconds."""
+
+    path: Path
+    file: str
+    size: int
+    content_type: str
+    stored_at: float
+
+
+class Blobs:
+    """The store's files, under `root`. `clock` gives Unix seconds."""
+
+    def __init__(self, db: sqlite3.Connection, root: Path, *, durable: bool, clock: Callable[[], float]) -> None:
+        self._db = db
+        self._durable = durable
+        self._clock = clock
+        self._incoming = root / "incoming"
+        self._objects = root / "objects"
+        shutil.rmtree(self._incoming, ignore_errors=True)  # bodies that a killed process did not finish
+        self._incoming.mkdir(parents=True)
+        self._objects.mkdir(exist_ok=True)
+
+    def sweep(self) -> None:
+        """Delete the files that nothing names any more."""
+        named = {row[0] for row in self._db.execute("SELECT file FROM objects UNION SELECT file FROM parts")}
+        for path in self._objects.iterdir():
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    async def receive(self, chunks: AsyncIterator[bytes], *, sha256: str | None = None) -> Blob:
+        """Write a body to a new file. Raises DigestMismatch, and what `chunks` raises; then no file is left."""
+        path = self._incoming / uuid.uuid4().hex
+        digest = hashlib.sha256() if sha256 else None
+        size = 0
+        try:
+            with path.open("wb") as file:
+                async for chunk in chunks:
+                    # On the loop's thread: a copy into the page cache costs less than a hop to another thread.
+                    file.write(chunk)
+                    size += len(chunk)
+                    if digest:
+                        digest.update(chunk)
+                file.flush()
+                if self._durable:
+                    await asyncio.to_thread(os.fsync, file.fileno())
+            if digest and digest.hexdigest() != sha256:
+                raise DigestMismatch
+            self._keep(path)
+        finally:
+            path.unlink(missing_ok=True)
+        return Blob(file=path.name, size=size)
+
+    async def join(self, files: Sequence[str]) -> Blob:
+        """One new file out of several, in their order. The parts stay."""
+        path = self._incoming / uuid.uuid4().hex
+        try:
+            size = await asyncio.to_thread(self._concatenate, path, files)
+            self._keep(path)
+        finally:
+            path.unlink(missing_ok=True)
+        return Blob(file=path.name, size=size)
+
+    def put(self, bucket: str, key: str, blob: Blob, *, content_type: str) -> None:
+        """Name a file. The object's former file is deleted."""
+        old = self.find(bucket, key)
+        with transaction(self._db):
+            self._db.execute(
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?)",
+                (bucket, key, blob.file, blob.size, content_type, self._clock()),
+            )
+        if old is not None:
+            self.discard(old.file)
+
+    def find(self, bucket: str, key: str) -> Stored | None:
+        """The object, if it is in the store."""
+        row = self._db.execute("SELECT * FROM objects WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
+        if row is None:
+            return None
+        return Stored(
+            path=self._objects / row["file"],
+            file=row["file"],
+            size=row["size"],
+            content_type=row["content_type"],
+            stored_at=row["stored_at"],
+        )
+
+    def discard(self, file: str) -> None:
+        """Delete a file that nothing names any more."""
+        (self._objects / file).unlink(missing_ok=True)
+
+    def _keep(self, path: Path) -> None:
+        path.replace(self._objects / path.name)
+        if self._durable:
+            folder = os.open(self._objects, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _concatenate(self, path: Path, files: Sequence[str]) -> int:
+        with path.open("wb") as out:
+            for name in files:
+                with (self._objects / name).open("rb", buffering=0) as part:
+                    while chunk := part.read(_COPY_BYTES):
+                        out.write(chunk)
+            out.flush()
+            if self._durable:
+                os.fsync(out.fileno())
+            return out.tell()

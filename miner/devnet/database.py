@@ -1,0 +1,135 @@
+"""The tables of a devnet, in one SQLite file.
+
+It promises that what was committed is there after the process was killed. One connection is used, on the event loop's
+thread alone, so no two changes ever overlap; a second devnet on the same file is refused.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from miner.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE secret (value BLOB NOT NULL);
+
+CREATE TABLE tasks (
+    seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, status TEXT NOT NULL,
+    consumer_id TEXT NOT NULL, key_hash TEXT NOT NULL, job_id TEXT NOT NULL,
+    task_type TEXT NOT NULL, workflow_id TEXT, any_miner INTEGER NOT NULL, details TEXT NOT NULL,
+    timeout REAL, target TEXT NOT NULL, details_form TEXT NOT NULL, extra TEXT NOT NULL,
+    created_at REAL NOT NULL, ended_at REAL,
+    result TEXT, msg TEXT, inference_latency REAL, upload_latency REAL
+);
+CREATE INDEX tasks_waiting ON tasks (seq) WHERE status = 'waiting';
+
+CREATE TABLE leases (
+    seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, miner_id TEXT NOT NULL, workflow_id TEXT NOT NULL,
+    key TEXT NOT NULL, leased_at REAL NOT NULL, deadline REAL, ended_at REAL, ended TEXT,
+    told INTEGER NOT NULL DEFAULT FALSE
+);
+CREATE INDEX leases_open ON leases (miner_id) WHERE ended_at IS NULL;
+CREATE INDEX leases_of_task ON leases (task_id, miner_id);
+CREATE INDEX leases_of_key ON leases (key);
+CREATE INDEX leases_ended ON leases (ended_at) WHERE ended <> 'answered';
+
+CREATE TABLE miners (
+    miner_id TEXT PRIMARY KEY, seen_at REAL NOT NULL, workflow_ids TEXT NOT NULL, version TEXT, hardware TEXT
+);
+
+CREATE TABLE answers (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, task_id TEXT NOT NULL, miner_id TEXT NOT NULL,
+    verdict TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX answers_of_task ON answers (task_id);
+
+CREATE TABLE violations (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, route TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
+    miner_id TEXT, task_id TEXT
+);
+
+CREATE TABLE objects (
+    bucket TEXT NOT NULL, key TEXT NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL, content_type TEXT NOT NULL,
+    stored_at REAL NOT NULL, PRIMARY KEY (bucket, key)
+);
+CREATE TABLE credentials (
+    access_key_id TEXT PRIMARY KEY, secret_access_key TEXT NOT NULL, session_token TEXT NOT NULL,
+    task_id TEXT NOT NULL, miner_id TEXT NOT NULL, expires_at REAL NOT NULL
+);
+CREATE TABLE multiparts (
+    upload_id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, content_type TEXT NOT NULL
+);
+CREATE TABLE parts (
+    upload_id TEXT NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (upload_id, number)
+);
+"""
+
+
+def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
+    """The database at `path`, made where there is none. Raises ConfigError: in use, of another version, damaged."""
+    db = sqlite3.connect(path, timeout=0.2, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    try:
+        # Exclusive: one devnet a folder, and no shared memory to keep for the write-ahead log.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
+        _prepare(db, path)
+    except sqlite3.Error as error:
+        db.close()
+        raise ConfigError(
+            f"devnet: {path} cannot be used: {error}",
+            hint="stop the other devnet that uses this folder, or choose another folder",
+        ) from error
+    except ConfigError:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, SCHEMA_VERSION):
+        raise ConfigError(
+            f"devnet: {path} was written by another version ({version}, and this one writes {SCHEMA_VERSION})",
+            hint="choose an empty folder",
+        )
+    if version == 0:
+        with transaction(db):
+            for statement in _SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute("INSERT INTO secret VALUES (?)", (secrets.token_bytes(32),))
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing of it. Not to be nested, and not to be held over an `await`."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Forget everything but the secret that signs URLs."""
+    tables = ("tasks", "leases", "miners", "answers", "violations", "objects", "credentials", "multiparts", "parts")
+    with transaction(db):
+        for table in tables:
+            db.execute(f"DELETE FROM {table}")  # noqa: S608  the names are the line above
+
+
+def signing_secret(db: sqlite3.Connection) -> bytes:
+    """The key that signs upload URLs. It is kept, so that they outlive a restart."""
+    secret: bytes = db.execute("SELECT value FROM secret").fetchone()[0]
+    return secret

@@ -1,0 +1,281 @@
+"""What a miner may do, and what becomes of it: leases, heartbeats, answers, time-outs.
+
+It promises that a task is leased to one miner at a time and counted once, and that a call out of order is refused with
+the reason. It never waits and never touches a socket: each method is a step that is over when it returns.
+
+A lease ends in one of four ways: `answered`, `canceled` by its consumer, `timed out`, or `silent`, which is a miner
+that did not ask for `lease_ttl` seconds. The last three take the task away, and an answer that comes all the same is
+taken with 200 and recorded as `late`: it is no fault of the miner's, and it does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from miner.devnet.blobs import Blobs
+from miner.devnet.database import transaction
+from miner.devnet.options import DevnetOptions
+from miner.devnet.wire import PUBLIC_WORKFLOWS, MinerRequest, MinerSubmit, Refusal
+
+TOLD_FOR = 60.0
+"""Seconds for which a task that was taken away is named in `canceled`: a reply may get lost."""
+
+Verdict = Literal["first", "repeat", "late", "differing"]
+"""An answer counts, comes once more, is to a task that was taken away, or differs from the one that counted."""
+
+Ending = Literal["answered", "canceled", "timed out", "silent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased:
+    """A task in a miner's hands. Times are Unix seconds."""
+
+    task_id: str
+    task_type: str
+    workflow_id: str
+    miner_id: str
+    details: str = field(repr=False)  # the consumer's `task_details`, as JSON
+    details_form: str
+    target: str
+    key: str  # of the object that a presigned URL is for
+    extra: str = field(repr=False)  # JSON object: fields that a test wants in the reply
+    timeout: float | None
+    leased_at: float
+
+
+class Sequencer:
+    """The miner's side of the state. `clock` gives Unix seconds."""
+
+    def __init__(
+        self, db: sqlite3.Connection, blobs: Blobs, options: DevnetOptions, *, clock: Callable[[], float]
+    ) -> None:
+        self._db = db
+        self._blobs = blobs
+        self._options = options
+        self._clock = clock
+
+    def resume(self) -> None:
+        """After a restart: every miner has a full `lease_ttl` to be heard, since nobody could be while we were down."""
+        self._db.execute("UPDATE miners SET seen_at = ?", (self._clock(),))
+
+    def hear(self, call: MinerRequest) -> None:
+        """A miner lives. What it can run is remembered for `/resource_request`."""
+        self._db.execute(
+            "INSERT INTO miners VALUES (?, ?, ?, ?, ?) ON CONFLICT (miner_id) DO UPDATE SET seen_at = excluded.seen_at,"
+            " workflow_ids = CASE excluded.workflow_ids WHEN '[]' THEN workflow_ids ELSE excluded.workflow_ids END,"
+            " version = excluded.version, hardware = excluded.hardware",
+            (call.erc20_address, self._clock(), json.dumps(call.workflow_ids), call.version, call.hardware),
+        )
+
+    def lease(self, miner_id: str, workflow_ids: Sequence[str]) -> Leased | None:
+        """Give the oldest task that fits, unless there is none or the miner is at its limit."""
+        if not workflow_ids or len(self.held(miner_id)) >= self._options.leases:
+            return None
+        task = self._oldest(workflow_ids)
+        if task is None:
+            return None
+        now = self._clock()
+        workflow_id = task["workflow_id"] or _id_of_type(task["task_type"], workflow_ids)
+        deadline = None if task["timeout"] is None else now + task["timeout"]
+        with transaction(self._db):
+            self._db.execute("UPDATE tasks SET status = 'running' WHERE seq = ?", (task["seq"],))
+            number = self._db.execute(
+                "INSERT INTO leases (task_id, miner_id, workflow_id, key, leased_at, deadline)"
+                " VALUES (?, ?, ?, '', ?, ?)",
+                (task["task_id"], miner_id, workflow_id, now, deadline),
+            ).lastrowid
+            key = _key(task["task_id"], number, workflow_id)
+            self._db.execute("UPDATE leases SET key = ? WHERE seq = ?", (key, number))
+        return Leased(
+            workflow_id=workflow_id,
+            miner_id=miner_id,
+            key=key,
+            leased_at=now,
+            **{
+                name: task[name]
+                for name in ("task_id", "task_type", "details", "details_form", "target", "extra", "timeout")
+            },
+        )
+
+    def held(self, miner_id: str) -> tuple[str, ...]:
+        """The ids of the tasks that a miner holds, the oldest lease first."""
+        rows = self._db.execute(
+            "SELECT task_id FROM leases WHERE miner_id = ? AND ended_at IS NULL ORDER BY seq", (miner_id,)
+        )
+        return tuple(row[0] for row in rows)
+
+    def has_news(self, miner_id: str) -> bool:
+        """Whether a task was taken away that no reply to this miner named yet."""
+        return any(row["told"] == 0 for row in self._lost(miner_id))
+
+    def tell(self, miner_id: str) -> tuple[str, ...]:
+        """The ids of the tasks that a miner lost of late, and should stop. They are no news any more."""
+        lost = self._lost(miner_id)
+        if any(row["told"] == 0 for row in lost):
+            self._db.execute("UPDATE leases SET told = TRUE WHERE miner_id = ? AND ended_at IS NOT NULL", (miner_id,))
+        return tuple(row["task_id"] for row in lost)
+
+    def submit(self, call: MinerSubmit) -> Verdict:
+        """Take an answer. Raises Refusal: 404 for an unknown task, 400 for an answer that can never be taken."""
+        now = self._clock()
+        self._db.execute("UPDATE miners SET seen_at = ? WHERE miner_id = ?", (now, call.miner_id))
+        body = call.model_dump_json()
+        verdict, lease = self._judge(call, body)
+        with transaction(self._db):
+            self._db.execute(
+                "INSERT INTO answers (at, task_id, miner_id, verdict, body) VALUES (?, ?, ?, ?, ?)",
+                (now, call.task_id, call.miner_id, verdict, body),
+            )
+            if lease is not None:
+                self._end_lease(lease, "answered")
+                self._finish(call)
+        if verdict == "differing":
+            raise Refusal(400, f"answered after the acknowledgement: task {call.task_id} has another answer already")
+        return verdict
+
+    def end_lease_of(self, task_id: str, ending: Ending) -> None:
+        """End the lease that a task has, if it has one. The task's own status is the caller's to set."""
+        lease = self._db.execute("SELECT * FROM leases WHERE task_id = ? AND ended_at IS NULL", (task_id,)).fetchone()
+        if lease is not None:
+            self._end_lease(lease, ending)
+
+    def expire(self, attending: Collection[str]) -> bool:
+        """Take away what timed out, and what silent miners hold. True if anything was.
+
+        A miner in `attending` has a request open, so it is not silent.
+        """
+        now = self._clock()
+        late = self._db.execute("SELECT * FROM leases WHERE ended_at IS NULL AND deadline <= ?", (now,)).fetchall()
+        for lease in late:
+            with transaction(self._db):
+                self._end_lease(lease, "timed out")
+                seconds = lease["deadline"] - lease["leased_at"]
+                self._fail(lease["task_id"], f"timed out: no answer within {seconds:g} s of the lease")
+        silent = self._db.execute(
+            "SELECT leases.* FROM leases JOIN miners USING (miner_id) WHERE ended_at IS NULL AND seen_at <= ?",
+            (now - self._options.lease_ttl,),
+        ).fetchall()
+        lost = [lease for lease in silent if lease["miner_id"] not in attending]
+        for lease in lost:
+            self._lose(lease)
+        return bool(late or lost)
+
+    def _lost(self, miner_id: str) -> list[sqlite3.Row]:
+        """The leases that were taken away of late, but for tasks that the same miner leased again."""
+        return self._db.execute(
+            "SELECT task_id, told FROM leases AS lost WHERE ended <> 'answered' AND ended_at > ? AND miner_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM leases AS again WHERE again.task_id = lost.task_id"
+            " AND again.miner_id = lost.miner_id AND again.seq > lost.seq) ORDER BY seq",
+            (self._clock() - TOLD_FOR, miner_id),
+        ).fetchall()
+
+    def _lose(self, lease: sqlite3.Row) -> None:
+        with transaction(self._db):
+            self._end_lease(lease, "silent")
+            if self._options.on_silence == "fail":
+                self._fail(lease["task_id"], f"the miner was silent for {self._options.lease_ttl:g} s")
+            else:
+                self._db.execute("UPDATE tasks SET status = 'waiting' WHERE task_id = ?", (lease["task_id"],))
+
+    def _oldest(self, workflow_ids: Sequence[str]) -> sqlite3.Row | None:
+        types = {PUBLIC_WORKFLOWS[w].task_type for w in workflow_ids if w in PUBLIC_WORKFLOWS}
+        row: sqlite3.Row | None = self._db.execute(
+            "SELECT * FROM tasks WHERE status = 'waiting' AND (any_miner"
+            " OR workflow_id IN (SELECT value FROM json_each(?))"
+            " OR workflow_id IS NULL AND task_type IN (SELECT value FROM json_each(?))) ORDER BY seq LIMIT 1",
+            (json.dumps(workflow_ids), json.dumps(sorted(types))),
+        ).fetchone()
+        return row
+
+    def _judge(self, call: MinerSubmit, body: str) -> tuple[Verdict, sqlite3.Row | None]:
+        """What an answer is and, where it is the one that counts, the lease that it ends."""
+        task = self._db.execute("SELECT * FROM tasks WHERE task_id = ?", (call.task_id,)).fetchone()
+        if task is None:
+            raise Refusal(404, f"there is no task {call.task_id}")
+        leases = self._db.execute(
+            "SELECT * FROM leases WHERE task_id = ? AND miner_id = ? ORDER BY seq", (call.task_id, call.miner_id)
+        ).fetchall()
+        if not leases:
+            raise Refusal(400, f"task {call.task_id} was never leased to miner {call.miner_id}")
+        if leases[-1]["ended_at"] is None:
+            self._check_result(call, task, leases[-1])
+            return "first", leases[-1]
+        answers = self._db.execute(
+            "SELECT verdict, body FROM answers WHERE task_id = ? AND miner_id = ?", (call.task_id, call.miner_id)
+        ).fetchall()
+        if any(answer["body"] == body for answer in answers):
+            return "repeat", None
+        if any(answer["verdict"] == "first" for answer in answers):
+            return "differing", None
+        return "late", None
+
+    def _check_result(self, call: MinerSubmit, task: sqlite3.Row, lease: sqlite3.Row) -> None:
+        """A success names an object that is really there, at the place that the task had for it."""
+        if not call.success:
+            return
+        if task["target"] == "none":
+            raise Refusal(400, "the task had no upload target, so only a failure can be its answer")
+        key = self._object_key(call.result, task["target"])
+        if task["target"] == "presigned" and key != lease["key"]:
+            raise Refusal(400, f"result {call.result} is not the key that upload_url is for, which is {lease['key']}")
+        if task["target"] == "s3" and not key_is_of(key, miner_id=call.miner_id, task_id=call.task_id):
+            raise Refusal(400, f"result {call.result} is not <prefix>/<workflow>-<miner id>-<task id>.<format>")
+        stored = self._blobs.find(self._options.bucket, key)
+        if stored is None:
+            raise Refusal(400, f"result {call.result} is not in the store")
+        if stored.size == 0:
+            raise Refusal(400, f"result {call.result} is an empty object")
+
+    def _finish(self, call: MinerSubmit) -> None:
+        target = self._db.execute("SELECT target FROM tasks WHERE task_id = ?", (call.task_id,)).fetchone()[0]
+        self._db.execute(
+            "UPDATE tasks SET status = ?, ended_at = ?, result = ?, msg = ?, inference_latency = ?, upload_latency = ?"
+            " WHERE task_id = ?",
+            (
+                "finished" if call.success else "failed",
+                self._clock(),
+                self._object_key(call.result, target) if call.success else None,
+                call.msg,
+                call.inference_latency,
+                call.upload_latency,
+                call.task_id,
+            ),
+        )
+
+    def _object_key(self, result: str, target: str) -> str:
+        """The key in an answer's `result`. The path of a presigned URL shows the bucket too, so that form is taken."""
+        if target != "presigned":
+            return result
+        return result.removeprefix("/").removeprefix("store/").removeprefix(f"{self._options.bucket}/")
+
+    def _fail(self, task_id: str, msg: str) -> None:
+        self._db.execute(
+            "UPDATE tasks SET status = 'failed', ended_at = ?, msg = ? WHERE task_id = ?", (self._clock(), msg, task_id)
+        )
+
+    def _end_lease(self, lease: sqlite3.Row, ending: Ending) -> None:
+        self._db.execute(
+            "UPDATE leases SET ended_at = ?, ended = ? WHERE seq = ?", (self._clock(), ending, lease["seq"])
+        )
+
+
+def key_is_of(key: str, *, miner_id: str, task_id: str) -> bool:
+    """Whether `key` has the form `<prefix>/<workflow>-<miner id>-<task id>.<format>`, the prefix being optional."""
+    stem, dot, form = key.rpartition("/")[2].rpartition(".")
+    workflow = stem.removesuffix(f"-{miner_id}-{task_id}")
+    return bool(dot) and form.isalnum() and workflow not in ("", stem)
+
+
+def _key(task_id: str, number: int | None, workflow_id: str) -> str:
+    """One key a lease: who lost a task cannot write over the answer of who got it next."""
+    public = PUBLIC_WORKFLOWS.get(workflow_id)
+    return f"{task_id}-{number}.{public.format if public else 'bin'}"
+
+
+def _id_of_type(task_type: str, workflow_ids: Sequence[str]) -> str:
+    fitting = (w for w in workflow_ids if w in PUBLIC_WORKFLOWS and PUBLIC_WORKFLOWS[w].task_type == task_type)
+    return next(fitting, workflow_ids[0])

@@ -1,0 +1,173 @@
+"""Runs a devnet: in a thread for tests and benches, or in the foreground for people.
+
+It promises that the address is known and answers when it says so, and that stopping leaves no thread, socket or
+temporary folder. Nothing is written to standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+import uvicorn
+
+from miner.devnet.app import build_app
+from miner.devnet.connection import ConnectionProtocol
+from miner.devnet.options import DevnetOptions
+from miner.devnet.state import Devnet, open_devnet
+from miner.errors import ConfigError
+
+STOP_GRACE = 0.5
+"""Seconds that requests in hand have to end when the devnet stops."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A devnet that answers at `url`, seen from outside: every method is a request to control, and blocks."""
+
+    url: str
+    session: requests.Session
+
+    def stats(self) -> dict[str, Any]:
+        return self._control("GET", "stats")
+
+    def tasks(self) -> list[dict[str, Any]]:
+        tasks: list[dict[str, Any]] = self._control("GET", "tasks")["tasks"]
+        return tasks
+
+    def requests(self, route: str) -> list[dict[str, Any]]:
+        seen: list[dict[str, Any]] = self._control("GET", f"requests?route={route}")["requests"]
+        return seen
+
+    def create(self, **order: Any) -> str:
+        """Create a task as `control.TaskOrder` has it. Gives its id."""
+        task_id: str = self._control("POST", "tasks", order)["task_id"]
+        return task_id
+
+    def fault(self, action: str, *routes: str, **rule: Any) -> None:
+        """Add a rule as `faults.Rule` has it; no routes are all routes."""
+        chosen = {"routes": list(routes)} if routes else {}
+        self._control("POST", "faults", {"rules": [{"action": action, **chosen, **rule}]})
+
+    def clear_faults(self) -> None:
+        self._control("DELETE", "faults")
+
+    def reset(self) -> None:
+        self._control("POST", "reset")
+
+    def _control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        reply = self.session.request(method, f"{self.url}/_devnet/{path}", json=body, timeout=30)
+        if reply.status_code != 200:
+            raise RuntimeError(f"devnet: {method} {path} was refused: {reply.text}")
+        parsed: dict[str, Any] = reply.json()
+        return parsed
+
+
+@contextmanager
+def serve(options: DevnetOptions | None = None) -> Iterator[Running]:
+    """A devnet in a thread, for as long as the block lasts. Raises ConfigError where it cannot start."""
+    options = options or DevnetOptions()
+    started: Future[_Server] = Future()
+    with closing(_listen(options)) as sock, ThreadPoolExecutor(1, thread_name_prefix="devnet") as threads:
+        running = threads.submit(lambda: asyncio.run(_run(options, sock, started.set_result)))
+        first: tuple[Future[Any], ...] = (started, running)
+        wait(first, return_when=FIRST_COMPLETED)
+        if not started.done():
+            running.result()  # raises why it did not start
+        try:
+            with closing(_open_session(options)) as session:
+                yield Running(url=_url(options, sock), session=session)
+        finally:
+            started.result().should_exit = True
+        running.result()
+
+
+def run_devnet(options: DevnetOptions, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. Blocks; `on_ready` gets the URL once it answers. Raises ConfigError."""
+    with closing(_listen(options)) as sock:
+        url = _url(options, sock)
+        asyncio.run(_run(options, sock, lambda _: on_ready(url)))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells when it answers, lets held requests go when it stops, and returns after a signal."""
+
+    def __init__(self, config: uvicorn.Config, *, devnet: Devnet, on_ready: Callable[[_Server], None]) -> None:
+        super().__init__(config)
+        self._devnet = devnet
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._devnet.bell.stop()
+        patience = asyncio.get_running_loop().call_later(STOP_GRACE, self._abort_connections)
+        await super().shutdown(sockets)
+        patience.cancel()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal that was obeyed is not raised again: what is to be cleaned up comes after."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+async def _run(options: DevnetOptions, sock: socket.socket, on_ready: Callable[[_Server], None]) -> None:
+    async with open_devnet(options) as devnet:
+        config = uvicorn.Config(
+            build_app(devnet),
+            http=ConnectionProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,  # as nginx: a miner's heartbeat comes every 10 s
+        )
+        await _Server(config, devnet=devnet, on_ready=on_ready).serve([sock])
+
+
+def _listen(options: DevnetOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(
+            f"devnet: cannot listen on {options.host} port {options.port}: {error.strerror or error}",
+            hint="choose another port, or 0 for any free one",
+        ) from error
+
+
+def _url(options: DevnetOptions, sock: socket.socket) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"http://{host}:{sock.getsockname()[1]}"
+
+
+def _open_session(options: DevnetOptions) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    if options.token:
+        session.headers["Authorization"] = f"Bearer {options.token}"
+    return session
