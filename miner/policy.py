@@ -125,6 +125,37 @@ def blame(exception_type: str, message: str) -> Fault:
     return "task"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a workflow fares on this machine. Only faults of the machine count; a wrong task says nothing about it."""
+
+    faults: int = 0  # in a row
+    not_before: float = 0.0  # Unix seconds until which it is not offered
+
+    FAULTS_UNTIL_TRIAL = 3
+    FIRST_PAUSE = 60.0  # seconds before the first canary
+    LONGEST_PAUSE = 600.0  # … and how far the pauses grow; also how long a want of memory keeps a workflow away
+
+    @property
+    def on_trial(self) -> bool:
+        """One canary task at a time until one succeeds."""
+        return self.faults >= self.FAULTS_UNTIL_TRIAL
+
+    def offered(self, *, now: float, in_hand: bool) -> bool:
+        """Whether to ask for a task of this workflow, `in_hand` telling whether there is one already."""
+        return now >= self.not_before and not (self.on_trial and in_hand)
+
+    def after_fault(self, *, now: float, memory: bool = False) -> Health:
+        """`memory`: it ran out at the workflow's own defaults, so the next task would fare no better."""
+        faults = self.faults + 1
+        pause = 0.0
+        if memory:
+            pause = self.LONGEST_PAUSE
+        elif faults >= self.FAULTS_UNTIL_TRIAL:
+            pause = min(self.FIRST_PAUSE * 2.0 ** (faults - self.FAULTS_UNTIL_TRIAL), self.LONGEST_PAUSE)
+        return Health(faults=faults, not_before=now + pause)
+
+
 # ---- after a restart --------------------------------------------------------------------------------------------
 
 Step = Literal["leased", "prepared", "prompted", "rendered", "uploaded", "answered"]

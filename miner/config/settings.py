@@ -130,6 +130,9 @@ class ComfyUI(Section):
     args: Annotated[tuple[str, ...], Strict(False)] = Field(default=(), description="further arguments of its main.py")
     start_timeout: Seconds = Field(default=180.0, description="seconds until it has to answer")
     interrupt_grace: Seconds = Field(default=15.0, description="seconds until an ignored interrupt means a restart")
+    stall_timeout: Seconds = Field(
+        default=900.0, description="seconds without any sign of progress that mean a restart"
+    )
     max_rss_gb: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="GB of RAM that mean a restart between tasks"
     )

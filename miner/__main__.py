@@ -1,0 +1,5 @@
+"""`python -m miner` is `xalora-miner`."""
+
+from miner.cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""`xalora-miner`: the command line.
+
+It parses, prints and sets exit codes; the work is elsewhere, and is imported only by the command that needs it, so that
+`--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from miner import __version__
+from miner.errors import ConfigError, MinerError
+from miner.submit import submit_app
+
+if TYPE_CHECKING:
+    from miner.config import Loaded, Settings
+    from miner.workflows import Library
+
+app = typer.Typer(
+    help="Turns a GPU box into a worker of the Xalora network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(submit_app, name="submit")
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="config.toml to read instead of the usual places.")]
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    miner_id: Annotated[str | None, typer.Option(help="Your EVM address, perhaps with a -suffix.")] = None,
+    workflow_url: Annotated[str | None, typer.Option(help="The sequencer's base URL.")] = None,
+    workflows: Annotated[str | None, typer.Option(help="Names of the enabled workflows, comma-separated.")] = None,
+    comfyui_url: Annotated[str | None, typer.Option(help="A ComfyUI that runs already.")] = None,
+    comfyui_home: Annotated[str | None, typer.Option(help="Folder of a ComfyUI to start.")] = None,
+    state_dir: Annotated[str | None, typer.Option(help="Where the journal is kept.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Work: ask for tasks, render them, answer them. Ends on SIGTERM or Ctrl-C, after what is in hand."""
+    from miner import log
+    from miner.systemd import notifier
+    from miner.worker import Worker
+
+    flags = {
+        "miner.id": miner_id,
+        "sequencer.url": workflow_url,
+        "workflows.enabled": workflows,
+        "comfyui.url": comfyui_url,
+        "comfyui.home": comfyui_home,
+        "state.dir": state_dir,
+        "log.level": log_level,
+    }
+
+    def read() -> tuple[Settings, Library]:
+        loaded = _load(config, flags)
+        _warn(loaded)
+        log.setup(level=loaded.settings.log.level, style=loaded.settings.log.format)
+        return loaded.settings, _library(loaded.settings)
+
+    worker = Worker(*read(), read_again=read, notifier=notifier(os.environ))
+    worker.take_signals()
+    sys.exit(worker.run())
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None) -> None:
+    """Print every setting in force and where it comes from; secrets are masked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from miner.config import render_settings
+
+    loaded = _load(config, {})
+    table = Table("key", "value", "from", box=None, pad_edge=False)
+    for row in render_settings(loaded):
+        table.add_row(row.key, row.value, row.origin)
+    Console(soft_wrap=True).print(table)
+    _warn(loaded)
+
+
+@app.command("workflows")
+def list_workflows(config: ConfigFile = None) -> None:
+    """List the workflows: what each answers to, makes and needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = _load(config, {}).settings
+    library = _library(settings)
+    table = Table(
+        "name", "enabled", "ids", "task type", "output", "video memory", "description", box=None, pad_edge=False
+    )
+    for workflow in library.workflows:
+        manifest = workflow.manifest
+        table.add_row(
+            workflow.name,
+            "yes" if workflow.name in settings.workflows.enabled else "no",
+            " ".join(one for one, names in library.ids.items() if workflow.name in names),
+            manifest.task_type,
+            manifest.output.format,
+            f"{manifest.needs.vram_gb:g} GB",
+            manifest.description,
+        )
+    Console().print(table)
+
+
+@app.command()
+def devnet(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8300,
+    leases: Annotated[int, typer.Option(min=1, help="Tasks that one miner id may hold at a time.")] = 1,
+    state: Annotated[Path | None, typer.Option(help="Keep tasks and objects here; default: nowhere.")] = None,
+) -> None:
+    """A sequencer and an object store on this machine, to try the miner with. Not for production."""
+    from miner.devnet.options import DevnetOptions
+    from miner.devnet.serve import run_devnet
+
+    run_devnet(
+        DevnetOptions(port=port, leases=leases, state=state),
+        on_ready=lambda url: typer.echo(f"devnet is ready: XALORA_WORKFLOW_URL={url}"),
+    )
+
+
+@app.command()
+def demo(
+    image: Annotated[list[Path] | None, typer.Option(help="Pictures of yours instead of the samples.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the results go.")] = Path("demo-output"),
+    comfyui: Annotated[str, typer.Option(help="URL of a real ComfyUI; default: the embedded engine.")] = "",
+    keep: Annotated[bool, typer.Option(help="Leave everything running at the end, to play with.")] = False,
+) -> None:
+    """Show the whole way on this machine: devnet, an engine, the worker, and pictures through all of them."""
+    from miner.demo import run_demo
+
+    sys.exit(run_demo(images=image or [], output=output, comfyui=comfyui, keep=keep))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"xalora-miner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
+
+
+def _load(config: Path | None, flags: dict[str, str | None]) -> Loaded:
+    from miner.config import load_settings
+
+    return load_settings(config_file=config, flags=flags)
+
+
+def _library(settings: Settings) -> Library:
+    from miner.bundled import WORKFLOWS
+    from miner.workflows import load_library
+
+    return load_library([WORKFLOWS, *settings.workflows.folders], ids=settings.workflows.ids)
+
+
+def _warn(loaded: Loaded) -> None:
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _fail(error: MinerError) -> NoReturn:
+    """One clear line, the operator's next step, and the exit code that says whose fault it is."""
+    typer.echo(f"error: {error.message}", err=True)
+    if error.hint:
+        typer.echo(f"next:  {error.hint}", err=True)
+    sys.exit(error.exit_code if isinstance(error, ConfigError) else 1)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except MinerError as error:
+        _fail(error)

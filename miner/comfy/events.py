@@ -1,0 +1,191 @@
+"""ComfyUI's websocket: what it says while it works, as a closed union of events.
+
+The stream is a hint: what was missed while it was cut never comes again, and the queue and the history are the truth.
+So `next` gives None on silence and on a cut alike, and reconnects by itself, the old socket closed first; `follow` asks
+for the truth after every reconnect. Unknown events are skipped, unknown fields ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import websocket
+
+FIRST_PAUSE = 0.1  # seconds between two connections; doubles up to LONGEST_PAUSE
+LONGEST_PAUSE = 5.0
+STEADY = 5.0  # seconds that a connection has to last for the next one to be made at once
+CONNECT_TIMEOUT = 5.0
+
+PREVIEW_IMAGE = 1
+PREVIEW_WITH_METADATA = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    prompt_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a prompt is. `done` and `nodes` count whole nodes; `value` of `of` is the current one's own count."""
+
+    prompt_id: str
+    value: float
+    of: float
+    done: int
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A small picture of what is being rendered."""
+
+    mime: str
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """ComfyUI is done with the prompt, well or badly; the history knows which."""
+
+    prompt_id: str
+
+
+Event = Started | Progress | Preview | Ended
+
+
+class EventStream:
+    """One websocket, kept open. Use it from one thread; `close` may come from another."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        client_id: str,
+        first_pause: float = FIRST_PAUSE,
+        longest_pause: float = LONGEST_PAUSE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        base = url.rstrip("/").replace("http", "ws", 1)
+        self._address = f"{base}/ws?clientId={client_id}"
+        self._clock = clock
+        self._socket: websocket.WebSocket | None = None
+        self._closed = threading.Event()
+        self._first_pause = first_pause
+        self._longest_pause = longest_pause
+        self._pause = 0.0  # before the next connection
+        self._retry_at = 0.0
+        self._connected_at = 0.0
+        self.connections = 0  # how often it connected; a change means that events may have been missed
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    def next(self, timeout: float) -> Event | None:
+        """The next event, or None after about `timeout` seconds (CONNECT_TIMEOUT more where it has to connect)."""
+        if self._socket is None and not self._connect(timeout):
+            return None
+        socket = self._socket
+        if socket is None:
+            return None
+        try:
+            socket.settimeout(timeout)
+            opcode, frame = socket.recv_data_frame(control_frame=True)
+        except websocket.WebSocketTimeoutException:
+            return None
+        except (websocket.WebSocketException, OSError, ValueError):
+            self._drop()
+            return None
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            self._drop()
+            return None
+        return parse(opcode, frame.data)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._drop()
+
+    def _connect(self, timeout: float) -> bool:
+        """One attempt when its time has come, else wait for it; so that a dead ComfyUI costs no spin."""
+        wait = self._retry_at - self._clock()
+        if wait > 0:
+            self._closed.wait(min(wait, timeout))
+            return False
+        if self._closed.is_set():
+            return False
+        try:
+            self._socket = websocket.create_connection(
+                self._address, timeout=CONNECT_TIMEOUT, skip_utf8_validation=True, enable_multithread=False
+            )
+            self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+        except (websocket.WebSocketException, OSError):
+            self._drop()
+            return False
+        self._connected_at = self._clock()
+        self.connections += 1
+        return True
+
+    def _drop(self) -> None:
+        """Let go of the socket; the shorter its life was, the longer is the pause before the next one."""
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            socket.shutdown()  # type: ignore[no-untyped-call]  # untyped in the library
+        now = self._clock()
+        steady = socket is not None and now - self._connected_at >= STEADY
+        self._pause = 0.0 if steady else min(max(self._pause * 2, self._first_pause), self._longest_pause)
+        self._retry_at = now + self._pause
+
+
+def parse(opcode: int, data: bytes) -> Event | None:
+    """One frame as an event; None for those that say nothing to a miner."""
+    if opcode == websocket.ABNF.OPCODE_BINARY:
+        return _parse_preview(data)
+    if opcode != websocket.ABNF.OPCODE_TEXT:
+        return None
+    try:
+        message = json.loads(data)
+        kind, body = message["type"], message["data"]
+        prompt_id = body.get("prompt_id")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not isinstance(prompt_id, str):
+        return None
+    if kind == "executing" and body.get("node") is None:
+        return Ended(prompt_id=prompt_id)
+    if kind == "execution_start":
+        return Started(prompt_id=prompt_id)
+    if kind == "progress_state":
+        return _parse_progress(prompt_id, body.get("nodes"))
+    return None
+
+
+def _parse_progress(prompt_id: str, nodes: Any) -> Progress | None:
+    states = [n for n in nodes.values() if isinstance(n, dict)] if isinstance(nodes, dict) else []
+    done = sum(n.get("state") == "finished" for n in states)
+    current = next((n for n in states if n.get("state") == "running"), {})
+    value, of = current.get("value", 0), current.get("max", 1)
+    if not (isinstance(value, int | float) and isinstance(of, int | float)):
+        return None
+    return Progress(prompt_id=prompt_id, value=float(value), of=float(of), done=done, nodes=len(states))
+
+
+def _parse_preview(data: bytes) -> Preview | None:
+    """Binary frames: >I kind, then >I format and the image, or >I length, JSON and the image."""
+    try:
+        kind, second = struct.unpack_from(">II", data)
+        if kind == PREVIEW_IMAGE:
+            return Preview(mime="image/png" if second == 2 else "image/jpeg", image=data[8:])
+        if kind == PREVIEW_WITH_METADATA:
+            metadata = json.loads(data[8 : 8 + second])
+            mime = metadata.get("image_type", "image/jpeg")
+            return Preview(mime=mime if mime == "image/png" else "image/jpeg", image=data[8 + second :])
+    except (struct.error, ValueError, AttributeError):
+        pass
+    return None

@@ -1,0 +1,162 @@
+"""The ComfyUI of one lane, whoever started it: makes it ready, notices when it is sick, and gives its files.
+
+A managed (or embedded) one is a process of ours and can be restarted; an external one can only be waited for. It never
+decides whether a task succeeded.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from miner.comfy.client import ComfyClient, ComfyDown, Stats
+from miner.comfy.events import EventStream
+from miner.comfy.process import ComfyProcess
+from miner.errors import MachineFault
+from miner.job import OutputFile
+from miner.policy import backoff
+
+log = structlog.get_logger()
+
+
+class ComfyHost:
+    """Owned by the render loop, which alone calls `ensure`, `restart` and the stream; the rest is for any thread."""
+
+    def __init__(
+        self,
+        client: ComfyClient,
+        stream: EventStream,
+        *,
+        process: ComfyProcess | None = None,
+        output_dir: Path | None = None,
+        input_dir: Path | None = None,
+        on_ready: Callable[[dict[str, Any], Stats], None] = lambda _nodes, _stats: None,
+    ) -> None:
+        self.client = client
+        self.stream = stream
+        self.process = process
+        self.ready = threading.Event()
+        self.stats: Stats | None = None
+        self.trouble = "starting"  # one sentence while it is not ready
+        self.output_dir = output_dir
+        self._input_dir = input_dir
+        self._on_ready = on_ready
+        self._rng = random.Random()
+
+    # ---- its life ---------------------------------------------------------------------------------
+
+    def ensure(self, stop: threading.Event) -> None:
+        """Block until ComfyUI is ready or `stop` is set. Starts, or restarts, a process of ours."""
+        attempt = 0
+        while not stop.is_set() and not self.ready.is_set():
+            try:
+                self._rest_if_exhausted(stop)
+                if self.process is not None:
+                    self.process.start(stop)
+                self._get_ready()
+            except MachineFault as fault:
+                attempt += 1
+                self.trouble = fault.message
+                pause = backoff(attempt, rng=self._rng, base=1.0, cap=30.0)
+                log.warning("comfyui_not_ready", reason=fault.message, hint=fault.hint, next=f"again in {pause:.1f} s")
+                stop.wait(pause)
+
+    def _rest_if_exhausted(self, stop: threading.Event) -> None:
+        """A process that keeps dying is left alone until its deaths are old."""
+        while self.process is not None and (why := self.process.exhausted) and not stop.is_set():
+            if self.trouble != why:
+                self.trouble = why
+                log.error("comfyui_paused", reason=why, next="this lane waits ten minutes, then tries once more")
+            stop.wait(1.0)
+
+    def _get_ready(self) -> None:
+        self.stats = self.client.stats()
+        self._on_ready(self.client.object_info(), self.stats)
+        self.trouble = ""
+        self.ready.set()
+        log.info("comfyui_ready", url=self.client.url, version=self.stats.version, device=self.stats.device)
+
+    def suspect(self, reason: str) -> None:
+        """It did not answer: nothing is submitted until `ensure` has seen it answer again."""
+        if self.ready.is_set():
+            self.trouble = reason
+            self.ready.clear()
+
+    def restart(self, reason: str, stop: threading.Event) -> None:
+        """Restart it where it is ours; else only wait for it, and say that its owner has to."""
+        self.suspect(reason)
+        if self.process is None:
+            log.warning("comfyui_sick", reason=reason, next="waiting: an external ComfyUI is its owner's to restart")
+        else:
+            log.warning("comfyui_sick", reason=reason, next="restarting it")
+            try:
+                self.process.restart(reason, stop)
+            except ComfyDown as down:
+                self.trouble = down.message
+        self.ensure(stop)
+
+    def recycle(self, stop: threading.Event) -> None:
+        """Restart a healthy process of ours to get its memory back. For when nothing of ours is queued."""
+        if self.process is not None:
+            try:
+                self.process.restart("its memory is over the limit", stop, death=False)
+            except ComfyDown as down:
+                self.trouble = down.message
+        self.ensure(stop)
+
+    def check(self) -> None:
+        """Raise ComfyDown when our process has ended; cheap enough for every tick."""
+        if self.process is not None and not self.process.alive():
+            raise ComfyDown("ComfyUI's process has ended")
+
+    def close(self, *, leave_running: bool = False) -> None:
+        """Let go of it: connections first, then the process where it is ours and is not to be adopted by a next one."""
+        self.stream.close()
+        self.client.close()
+        if self.process is not None and not leave_running:
+            try:
+                self.process.stop()
+            except ComfyDown as down:
+                log.error("comfyui_not_stopped", reason=down.message, hint=down.hint)
+
+    # ---- its files --------------------------------------------------------------------------------
+
+    def local_path(self, file: OutputFile) -> Path | None:
+        """Where the output is on this disk, if ComfyUI's folder is shared and the name stays inside it."""
+        if self.output_dir is None or file.kind != "output":
+            return None
+        root = self.output_dir.resolve()
+        path = (root / file.subfolder / file.filename).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+
+    def fetch(self, file: OutputFile, folder: Path) -> Path:
+        """The output as a file of this disk: its own where that is shared, else a copy in `folder`."""
+        if path := self.local_path(file):
+            return path
+        target = folder / f"{time.time_ns()}{Path(file.filename).suffix[:8]}"
+        self.client.download(file, target)
+        return target
+
+    def discard(self, prompt_id: str) -> None:
+        """Delete what a finished prompt left in ComfyUI's folders, where this machine has them."""
+        for root in (self.output_dir, self._input_dir):
+            if root is not None:
+                _remove_tree(root / folder_of(prompt_id))
+
+
+def folder_of(prompt_id: str) -> str:
+    """The sub-folder of ComfyUI's input and output folders that a prompt's files are in, its own alone."""
+    return f"xalora/{prompt_id}"
+
+
+def _remove_tree(folder: Path) -> None:
+    for path in folder.glob("*"):
+        path.unlink(missing_ok=True)
+    if folder.is_dir():
+        folder.rmdir()

@@ -1,0 +1,182 @@
+"""How a ComfyUI of ours is started: its command line, its environment, its folders.
+
+It promises loopback only, no API nodes, no custom node that was not named, and none of the miner's secrets. Every flag
+here is known to ComfyUI 0.3.64 and 0.33.0 (`comfy/cli_args.py`). It makes folders and one file; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import miner
+from miner.errors import ConfigError
+
+PASSED_ON = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+        *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),  # by name: NVIDIA_API_KEY is a secret
+        *("TORCH_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"),
+    }
+)
+PASSED_ON_PREFIXES = ("CUDA_", "PYTORCH_", "HIP_", "HSA_", "ROCR_", "MALLOC_")
+MODEL_PATHS = "model_paths.yaml"
+
+MODEL_FOLDERS = (
+    *("audio_encoders", "checkpoints", "clip", "clip_vision", "configs", "controlnet", "diffusers", "diffusion_models"),
+    *("embeddings", "gligen", "hypernetworks", "latent_upscale_models", "loras", "model_patches", "photomaker"),
+    *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
+)
+"""ComfyUI's folders of models (`folder_paths.py`). It knows itself that `clip` and `unet` are old names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that it takes to start one ComfyUI, and where it will be found."""
+
+    lane: str  # names its folder: <state>/comfyui-<lane>
+    argv: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str] = field(repr=False)  # the whole environment, not an addition to ours
+    url: str
+    output_dir: Path
+    input_dir: Path
+    temp_dir: Path  # ComfyUI makes a `temp` of its own in it, and empties that at every start
+
+
+def managed_launch(
+    *,
+    home: Path,
+    python: Path,
+    port: int,
+    gpu: str | None,
+    state: Path,
+    models_dir: Path | None,
+    extra_args: Sequence[str] = (),
+    custom_nodes: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Launch:
+    """The ComfyUI at `home`, on one GPU.
+
+    `python` is a path, or, without a slash, a name on the PATH. `gpu` is an index in `nvidia-smi`'s order or a UUID;
+    None leaves the choice to ComfyUI. `models_dir` is searched before ComfyUI's own models. `custom_nodes` are folder
+    names under `home`/custom_nodes. `extra_args` may change anything but what the miner relies on. Raises ConfigError
+    when there is no ComfyUI or the folders cannot be made.
+    """
+    if not (home / "main.py").is_file():
+        raise ConfigError(
+            f"comfyui.home: there is no ComfyUI at {home}: main.py is missing", hint="see XALORA_COMFYUI_HOME"
+        )
+    lane = re.sub(r"[^\w.-]", "_", gpu) if gpu else "default"
+    return _launch(
+        (str(python if len(python.parts) == 1 else python.absolute()), "main.py"),
+        lane=lane,
+        cwd=home.absolute(),
+        port=port,
+        state=state,
+        models_dir=models_dir,
+        extra_args=extra_args,
+        custom_nodes=custom_nodes,
+        env=child_environment(environ, gpu),
+    )
+
+
+def embedded_launch(
+    *,
+    port: int,
+    state: Path,
+    models_dir: Path | None = None,
+    extra_args: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+) -> Launch:
+    """The engine that comes with the miner, on the CPU, under the same flags. Raises ConfigError as above."""
+    return _launch(
+        (sys.executable, "-m", "miner.devnet.engine"),
+        lane="embedded",
+        cwd=Path(miner.__file__).absolute().parents[1],  # so that -m finds it, installed or not
+        port=port,
+        state=state,
+        models_dir=models_dir,
+        extra_args=extra_args,
+        env=child_environment(environ, None),
+    )
+
+
+def lane_folder(state: Path, lane: str) -> Path:
+    """Where one ComfyUI of ours keeps everything that is its own."""
+    return state.absolute() / f"comfyui-{lane}"
+
+
+def child_environment(environ: Mapping[str, str], gpu: str | None) -> dict[str, str]:
+    """What a ComfyUI gets of `environ`: a list of what is passed on, since nobody can list every secret's name."""
+    passed = {k: v for k, v in environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
+    env = {"LANG": "C.UTF-8", **passed, "PYTHONUNBUFFERED": "1"}  # unbuffered: the last words are in the log
+    if gpu is not None:
+        # CUDA's own order is fastest first, nvidia-smi's is that of the bus
+        env |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return env
+
+
+def _launch(
+    program: Sequence[str],
+    *,
+    lane: str,
+    cwd: Path,
+    port: int,
+    state: Path,
+    models_dir: Path | None,
+    extra_args: Sequence[str],
+    env: Mapping[str, str],
+    custom_nodes: Sequence[str] = (),
+) -> Launch:
+    folder = lane_folder(state, lane)
+    launch = Launch(
+        lane=lane,
+        # the last of two flags wins: the operator's beats our taste, and what the miner relies on beats the operator's
+        argv=(
+            *(*program, "--preview-method", "auto", *extra_args),
+            *_needed_flags(folder, port, models_dir, custom_nodes),
+        ),
+        cwd=cwd,
+        env=env,
+        url=f"http://127.0.0.1:{port}",
+        output_dir=folder / "output",
+        input_dir=folder / "input",
+        temp_dir=folder / "temp",
+    )
+    try:
+        _make_folder(folder, models_dir)
+    except OSError as error:
+        raise ConfigError(f"state.dir: cannot make {error.filename}: {error.strerror}") from error
+    return launch
+
+
+def _needed_flags(folder: Path, port: int, models_dir: Path | None, custom_nodes: Sequence[str]) -> tuple[str, ...]:
+    return (
+        *("--listen", "127.0.0.1", "--port", str(port)),
+        *("--output-directory", str(folder / "output"), "--input-directory", str(folder / "input")),
+        *("--temp-directory", str(folder / "temp"), "--user-directory", str(folder / "user")),
+        *("--database-url", f"sqlite:///{folder}/comfyui.db"),  # the default is one file for all, which the first locks
+        *("--disable-metadata", "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
+        *(("--whitelist-custom-nodes", *custom_nodes) if custom_nodes else ()),
+        *(("--extra-model-paths-config", str(folder / MODEL_PATHS)) if models_dir is not None else ()),
+    )
+
+
+def _make_folder(folder: Path, models_dir: Path | None) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("output", "input", "temp", "user"):
+        (folder / name).mkdir(exist_ok=True)
+    if models_dir is not None:
+        (folder / MODEL_PATHS).write_text(model_paths(models_dir.absolute()), encoding="utf-8")
+
+
+def model_paths(models_dir: Path) -> str:
+    """ComfyUI's extra_model_paths file (YAML). Whole paths, because it expands `$` in a `base_path`."""
+    quoted = str(models_dir).replace("'", "''")
+    return "miner:\n  is_default: true\n" + "".join(f"  {name}: '{quoted}/{name}'\n" for name in MODEL_FOLDERS)

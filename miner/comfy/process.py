@@ -1,0 +1,312 @@
+"""A ComfyUI of ours as a process: started, watched, stopped, restarted.
+
+It promises that nothing of it is left running after `stop`, that a ComfyUI whose miner was killed is found again and
+kept when it answers (its queue may hold our prompt), and that it gets neither the miner's terminal nor its secrets. It
+never decides when ComfyUI is sick: the lane does, and asks for a restart. Linux only, for it reads /proc.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.family import Process, argv, boot_id, end, everyone, family, look, there
+from miner.comfy.launch import Launch, lane_folder
+from miner.policy import backoff
+
+log = structlog.get_logger()
+
+PROBE_TIMEOUT = 2.0  # seconds for one /system_stats
+PROBE_EVERY = 0.05
+LOG_LIMIT = 10_000_000  # bytes of log; as many again are kept in `log.1`
+LOG_TAIL = 5  # lines that are shown of a start that failed
+DEATHS_LIMIT = 5
+DEATHS_WINDOW = 600.0  # seconds
+COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class ComfyProcess:
+    """`start`, `stop`, `kill`, `restart` and `tidy` are for one thread; `alive`, `rss_bytes`, `pid` for any.
+
+    `start_timeout`, `stop_grace` and `adopt_timeout` (how long one left behind may take to answer) are seconds.
+    `clock` gives the times of deaths, in seconds; `rng` the jitter of the back-off.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        state: Path,
+        start_timeout: float,
+        stop_grace: float = 10.0,
+        adopt_timeout: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.launch = launch
+        folder = lane_folder(state, launch.lane)
+        self.log_path = folder / "log"
+        self._pid_file = folder / "pid"
+        self._start_timeout = start_timeout
+        self._stop_grace = stop_grace
+        self._adopt_timeout = adopt_timeout
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._process: Process | None = None  # None: none was started, or it was stopped
+        self._child: subprocess.Popen[bytes] | None = None  # the same, unless it was adopted
+        self._deaths: list[float] = []
+        self._log_start = 0  # where the present process began to write
+
+    # ---- what it is now -----------------------------------------------------------------------------------------
+
+    def alive(self) -> bool:
+        """Whether its process is there. That says nothing about its queue, or whether it answers."""
+        process, child = self._process, self._child
+        if child is not None:
+            child.poll()
+        return process is not None and there(process)
+
+    @property
+    def pid(self) -> int | None:
+        """The living process's id."""
+        process = self._process
+        return process.pid if process is not None and self.alive() else None
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the process and its children, pages that they share counted each time; 0 when it is gone.
+
+        Reads the whole process table: for between tasks, not for every tick.
+        """
+        process = self._process
+        return sum(p.rss for p in family(process, everyone())) if process is not None else 0
+
+    @property
+    def exhausted(self) -> str | None:
+        """Why the lane has to pause, in a sentence for its operator; None again when the deaths are ten minutes old."""
+        if not too_many(self._deaths, self._clock()):
+            return None
+        return f"ComfyUI died {DEATHS_LIMIT} times in ten minutes; {self.log_path} says why"
+
+    # ---- its life -----------------------------------------------------------------------------------------------
+
+    def start(self, should_stop: threading.Event) -> None:
+        """Block until ComfyUI answers, at once if it does so already.
+
+        Raises ComfyDown, with nothing left running, when the port is taken, the process ends or is not ready after
+        `start_timeout`, or `should_stop` is set.
+        """
+        if self._process is not None and not self.alive():
+            self._count_death(f"ComfyUI {self._ending()}")
+        if self._adopt(should_stop):
+            return
+        self.stop()
+        if should_stop.is_set():
+            raise ComfyDown("ComfyUI was not started: the miner stops")
+        self._require_free_port()
+        began = time.monotonic()
+        self._spawn()
+        if not self._answers(self._start_timeout, should_stop):
+            raise self._give_up(should_stop)
+        log.info("comfyui_started", pid=self.pid, url=self.launch.url, seconds=round(time.monotonic() - began, 1))
+
+    def restart(self, reason: str, should_stop: threading.Event, *, death: bool = True) -> None:
+        """Stop it, wait out the back-off, start it. Blocks and raises as `start` does.
+
+        `death=False` is for a healthy one, to get its memory back: it does not count, and nothing is waited for.
+        """
+        if self._process is not None and death:
+            self._count_death(reason)
+        self.stop()
+        if death:
+            should_stop.wait(backoff(len(recent(self._deaths, self._clock())), rng=self._rng, base=1.0, cap=30.0))
+        self.start(should_stop)
+
+    def stop(self) -> None:
+        """End it and all its children: SIGTERM, `stop_grace` seconds, SIGKILL. Does nothing when it is not running.
+
+        Blocks until all are gone. Raises ComfyDown when one is still there KILL_WAIT seconds after SIGKILL.
+        """
+        self._end(self._stop_grace)
+
+    def kill(self) -> None:
+        """End it and all its children at once, as `stop` does after its grace."""
+        self._end(0.0)
+
+    def tidy(self) -> None:
+        """Keep the log within its limit. Cheap; for between tasks."""
+        with suppress(FileNotFoundError):
+            if self.log_path.stat().st_size <= LOG_LIMIT:
+                return
+            # ComfyUI appends to this very file, maybe for months, so it is emptied and not renamed
+            with suppress(OSError):  # a full disk: so much the better that it is emptied
+                shutil.copyfile(self.log_path, self.log_path.with_name("log.1"))
+            os.truncate(self.log_path, 0)
+            self._log_start = 0
+
+    # ---- starting -----------------------------------------------------------------------------------------------
+
+    def _adopt(self, should_stop: threading.Event) -> bool:
+        """Keep the ComfyUI that runs already, ours or a dead miner's, if it is as wanted and answers."""
+        own = self._process is not None
+        self._process = self._process or self._left_behind()
+        if self._process is None or argv(self._process) != self.launch.argv:
+            return False
+        if not self._answers(self._adopt_timeout, should_stop):
+            if own and not should_stop.is_set():
+                self._count_death("ComfyUI does not answer")
+            return False
+        if not own:
+            self._remember(self._process)
+            log.info("comfyui_adopted", pid=self._process.pid, url=self.launch.url)
+        return True
+
+    def _left_behind(self) -> Process | None:
+        """What an earlier miner started in this folder: as it wrote down, else whoever has our very argv."""
+        try:
+            found = json.loads(self._pid_file.read_text())
+            if found["boot"] == boot_id():
+                pid = int(found["pid"])
+                return Process(pid=pid, started=int(found["started"]), parent=0, session=pid, rss=0)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return next((p for p in everyone() if p.session == p.pid and argv(p) == self.launch.argv), None)
+
+    def _remember(self, process: Process) -> None:
+        new = self._pid_file.with_name("pid.new")
+        with suppress(OSError):  # a full disk: `_left_behind` has another way
+            new.write_text(json.dumps({"pid": process.pid, "started": process.started, "boot": boot_id()}))
+            new.replace(self._pid_file)
+
+    def _require_free_port(self) -> None:
+        where = urlsplit(self.launch.url)
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ComfyUI does: TIME_WAIT is no obstacle
+            try:
+                probe.bind((where.hostname, where.port))
+            except OSError as error:
+                raise ComfyDown(
+                    f"port {where.port}, meant for ComfyUI, cannot be had: {error.strerror}",
+                    hint=f"`ss -ltnp 'sport = :{where.port}'` names who has it: end that, or set XALORA_COMFYUI_PORT",
+                ) from error
+
+    def _spawn(self) -> None:
+        self.tidy()
+        try:
+            with self.log_path.open("ab") as out:
+                self._log_start = out.tell()
+                # a file and no pipe: ComfyUI has to outlive a killed miner; a session of its own, to be ended whole
+                self._child = subprocess.Popen(
+                    self.launch.argv,
+                    cwd=self.launch.cwd,
+                    env=dict(self.launch.env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ComfyDown(
+                f"ComfyUI cannot be started: {error.strerror}",
+                hint=f"{error}; see XALORA_COMFYUI_HOME, XALORA_COMFYUI_PYTHON and XALORA_STATE_DIR",
+            ) from error
+        self._process = look(self._child.pid)
+        if self._process is not None:
+            self._remember(self._process)
+
+    def _answers(self, within: float, should_stop: threading.Event) -> bool:
+        """Block until it answers; False when it ended, `within` seconds have passed or `should_stop` was set."""
+        deadline = time.monotonic() + within
+        with closing(ComfyClient(self.launch.url, client_id="", timeout=min(PROBE_TIMEOUT, within))) as client:
+            while self.alive() and not should_stop.is_set() and time.monotonic() < deadline:
+                with suppress(ComfyDown):
+                    client.stats()
+                    return self.alive()
+                should_stop.wait(PROBE_EVERY)
+        return False
+
+    def _give_up(self, should_stop: threading.Event) -> ComfyDown:
+        """End what did not get ready; gives the error that says why."""
+        if should_stop.is_set():
+            self.stop()
+            return ComfyDown("ComfyUI was stopped while it started")
+        reason = f"was not ready after {self._start_timeout:g} s" if self.alive() else self._ending()
+        # no task has reached it yet, so these lines hold nothing of a consumer
+        last_words = tail(self.log_path, self._log_start)
+        self._count_death(f"ComfyUI {reason} at its start", last_words)
+        self.stop()
+        said = f'it said last: "{last_words[-1]}"; ' if last_words else ""
+        return ComfyDown(f"ComfyUI {reason} at its start", hint=f"{said}its log is {self.log_path}")
+
+    # ---- ending -------------------------------------------------------------------------------------------------
+
+    def _ending(self) -> str:
+        return describe_ending(self._child.returncode if self._child is not None else None)
+
+    def _count_death(self, reason: str, last_words: Sequence[str] = ()) -> None:
+        now = self._clock()
+        self._deaths = [*recent(self._deaths, now), now]
+        log.warning(
+            "comfyui_died",
+            reason=reason,
+            deaths=len(self._deaths),
+            last_words=list(last_words) or None,
+            log=str(self.log_path),
+        )
+
+    def _end(self, grace: float) -> None:
+        process = self._process
+        if process is None:
+            return
+        if not end(process, grace=grace):
+            raise ComfyDown(
+                f"ComfyUI's process {process.pid} does not end, not even by SIGKILL",
+                hint="it hangs in the kernel, most often in the GPU's driver: see dmesg; the machine may need a reboot",
+            )
+        if self._child is not None:
+            self._child.wait()
+        self._process = self._child = None
+        self._pid_file.unlink(missing_ok=True)
+
+
+def recent(deaths: Sequence[float], now: float) -> list[float]:
+    """The deaths that still count at `now`."""
+    return [at for at in deaths if now - at < DEATHS_WINDOW]
+
+
+def too_many(deaths: Sequence[float], now: float) -> bool:
+    """Whether there is something wrong that one more restart will not cure."""
+    return len(recent(deaths, now)) >= DEATHS_LIMIT
+
+
+def describe_ending(code: int | None) -> str:
+    """An exit status (negative: a signal's number; None: unknown, it was not our child) in words."""
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"ended with code {code}"
+    suspicion = ", most often by the kernel for want of memory" if code == -signal.SIGKILL else ""
+    return f"was ended by signal {-code} ({signal.strsignal(-code)}{suspicion})"
+
+
+def tail(path: Path, start: int, lines: int = LOG_TAIL) -> list[str]:
+    """The last lines of what was written to `path` after byte `start`, without blank ones and without colours."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - 8192))
+        text = COLOUR.sub("", file.read().decode(errors="replace"))
+    return [line.strip() for line in text.splitlines() if line.strip()][-lines:]

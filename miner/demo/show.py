@@ -1,0 +1,106 @@
+"""What a person sees of the demo: a table that moves, and one that stays."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+DOING = {"leased": "preparing", "prompted": "rendering", "rendered": "uploading"}  # a step's record → what is next
+SETTLE_TIMEOUT = 5.0  # seconds for the worker's own line about a task that the consumer has already
+
+
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """One picture on its way."""
+
+    picture: Path
+    size: tuple[int, int]  # pixels
+    task_id: str = ""
+    result_size: tuple[int, int] | None = None
+    reason: str = ""  # why it failed
+
+
+@dataclass(slots=True)
+class Story:
+    """What the worker's log says, line by line."""
+
+    steps: dict[str, str] = field(default_factory=dict)  # task → what happens to it now
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # task → the worker's line about its end
+    last_words: str = "nothing"
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def read(self, lines: TextIO) -> None:
+        """Until the worker closes its log."""
+        with lines:
+            for line in lines:
+                with self._changed:
+                    self._take(line)
+                    self._changed.notify_all()
+
+    def settle(self, tasks: Sequence[Task]) -> None:
+        """Wait for the worker's lines about `tasks`, which come a moment after the consumer's news."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all(task.task_id in self.done or not task.task_id for task in tasks),
+                timeout=deadline - time.monotonic(),
+            )
+
+    def _take(self, line: str) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            self.last_words = line.strip()
+            return
+        kind, task_id = event.get("event", ""), event.get("task_id", "")
+        if event.get("level") in ("warning", "error"):
+            self.last_words = f"{kind} {event.get('reason', '')}".strip()
+        if kind == "task_step":
+            self.steps[task_id] = {"leased": "preparing", "prompted": "rendering", "rendered": "uploading"}[
+                event["step"]
+            ]
+        elif kind == "task_progress" and event["of"] > 1:
+            self.steps[task_id] = f"rendering, {event['value']:.0f} of {event['of']:.0f}"
+        elif kind in ("task_done", "task_failed", "task_refused"):
+            self.steps[task_id] = "done" if kind == "task_done" else "failed"
+            self.done[task_id] = event
+
+
+def live_table(tasks: Sequence[Task], story: Story) -> Table:
+    """Every picture and what happens to it now."""
+    table = Table("picture", "pixels", "now", box=None, pad_edge=False)
+    for task in tasks:
+        now = story.steps.get(task.task_id, "waiting for the miner" if task.task_id else "being sent")
+        colour = {"done": "green", "failed": "red"}.get(now, "yellow")
+        table.add_row(task.picture.name, _pixels(task.size), f"[{colour}]{now}[/]")
+    return table
+
+
+def summary(tasks: Sequence[Task], story: Story) -> Table:
+    """The table that stays: a row a task, seconds for each stage."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption="the last four are seconds")
+    for heading in ("task", "picture", "workflow", "in", "out", "prep", "render", "send", "all"):
+        table.add_column(heading, no_wrap=True)
+    for task in tasks:
+        line = story.done.get(task.task_id, {})
+        table.add_row(
+            task.task_id[:6],
+            task.picture.stem[:12],
+            line.get("workflow", "-"),
+            _pixels(task.size),
+            _pixels(task.result_size),
+            *(f"{line[key]:.2f}" if key in line else "-" for key in ("prepare_s", "render_s", "upload_s", "total_s")),
+        )
+    return table
+
+
+def _pixels(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]}" if size else "-"

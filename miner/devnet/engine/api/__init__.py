@@ -1,0 +1,1 @@
+"""The routes: ComfyUI's, each with and without the prefix `/api`."""

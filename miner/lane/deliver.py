@@ -1,0 +1,173 @@
+"""The deliver loop: turns what ComfyUI wrote into the file that was asked for, uploads it and answers the task.
+
+It works on disk and network while the GPU renders the next task. Uploads are repeated until the task's time is over;
+an outcome is the outbox's as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+
+import structlog
+
+from miner.comfy.client import ComfyDown
+from miner.comfy.host import ComfyHost
+from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
+from miner.job import Media, Outcome, PresignedPut, Rendered, Uploaded
+from miner.journal import Journal
+from miner.lane.desk import Desk
+from miner.lane.offer import Offer
+from miner.lane.signals import Signals
+from miner.outputs import finish
+from miner.policy import backoff
+from miner.uploads import Uploader, object_key, presigned_key
+
+log = structlog.get_logger()
+
+LATE = 60.0  # seconds past a task's deadline for which its finished file is still worth an upload
+
+
+@dataclass(slots=True, kw_only=True)
+class Deliver:
+    """One lane's deliver loop; `run` ends after the render loop's last result."""
+
+    desk: Desk
+    host: ComfyHost
+    offer: Offer
+    journal: Journal
+    uploader: Uploader
+    signals: Signals
+    results: Queue[Rendered | None]
+    folder: Path  # for files on their way
+    prefix: str
+    clock: Callable[[], float] = time.time
+    says: str = "waiting for a result"
+    _rng: random.Random = field(default_factory=random.Random)
+
+    def run(self) -> None:
+        while (rendered := self.results.get()) is not None:
+            self._deliver(rendered)
+            self.says = "waiting for a result"
+        self.says = "stopped"
+
+    def _deliver(self, rendered: Rendered) -> None:
+        task_id = rendered.job.task_id
+        try:
+            uploaded = self._upload(rendered)
+        except LeaseLost:
+            self.desk.drop(task_id)
+            self.host.discard(rendered.prompt_id)
+        except JobFault as fault:
+            self._answer(Outcome(task_id=task_id, success=False, msg=fault.message), rendered)
+        except MachineFault as fault:
+            log.error("delivery_failed", task_id=task_id, reason=fault.message, hint=fault.hint, next="answering it")
+            msg = "this miner rendered the task, but could not read the result"
+            self._answer(Outcome(task_id=task_id, success=False, msg=msg), rendered)
+        else:
+            if uploaded is not None:
+                self._answer(success(uploaded), rendered)
+
+    def _answer(self, outcome: Outcome, rendered: Rendered) -> None:
+        self.says = f"answering {outcome.task_id}"
+        held = self.desk.get(outcome.task_id)
+        self.desk.answer(outcome)
+        self.host.discard(rendered.prompt_id)
+        log.info(
+            "task_done" if outcome.success else "task_failed",
+            task_id=outcome.task_id,
+            workflow=rendered.job.workflow,
+            seed=rendered.job.values.get("seed"),
+            prepare_s=round(max(held.prompted_at - held.lease.leased_at, 0.0), 3),
+            render_s=round(rendered.inference_latency, 3),
+            upload_s=round(outcome.upload_latency, 3),
+            total_s=round(self.clock() - held.lease.leased_at, 3),
+            reason=outcome.msg or None,
+        )
+
+    def _upload(self, rendered: Rendered) -> Uploaded | None:
+        """Upload until it is done or pointless. None: shutting down, and the journal has it for the next start."""
+        job, attempt = rendered.job, 0
+        while True:
+            if self.desk.get(job.task_id).gone.is_set():
+                raise LeaseLost("taken away by the sequencer")
+            try:
+                uploaded = self._try(rendered)
+            except (Retryable, ComfyDown) as error:
+                attempt += 1
+                retry_after = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
+                pause = backoff(attempt, rng=self._rng, cap=30.0, at_least=retry_after)
+                if self.clock() + pause > job.deadline + LATE:
+                    raise JobFault("the result could not be uploaded in time") from error
+                log.warning("upload_failed", task_id=job.task_id, reason=error.message, next=f"again in {pause:.1f} s")
+                if self.signals.aborting.wait(pause):
+                    return None
+            else:
+                self._record(uploaded)
+                return uploaded
+
+    def _try(self, rendered: Rendered) -> Uploaded:
+        media = self._finish(rendered)
+        try:
+            begun = self.clock()
+            key = self._put(rendered, media)
+            return Uploaded(
+                job=rendered.job,
+                key=key,
+                size=media.size,
+                inference_latency=rendered.inference_latency,
+                upload_latency=self.clock() - begun,
+            )
+        finally:
+            if media.path.is_relative_to(self.folder):
+                media.path.unlink(missing_ok=True)
+
+    def _finish(self, rendered: Rendered) -> Media:
+        output = self.offer.library.get(rendered.job.workflow).manifest.output
+        self.says = f"converting the result of {rendered.job.task_id}"
+        path = self.host.fetch(rendered.files[0], self.folder)
+        quality = rendered.job.values.get(output.quality_parameter)
+        return finish(path, format=output.format, quality=int(quality) if quality is not None else None)
+
+    def _put(self, rendered: Rendered, media: Media) -> str:
+        """Upload it; gives the object's key."""
+        job, target = rendered.job, rendered.job.lease.target
+        if target is None:
+            raise JobFault("the task has no upload target")
+        key = (
+            presigned_key(target)
+            if isinstance(target, PresignedPut)
+            else object_key(
+                prefix=self.prefix,
+                workflow=job.workflow,
+                miner_id=self.desk.miner_id,
+                task_id=job.task_id,
+                format=media.path.suffix.lstrip("."),
+            )
+        )
+        self.uploader.upload(media, target, key=key, progress=self._progress)
+        return key
+
+    def _progress(self, sent: int, size: int) -> None:
+        self.says = f"uploading {sent >> 20} of {size >> 20} MB"
+
+    def _record(self, uploaded: Uploaded) -> None:
+        try:
+            self.journal.uploaded(self.desk.miner_id, uploaded)
+        except MachineFault as fault:
+            log.error("step_not_recorded", task_id=uploaded.job.task_id, reason=fault.message, next="going on")
+
+
+def success(uploaded: Uploaded) -> Outcome:
+    """The answer to a task whose object is in the store."""
+    return Outcome(
+        task_id=uploaded.job.task_id,
+        success=True,
+        result=uploaded.key,
+        inference_latency=uploaded.inference_latency,
+        upload_latency=uploaded.upload_latency,
+    )

@@ -1,0 +1,225 @@
+"""The desk: what this miner id holds at the sequencer, and every request that is made about it.
+
+One request is under way at a time, so a reply is read against the holds that it was about. The desk promises that
+every lease which arrives is in the journal before anybody works on it, and that a task which the sequencer names but
+nobody here knows gets an answer. It does no work on a task itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import structlog
+
+from miner import policy
+from miner.errors import MachineFault
+from miner.job import Job, Lease, Outcome
+from miner.journal import Journal
+from miner.outbox import Outbox
+from miner.policy import Allowance, Hold
+from miner.sequencer import Reply, Sequencer
+
+log = structlog.get_logger()
+
+UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
+DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A task in hand. `gone` is set when the sequencer took it away; `answering` once its outcome is known."""
+
+    lease: Lease
+    hold: Hold
+    gone: threading.Event = field(default_factory=threading.Event)
+    answering: bool = False
+    workflow: str = ""  # its name, once the task was checked
+    attempts: int = 0  # renders begun
+    prompted_at: float = 0.0  # Unix seconds when its prompt stood in ComfyUI's queue
+
+
+class Desk:
+    """Thread-safe. Only `ask` and the answers block, for a request at most."""
+
+    def __init__(
+        self,
+        *,
+        miner_id: str,
+        sequencer: Sequencer,
+        journal: Journal,
+        outbox: Outbox,
+        prefetch: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.miner_id = miner_id
+        self._sequencer = sequencer
+        self._journal = journal
+        self._outbox = outbox
+        self._prefetch = prefetch
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._changed = threading.Condition()
+        self.version = 0  # counts what `pause` wakes for
+        self._held: dict[str, Held] = {}
+        self._work: deque[Lease | Job] = deque()
+        self._closed_at: dict[str, float] = {}
+        self._allowance = Allowance()
+        self.asked_at = 0.0  # when the last request left
+        self.answered_at = 0.0  # when the sequencer last gave a reply that it should
+
+    # ---- asking -----------------------------------------------------------------------------------
+
+    def ask(self, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
+        """One request to the sequencer. What it leases is put to the work; gives the reply. Raises Retryable."""
+        with self._asking:
+            with self._changed:
+                about = {t: h for t, h in self._held.items() if not h.answering}
+                held = len(self._held)
+            self.asked_at = asked_at = self._clock()
+            reply = self._sequencer.request(self.miner_id, workflow_ids, wait=wait)
+            self.answered_at = self._clock()
+            self._settle_holds(about, reply)
+            self._allowance = policy.learn(
+                self._allowance,
+                held=held,
+                running=reply.running in self._held,
+                leased=reply.lease is not None,
+                now=self._clock(),
+            )
+            if reply.lease is not None:
+                self._take(reply.lease)
+            elif reply.running is not None and reply.running not in self._held:
+                self._answer_stranger(reply.running, asked_at)
+            return reply
+
+    def _settle_holds(self, about: dict[str, Held], reply: Reply) -> None:
+        named = reply.running or (reply.lease.task_id if reply.lease else None)
+        holds = policy.observe([h.hold for h in about.values()], running=named, canceled=reply.canceled)
+        with self._changed:
+            for hold in holds:
+                held = about[hold.task_id]
+                held.hold = hold
+                if hold.taken_away and not held.answering and not held.gone.is_set():
+                    log.info("task_taken_away", task_id=hold.task_id, next="stopping it")
+                    held.gone.set()
+
+    def _take(self, lease: Lease) -> None:
+        """A lease has arrived. One that is in hand already is the sequencer's way of saying `running`."""
+        if lease.task_id in self._held:
+            return
+        known = self._journal.get(self.miner_id, lease.task_id)
+        if known is not None and known.outcome is not None and known.outcome.success:
+            log.info("task_leased_again", task_id=lease.task_id, next="submitting its result again")
+            self.hold(lease, answering=True)
+            self._outbox.answer(self.miner_id, known.outcome, self.release)
+            return
+        try:
+            self._journal.leased(self.miner_id, lease)
+        except MachineFault as fault:
+            log.error("lease_not_recorded", task_id=lease.task_id, reason=fault.message, next="working on it anyway")
+        log.debug("task_step", task_id=lease.task_id, step="leased")
+        self.hold(lease)
+        self.put(lease)
+
+    def _answer_stranger(self, task_id: str, asked_at: float) -> None:
+        """The sequencer says `running` for a task that is not in hand."""
+        if self._outbox.has(self.miner_id, task_id):
+            self._outbox.nudge()
+            return
+        if self._closed_at.get(task_id, 0.0) >= asked_at:
+            return  # it was acknowledged while this request was under way
+        known = self._journal.get(self.miner_id, task_id)
+        if known is not None and known.outcome is not None:
+            outcome = known.outcome
+        else:
+            outcome = Outcome(task_id=task_id, success=False, msg=UNKNOWN_TASK if known is None else DROPPED_TASK)
+        log.warning("unknown_task_running", task_id=task_id, next=f"answering it: {outcome.msg or 'its result'}")
+        self._outbox.answer(self.miner_id, outcome, self.release)
+
+    # ---- what is in hand --------------------------------------------------------------------------
+
+    def hold(self, lease: Lease, *, answering: bool = False) -> Held:
+        held = Held(lease=lease, hold=Hold(task_id=lease.task_id), answering=answering)
+        with self._changed:
+            self._held[lease.task_id] = held
+            self._notify()
+        return held
+
+    def get(self, task_id: str) -> Held:
+        return self._held[task_id]
+
+    def answer(self, outcome: Outcome) -> None:
+        """The outcome of a task in hand is known: it is the outbox's from here."""
+        with self._changed:
+            self._held[outcome.task_id].answering = True
+        self._outbox.answer(self.miner_id, outcome, self.release)
+
+    def drop(self, task_id: str) -> None:
+        """The task was taken away: nothing is owed."""
+        self._journal.closed(self.miner_id, task_id, "taken away")
+        self.release(task_id)
+
+    def release(self, task_id: str) -> None:
+        with self._changed:
+            self._held.pop(task_id, None)
+            self._closed_at = {t: at for t, at in self._closed_at.items() if self._clock() - at < 60.0}
+            self._closed_at[task_id] = self._clock()
+            self._notify()
+
+    @property
+    def holds(self) -> int:
+        return len(self._held)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task in hand still lacks its outcome."""
+        with self._changed:
+            return any(not held.answering for held in self._held.values())
+
+    @property
+    def workflows(self) -> tuple[str, ...]:
+        """The workflows of the tasks in hand, as far as they are known."""
+        with self._changed:
+            return tuple(held.workflow for held in self._held.values() if held.workflow)
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """The sequencer has shown that it gives no second task, so asking with workflows is a mere heartbeat."""
+        return self._allowance.limit == 1
+
+    def has_room(self) -> bool:
+        return len(self._held) < self._allowance.now(prefetch=self._prefetch, now=self._clock())
+
+    # ---- what is to be done -----------------------------------------------------------------------
+
+    def put(self, work: Lease | Job, *, first: bool = False) -> None:
+        with self._changed:
+            if first:
+                self._work.appendleft(work)
+            else:
+                self._work.append(work)
+            self._notify()
+
+    def pop(self) -> Lease | Job | None:
+        with self._changed:
+            return self._work.popleft() if self._work else None
+
+    def pause(self, seconds: float, *, since: int) -> None:
+        """Wait until a task comes or ends, `wake` is called, or `seconds` are over.
+
+        `since` is the `version` that the caller acted upon: a change after it ends the wait at once.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.version != since, timeout=seconds)
+
+    def wake(self) -> None:
+        with self._changed:
+            self._notify()
+
+    def _notify(self) -> None:
+        self.version += 1
+        self._changed.notify_all()

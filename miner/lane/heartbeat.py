@@ -1,0 +1,46 @@
+"""The heartbeat: while a task is in hand, the sequencer hears from this miner every so often.
+
+It outlives the other loops of its lane, so that a task which drains keeps its lease. It wants nothing new: where an
+ask could bring a task that there is no room for, it offers no workflow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from miner.errors import Retryable
+from miner.lane.desk import Desk
+from miner.lane.offer import Offer
+
+log = structlog.get_logger()
+
+WAKE = 0.5  # seconds between two looks at the clock
+
+
+@dataclass(slots=True, kw_only=True)
+class Heartbeat:
+    """One lane's heartbeat; `run` ends when `stop` is set."""
+
+    desk: Desk
+    offer: Offer
+    interval: float
+    clock: Callable[[], float] = time.time
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        while not self.stop.wait(WAKE):
+            if self.desk.holds and self.clock() - self.desk.asked_at >= self.interval:
+                self._beat()
+
+    def _beat(self) -> None:
+        # one that gives a single task answers `running` to anything, and shows when its rule has changed
+        ids = self.offer.ids(in_hand=self.desk.workflows) if self.desk.one_at_a_time else ()
+        try:
+            self.desk.ask(ids)
+        except Retryable as error:
+            log.warning("heartbeat_missed", reason=error.message, next=f"again in {self.interval:.0f} s")

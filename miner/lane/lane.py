@@ -1,0 +1,171 @@
+"""A lane wires its loops together, starts them, and ends them in their order.
+
+    sequencer ─▶ prepare ──prompts──▶ render ──results──▶ deliver ─▶ outbox
+
+Draining reads from left to right: prepare takes nothing new and passes on the end, and each loop ends after the last
+thing that came before it; the heartbeat ends last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+
+import structlog
+
+from miner.comfy.host import ComfyHost
+from miner.config import Settings
+from miner.inputs import Fetcher
+from miner.job import Prompt, Rendered
+from miner.journal import Journal
+from miner.lane.deliver import Deliver
+from miner.lane.desk import Desk
+from miner.lane.disk import Disk
+from miner.lane.heartbeat import Heartbeat
+from miner.lane.offer import Offer
+from miner.lane.prepare import Prepare
+from miner.lane.recover import Recover
+from miner.lane.render import Render
+from miner.lane.signals import Signals
+from miner.outbox import Outbox
+from miner.uploads import Uploader
+
+log = structlog.get_logger()
+
+
+class Lane:
+    """One lane of the worker. `failed` is set when one of its loops ended by an error that is a bug."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings,
+        desk: Desk,
+        host: ComfyHost,
+        offer: Offer,
+        journal: Journal,
+        outbox: Outbox,
+        fetcher: Fetcher,
+        uploader: Uploader,
+        folder: Path,
+    ) -> None:
+        self.name = name
+        self.desk = desk
+        self.host = host
+        self.offer = offer
+        self.signals = Signals()
+        self.failed: BaseException | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob("*"):
+            left_over.unlink()
+        prompts: Queue[Prompt | Rendered | None] = Queue(1)
+        results: Queue[Rendered | None] = Queue(1)
+        self.recover = Recover(
+            desk=desk,
+            host=host,
+            journal=journal,
+            outbox=outbox,
+            stop=self.signals.aborting,
+            pass_on=prompts.put,
+        )
+        self.prepare = Prepare(
+            desk=desk,
+            host=host,
+            offer=offer,
+            journal=journal,
+            fetcher=fetcher,
+            signals=self.signals,
+            disk=Disk(
+                folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
+                least_gb=settings.miner.min_free_disk_gb,
+            ),
+            out=prompts,
+            poll_interval=settings.sequencer.poll_interval,
+            wait=settings.sequencer.wait,
+        )
+        self.render = Render(
+            desk=desk,
+            host=host,
+            offer=offer,
+            journal=journal,
+            signals=self.signals,
+            prompts=prompts,
+            out=results,
+            interrupt_grace=settings.comfyui.interrupt_grace,
+            stall=settings.comfyui.stall_timeout,
+            max_rss=settings.comfyui.max_rss_gb * 1e9,
+        )
+        self.deliver = Deliver(
+            desk=desk,
+            host=host,
+            offer=offer,
+            journal=journal,
+            uploader=uploader,
+            signals=self.signals,
+            results=results,
+            folder=folder,
+            prefix=settings.upload.prefix,
+        )
+        self.heartbeat = Heartbeat(desk=desk, offer=offer, interval=settings.sequencer.heartbeat)
+        self._threads = [
+            self._thread("prepare", self._recover_then_prepare),
+            self._thread("render", self.render.run),
+            self._thread("deliver", self.deliver.run),
+        ]
+        self._heart = self._thread("heartbeat", self.heartbeat.run)
+
+    def start(self) -> None:
+        for thread in (*self._threads, self._heart):
+            thread.start()
+
+    def drain(self) -> None:
+        """Take nothing new; what is in hand goes on to its answer."""
+        self.signals.draining.set()
+        if self.desk.busy:
+            self.desk.wake()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Interrupt what is in hand; it is answered with `miner is shutting down`."""
+        self.signals.draining.set()
+        self.signals.aborting.set()
+        self.desk.wake()
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, *, leave_running: bool = False) -> None:
+        """Wait for the loops, then end the heartbeat and let go of ComfyUI; `leave_running` spares its process."""
+        for thread in self._threads:
+            thread.join()
+        self.heartbeat.stop.set()
+        self._heart.join()
+        self.host.close(leave_running=leave_running)
+
+    @property
+    def sentence(self) -> str:
+        """What it does now: the loop that is furthest with a task speaks for all."""
+        if self.render.now.task_id or not self.host.ready.is_set():
+            return self.render.says
+        return self.prepare.says
+
+    def _recover_then_prepare(self) -> None:
+        self.recover.run()
+        self.prepare.run()
+
+    def _thread(self, loop: str, run: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            structlog.contextvars.bind_contextvars(lane=self.name)
+            try:
+                run()
+            except BaseException as error:
+                self.failed = self.failed or error
+                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")
+                raise
+
+        return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)

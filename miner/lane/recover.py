@@ -1,0 +1,92 @@
+"""After a restart: what a dead miner left behind is put back where it was.
+
+The decision is `policy.after_restart`'s; this looks up what it needs to know, and carries it out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from miner import policy
+from miner.comfy.client import ComfyDown
+from miner.comfy.follow import PromptLost, look
+from miner.comfy.host import ComfyHost
+from miner.job import Outcome, Prompt, Rendered
+from miner.journal import Entry, Journal
+from miner.lane.deliver import success
+from miner.lane.desk import Desk
+from miner.outbox import Outbox
+
+log = structlog.get_logger()
+
+TIME_OVER = "the task's time ran out while the miner was restarting"
+
+
+@dataclass(slots=True, kw_only=True)
+class Recover:
+    """One lane's recovery; `run` blocks until ComfyUI is ready where a prompt was under way."""
+
+    desk: Desk
+    host: ComfyHost
+    journal: Journal
+    outbox: Outbox
+    stop: threading.Event
+    pass_on: Callable[[Prompt | Rendered], None]  # to the render loop
+    clock: Callable[[], float] = time.time
+
+    def run(self) -> None:
+        entries = self.journal.unfinished(self.desk.miner_id)
+        for entry in entries:  # held first, so that the heartbeat speaks for all of them
+            if entry.lease is not None:
+                self.desk.hold(entry.lease, answering=entry.step in ("uploaded", "answered"))
+        for entry in entries:
+            self._resume(entry)
+
+    def _resume(self, entry: Entry) -> None:
+        if entry.step is None:
+            return
+        lease, job = entry.lease, entry.job
+        action = policy.after_restart(
+            entry.step,
+            whereabouts=self._whereabouts(entry) if entry.step == "prompted" else "nowhere",
+            files_there=entry.rendered is not None,
+            now=self.clock(),
+            deadline=self._deadline(entry),
+        )
+        log.info("task_picked_up", task_id=entry.task_id, step=entry.step, next=action)
+        if action == "submit" and entry.outcome is not None:
+            self.outbox.resume(self.desk.miner_id, entry.outcome, self.desk.release)
+        elif action == "answer" and entry.uploaded is not None:
+            self.desk.answer(success(entry.uploaded))
+        elif action == "upload" and entry.rendered is not None:
+            self.pass_on(entry.rendered)
+        elif action in ("follow", "collect") and job is not None:
+            self.pass_on(Prompt(job=job, prompt_id=entry.prompt_id, graph={}))
+        elif action == "run" and (job or lease) is not None:
+            self.desk.put(job or lease)  # type: ignore[arg-type]  # one of them is there
+        else:
+            self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=TIME_OVER))
+
+    def _deadline(self, entry: Entry) -> float:
+        if entry.job is not None:
+            return entry.job.deadline
+        if entry.lease is not None and entry.lease.timeout_seconds is not None:
+            return entry.lease.leased_at + entry.lease.timeout_seconds
+        return float("inf")  # its workflow's own time counts once it is prepared
+
+    def _whereabouts(self, entry: Entry) -> policy.Whereabouts:
+        while not self.stop.is_set():
+            if not self.host.ready.wait(0.25):
+                continue
+            try:
+                return "history" if look(self.host.client, entry.prompt_id) else "queue"
+            except PromptLost:
+                return "nowhere"
+            except ComfyDown as down:
+                self.host.suspect(down.message)
+        return "queue"  # stopping: leave it to be followed, which ends at once

@@ -1,0 +1,274 @@
+"""The render loop: follows each prompt to its end in ComfyUI, and keeps ComfyUI alive.
+
+Prompts come in ComfyUI's own order, since the prepare loop queues them there. What ends badly is judged here: a wrong
+task is answered, a sick ComfyUI is restarted, a lost prompt is prepared again with the values that it had.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+
+import structlog
+
+from miner.comfy.client import ComfyDown, History
+from miner.comfy.events import Event, Preview, Progress, Started
+from miner.comfy.follow import WAKE, PromptLost, follow
+from miner.comfy.host import ComfyHost
+from miner.errors import JobFault, LeaseLost, MachineFault
+from miner.job import Job, Outcome, OutputFile, Prompt, Rendered
+from miner.journal import Journal
+from miner.lane.desk import Desk
+from miner.lane.offer import Offer
+from miner.lane.signals import Signals
+from miner.policy import blame
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 3  # renders of one task that this machine may spoil
+
+
+class OutOfMemory(MachineFault):
+    """The GPU's memory did not suffice for a prompt."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Now:
+    """What the lane renders at the moment, for people: replaced as a whole, so any thread may read it."""
+
+    task_id: str = ""
+    workflow: str = ""
+    progress: Progress | None = None
+    preview: Preview | None = None
+    started_at: float | None = None  # Unix seconds of ComfyUI's `execution_start`
+
+
+@dataclass(slots=True, kw_only=True)
+class Render:
+    """One lane's render loop; `run` ends after the prepare loop's last prompt."""
+
+    desk: Desk
+    host: ComfyHost
+    offer: Offer
+    journal: Journal
+    signals: Signals
+    prompts: Queue[Prompt | Rendered | None]
+    out: Queue[Rendered | None]
+    interrupt_grace: float  # seconds
+    stall: float  # seconds
+    max_rss: float  # bytes; 0 is no limit
+    clock: Callable[[], float] = time.time
+    now: Now = field(default_factory=Now)
+    _started: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        now = self.now
+        if not self.host.ready.is_set():
+            return f"waiting for ComfyUI: {self.host.trouble}"
+        if not now.task_id:
+            return "waiting for a prompt"
+        if now.progress is None:
+            return f"rendering {now.task_id}"
+        return f"rendering {now.task_id} step {now.progress.value:.0f} of {now.progress.of:.0f}"
+
+    def run(self) -> None:
+        while True:
+            if not self.host.ready.is_set():
+                self.host.ensure(self.signals.aborting)
+                self.desk.wake()
+            item = self._next()
+            if item is None:
+                break
+            if isinstance(item, Rendered):
+                self.out.put(item)
+            else:
+                self._render(item)
+            self._keep_small()
+        self.out.put(None)
+
+    def _keep_small(self) -> None:
+        """Between tasks: a ComfyUI of ours that has grown too large is restarted once nothing of ours is queued."""
+        process = self.host.process
+        if process is None:
+            return
+        process.tidy()
+        if self.max_rss and process.rss_bytes() > self.max_rss:
+            self.host.suspect("it is restarted, since its memory is over the limit")  # so that nothing new is queued
+            if self.prompts.empty():
+                self.host.recycle(self.signals.aborting)
+                self.desk.wake()
+
+    def _next(self) -> Prompt | Rendered | None:
+        """The next prompt. Meanwhile the stream is read, since ComfyUI waits for slow readers; a prompt that arrives
+        makes it speak, so this wakes at once."""
+        while True:
+            try:
+                return self.prompts.get_nowait()
+            except Empty:
+                pass
+            if not self.host.ready.is_set():
+                self.host.ensure(self.signals.aborting)
+                self.desk.wake()
+            if (event := self.host.stream.next(WAKE)) is not None:
+                self._note(event)
+            if self.signals.aborting.is_set():
+                return self.prompts.get()
+
+    def _render(self, prompt: Prompt) -> None:
+        job = prompt.job
+        self.now = Now(task_id=job.task_id, workflow=job.workflow, started_at=self._started.get(prompt.prompt_id))
+        self.desk.get(job.task_id).attempts += 1
+        try:
+            history = self._follow_or_give_up(prompt)
+            rendered = self._judge(prompt, history)
+        except LeaseLost:
+            self.desk.drop(job.task_id)
+        except JobFault as fault:
+            self.desk.answer(Outcome(task_id=job.task_id, success=False, msg=fault.message))
+        except MachineFault as fault:
+            self._try_again(prompt, fault)
+        else:
+            self.offer.succeeded(job.workflow)
+            self._record(rendered)
+            log.debug("task_step", task_id=job.task_id, step="rendered")
+            self.out.put(rendered)
+        finally:
+            self._started.pop(prompt.prompt_id, None)
+            self.now = Now()
+
+    # ---- one prompt -------------------------------------------------------------------------------
+
+    def _follow_or_give_up(self, prompt: Prompt) -> History:
+        """Follow it; when it must not go on, see that it ends in ComfyUI too before saying so."""
+        try:
+            return self._follow(prompt)
+        except (LeaseLost, JobFault) as reason:
+            self._give_up(prompt, reason.message)
+            raise
+
+    def _follow(self, prompt: Prompt) -> History:
+        """Follow it through ComfyUI's hiccups. Raises what ends it early."""
+        while True:
+            try:
+                return follow(
+                    self.host.client,
+                    self.host.stream,
+                    prompt.prompt_id,
+                    tick=lambda: self._tick(prompt.job),
+                    on_event=self._note,
+                    look_first=not prompt.graph,
+                    stall=self.stall,
+                )
+            except ComfyDown as down:
+                self.host.restart(down.message, self.signals.aborting)
+                self.desk.wake()
+
+    def _tick(self, job: Job) -> None:
+        if self.desk.get(job.task_id).gone.is_set():
+            raise LeaseLost("taken away by the sequencer")
+        if self.signals.aborting.is_set():
+            raise JobFault("miner is shutting down")
+        if self.clock() >= job.deadline:
+            raise JobFault("the task's time ran out while it was rendered; ask for less, or allow more time")
+        self.host.check()
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._started[event.prompt_id] = self.clock()
+            self.now.started_at = self.clock()
+        elif isinstance(event, Progress):
+            self.now.progress = event
+            log.debug("task_progress", task_id=self.now.task_id, value=event.value, of=event.of, done=event.done)
+        elif isinstance(event, Preview):
+            self.now.preview = event
+
+    def _judge(self, prompt: Prompt, history: History) -> Rendered:
+        """What a prompt's end means. Raises JobFault where the task is to blame, MachineFault where this machine is."""
+        job = prompt.job
+        if history.status == "success":
+            files = self._outputs(job, history)
+            begun = self._started.get(prompt.prompt_id, self.now.started_at or self.clock())
+            return Rendered(
+                job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
+            )
+        if history.status == "interrupted" or history.error is None:
+            raise MachineFault("somebody interrupted the prompt in ComfyUI")
+        error = history.error
+        fault = blame(error.exception_type, error.exception_message)
+        log.warning(
+            "execution_error",
+            task_id=job.task_id,
+            node=error.node_type,
+            type=error.exception_type,
+            reason=error.exception_message.strip()[:500],
+            blame=fault,
+        )
+        if fault == "memory":
+            self.host.client.free()
+            raise OutOfMemory("the GPU's memory did not suffice", hint="see what else uses it, with nvidia-smi")
+        if fault == "poisoned":
+            self.host.restart(f"its CUDA context is broken ({error.exception_type})", self.signals.aborting)
+            raise MachineFault("the GPU failed", hint="see dmesg for Xid errors")
+        raise JobFault(f"rendering failed in {error.node_type or 'a node'}: {error.exception_type}")
+
+    def _outputs(self, job: Job, history: History) -> tuple[OutputFile, ...]:
+        node = self.offer.library.get(job.workflow).manifest.output.node
+        files = tuple(file for file in history.outputs.get(node, ()) if file.kind == "output")
+        if not files:
+            raise MachineFault("ComfyUI says that it succeeded, but names no output file")
+        return files
+
+    def _try_again(self, prompt: Prompt, fault: MachineFault) -> None:
+        """This machine spoiled the render: prepare it again, unless that happened too often."""
+        job, memory = prompt.job, isinstance(fault, OutOfMemory)
+        asked_for_more = memory and self.offer.asks_for_more(job)
+        if not asked_for_more:
+            self.offer.failed(job.workflow, reason=fault.message, memory=memory and self._attempts(job) > 1)
+        if self._attempts(job) < (2 if memory else MAX_ATTEMPTS):
+            log.warning("render_spoiled", task_id=job.task_id, reason=fault.message, hint=fault.hint, next="once more")
+            self.desk.put(job, first=True)
+            return
+        log.error("render_failed", task_id=job.task_id, reason=fault.message, hint=fault.hint, next="answering it")
+        msg = (
+            "the task needs more video memory than this miner has; ask for a smaller picture or fewer frames"
+            if asked_for_more
+            else "this miner's renderer failed on the task; please create it again"
+        )
+        self.desk.answer(Outcome(task_id=job.task_id, success=False, msg=msg))
+
+    def _attempts(self, job: Job) -> int:
+        return self.desk.get(job.task_id).attempts
+
+    def _give_up(self, prompt: Prompt, reason: str) -> None:
+        """Stop the prompt: gently, and where ComfyUI ignores that for `interrupt_grace` seconds, with a restart."""
+        log.info("prompt_cancelled", task_id=prompt.job.task_id, reason=reason)
+        until = self.clock() + self.interrupt_grace
+        try:
+            self.host.client.cancel(prompt.prompt_id)
+            follow(
+                self.host.client,
+                self.host.stream,
+                prompt.prompt_id,
+                tick=lambda: self._tick_cancelled(until),
+                on_event=self._note,
+            )
+        except PromptLost:
+            return  # a waiting prompt that is deleted leaves no trace
+        except MachineFault as fault:
+            self.host.restart(fault.message, self.signals.aborting)
+            self.desk.wake()
+
+    def _tick_cancelled(self, until: float) -> None:
+        self.host.check()
+        if self.clock() >= until:
+            raise MachineFault(f"it ignored an interrupt for {self.interrupt_grace:.0f} s")
+
+    def _record(self, rendered: Rendered) -> None:
+        try:
+            self.journal.rendered(self.desk.miner_id, rendered)
+        except MachineFault as fault:
+            log.error("step_not_recorded", task_id=rendered.job.task_id, reason=fault.message, next="going on")
