@@ -6,14 +6,10 @@ nothing; the worker does.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import structlog
-
 from miner.comfy.client import ComfyClient
 from miner.comfy.events import EventStream
 from miner.comfy.host import ComfyHost
-from miner.comfy.launch import Launch, embedded_launch, managed_launch
+from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.config import Settings
 from miner.inputs import Fetcher
@@ -23,10 +19,9 @@ from miner.lane.desk import Desk
 from miner.lane.offer import Offer
 from miner.outbox import Outbox
 from miner.sequencer import Sequencer
+from miner.stations import Station, stations
 from miner.uploads import Uploader
 from miner.workflows import Library
-
-log = structlog.get_logger()
 
 
 class Crew:
@@ -56,7 +51,7 @@ class Crew:
             region=settings.upload.region,
             timeout=settings.upload.timeout,
         )
-        self.lanes = [self._lane("0")]
+        self.lanes = [self._lane(station) for station in stations(settings)]
 
     # ---- its life ---------------------------------------------------------------------------------
 
@@ -119,33 +114,31 @@ class Crew:
 
     # ---- building a lane --------------------------------------------------------------------------
 
-    def _lane(self, name: str) -> Lane:
+    def _lane(self, station: Station) -> Lane:
         settings = self._settings
         offer = Offer(
             self._library,
             enabled=settings.workflows.enabled,
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
         )
-        launch = self._launch()
-        url = launch.url if launch else settings.comfyui.url
-        client_id = f"xalora-{settings.miner.id}-{name}"
+        client_id = f"xalora-{station.miner_id}"
         host = ComfyHost(
-            ComfyClient(url, client_id=client_id),
-            EventStream(url, client_id=client_id),
-            process=self._process(launch) if launch else None,
-            output_dir=launch.output_dir if launch else settings.comfyui.output_dir,
-            input_dir=launch.input_dir if launch else settings.comfyui.input_dir,
+            ComfyClient(station.url, client_id=client_id),
+            EventStream(station.url, client_id=client_id),
+            process=self._process(station.launch) if station.launch else None,
+            output_dir=station.output_dir,
+            input_dir=station.input_dir,
             on_ready=offer.refresh,
         )
         desk = Desk(
-            miner_id=settings.miner.id,
+            miner_id=station.miner_id,
             sequencer=self._sequencer,
             journal=self._journal,
             outbox=self._outbox,
             prefetch=settings.miner.prefetch,
         )
         return Lane(
-            name,
+            station.name,
             settings=settings,
             desk=desk,
             host=host,
@@ -154,36 +147,8 @@ class Crew:
             outbox=self._outbox,
             fetcher=self._fetcher,
             uploader=self._uploader,
-            folder=settings.state.dir / f"lane-{name}",
-        )
-
-    def _launch(self) -> Launch | None:
-        """How to start a ComfyUI of ours; None where the operator named one that runs."""
-        comfyui, models, state = self._settings.comfyui, self._settings.models, self._settings.state.dir
-        if comfyui.url:
-            return None
-        if comfyui.home is None:
-            log.warning(
-                "embedded_engine",
-                reason="neither comfyui.url nor comfyui.home is set",
-                next="using the built-in engine on the CPU: it runs image nodes, and models only where torch is",
-            )
-            return embedded_launch(port=comfyui.port, state=state, models_dir=models.dir, extra_args=comfyui.args)
-        return managed_launch(
-            home=comfyui.home,
-            python=comfyui.python or _python_of(comfyui.home),
-            port=comfyui.port,
-            gpu=comfyui.gpus[0] if comfyui.gpus else None,
-            state=state,
-            models_dir=models.dir,
-            extra_args=comfyui.args,
+            folder=settings.state.dir / f"lane-{station.name}",
         )
 
     def _process(self, launch: Launch) -> ComfyProcess:
         return ComfyProcess(launch, state=self._settings.state.dir, start_timeout=self._settings.comfyui.start_timeout)
-
-
-def _python_of(home: Path) -> Path:
-    """The Python of a ComfyUI's own environment, else the one on the path."""
-    own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
-    return next((python for python in own if python.exists()), Path("python3"))

@@ -2,7 +2,7 @@
 
 Promises: the file is of the format that the workflow promises, told by its structure and not by its name, and holds
 neither prompt nor workflow, which ComfyUI writes into every one; pixels and frames stay as they were wherever the
-format does, so nothing is encoded a second time. Files are streamed, and a crash leaves the old one or the new one.
+format does, so nothing is encoded a second time. After a crash half-way it can be done again.
 
 Never: holds a video in memory.
 """
@@ -191,10 +191,11 @@ def _jpeg_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
 def _blank(path: Path, kind: str) -> None:
     with path.open("r+b") as file:
         for at, length, header in list(_BLANKED[kind](file, path.stat().st_size)):
-            file.seek(at)
-            file.write(header)
+            file.seek(at + len(header))
             for left in range(length - len(header), 0, -_COPY):
                 file.write(bytes(min(left, _COPY)))
+            file.seek(at)
+            file.write(header)  # last, so that after a crash this piece is found again
 
 
 def _mp4_metadata(file: IO[bytes], size: int) -> Iterator[Blank]:

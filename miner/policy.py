@@ -93,6 +93,16 @@ def learn(allowance: Allowance, *, held: int, running: bool, leased: bool, now: 
     return allowance
 
 
+@dataclass(frozen=True, slots=True)
+class Average:
+    """A running average in which the latest of a few values weigh most."""
+
+    value: float | None = None
+
+    def after(self, value: float) -> Average:
+        return Average(value if self.value is None else 0.7 * self.value + 0.3 * value)
+
+
 def prefetchable(
     names: Collection[str], *, seconds: Mapping[str, float], timeouts: Mapping[str, float], busy_for: float
 ) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ _OUR_HEADERS = re.compile(
     r"connection|content-length|expect|host|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade", re.IGNORECASE
 )
 _MAX_HEADERS = 32
+_CREDENTIAL = re.compile(r"[!-~]{1,4096}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _STATUS = re.compile(r"status code: ([0-9]{3})")  # how object_store words it, for want of an attribute
 
@@ -50,8 +51,8 @@ def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, forma
     """
     if not _PLAIN_ID.fullmatch(task_id):
         task_id = f"sha256-{hashlib.sha256(task_id.encode(errors='surrogatepass')).hexdigest()}"
-    folder = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-    return f"{folder}{workflow}-{miner_id}-{task_id}.{format}"
+    folders = [folder for folder in prefix.split("/") if folder]
+    return "/".join((*folders, f"{workflow}-{miner_id}-{task_id}.{format}"))
 
 
 def presigned_key(target: PresignedPut) -> str:
@@ -125,6 +126,8 @@ class Uploader:
     def _put_object(self, body: _Body, target: TemporaryS3, key: str, content_type: str) -> None:
         if not self._bucket:
             raise MachineFault("no bucket is configured for S3 uploads", hint="Set [upload] bucket in config.toml.")
+        if not all(map(_CREDENTIAL.fullmatch, (target.access_key_id, target.secret_access_key, target.session_token))):
+            raise Refused("its S3 credentials have characters that none has")  # obstore would panic over them
         self._check_endpoint()
         import obstore  # not needed where all targets are presigned
         from obstore.exceptions import BaseError
@@ -146,6 +149,9 @@ class Uploader:
             raise Retryable(f"it took more than {self._timeout:g} s") from None
         except (BaseError, FileNotFoundError) as error:
             raise _s3_error(str(error)) from None
+        except ValueError:
+            hint = "Check [upload] prefix, bucket, endpoint and region."
+            raise MachineFault("S3 does not take the key or the settings", hint=hint) from None
 
     def _check_endpoint(self) -> None:
         """The operator's endpoint may be private only if it is allowed by name, like a target that a task names."""
@@ -178,8 +184,9 @@ class Uploader:
                 "allow_http": self._endpoint.startswith("http:"),
                 "timeout": timedelta(seconds=self._timeout),
                 "connect_timeout": timedelta(seconds=10),
-                # A proxy of our own, with this host left out, is the one way to have none from the environment.
-                "proxy_url": "http://127.0.0.1:9",
+                # With a proxy of our own, the environment's is not used. This host goes past it; any other, which a
+                # redirect could name, would go to a name that never resolves (RFC 6761).
+                "proxy_url": "http://no-other-host.invalid",
                 "proxy_excludes": parse_url(self._endpoint).host,
             },
             retry_config={"max_retries": _PART_RETRIES, "retry_timeout": timedelta(seconds=self._timeout)},

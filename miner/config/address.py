@@ -74,6 +74,11 @@ def http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def http_urls(text: str) -> str:
+    """Check one URL or several, comma-separated. Empty means not set."""
+    return ",".join(http_url(url.strip()) for url in text.split(","))
+
+
 def host_port(text: str) -> str:
     """Check `host:port`, or `[address]:port` for IPv6. The host comes back in lower case."""
     match = HOST_PORT.fullmatch(text)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from miner.config.address import host_port, http_url, miner_id, quoted
+from miner.config.address import host_port, http_url, http_urls, miner_id, quoted
 
 GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 
@@ -55,6 +55,8 @@ def _gpu(value: object) -> object:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Url = Annotated[str, AfterValidator(http_url)]
+Urls = Annotated[str, AfterValidator(http_urls)]
+Suffix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 HostPort = Annotated[str, AfterValidator(host_port)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty), AfterValidator(_no_space)]
 Folder = Annotated[Path, Strict(False), AfterValidator(_expanded)]
@@ -87,6 +89,9 @@ class Miner(Section):
 
     id: Annotated[str, AfterValidator(miner_id)] = Field(
         default="", description="your EVM address, perhaps with a -suffix"
+    )
+    suffixes: Annotated[tuple[Suffix, ...], Strict(False), AfterValidator(_once)] = Field(
+        default=(), description="one a lane, to tell the ids of several lanes apart; from the GPUs' UUIDs if empty"
     )
     prefetch: int = Field(
         default=1, ge=0, le=8, description="tasks taken ahead of the one that runs, where it is allowed"
@@ -121,7 +126,7 @@ class Workflows(Section):
 class ComfyUI(Section):
     """The ComfyUI that renders: one that runs already (`url`), or one that the miner starts (`home`)."""
 
-    url: Url = Field(default="", description="a ComfyUI that runs already")
+    url: Urls = Field(default="", description="a ComfyUI that runs already, or several, comma-separated: a lane each")
     home: OptionalPath = Field(default=None, description="folder of a ComfyUI that the miner starts, one process a GPU")
     python: OptionalPath = Field(
         default=None, description="the Python that runs it; found in home's venv or .venv if not set"
@@ -141,6 +146,11 @@ class ComfyUI(Section):
     gpus: Annotated[tuple[Annotated[str, BeforeValidator(_gpu)], ...], Strict(False), AfterValidator(_once)] = Field(
         default=(), description="numbers or UUIDs of the GPUs to use; all if empty"
     )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Each ComfyUI that runs already."""
+        return tuple(url for url in self.url.split(",") if url)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -14,7 +14,7 @@ from queue import Empty, Queue
 import structlog
 
 from miner.comfy.client import ComfyDown, History
-from miner.comfy.events import Event, Preview, Progress, Started
+from miner.comfy.events import Ended, Event, Preview, Progress, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
 from miner.comfy.host import ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault
@@ -61,7 +61,8 @@ class Render:
     max_rss: float  # bytes; 0 is no limit
     clock: Callable[[], float] = time.time
     now: Now = field(default_factory=Now)
-    _started: dict[str, float] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
+    _ended: set[str] = field(default_factory=set)  # prompts whose end came before they were followed
 
     @property
     def says(self) -> str:
@@ -138,6 +139,7 @@ class Render:
             self.out.put(rendered)
         finally:
             self._started.pop(prompt.prompt_id, None)
+            self._ended.discard(prompt.prompt_id)
             self.now = Now()
 
     # ---- one prompt -------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class Render:
                     prompt.prompt_id,
                     tick=lambda: self._tick(prompt.job),
                     on_event=self._note,
-                    look_first=not prompt.graph,
+                    look_first=not prompt.graph or prompt.prompt_id in self._ended,
                     stall=self.stall,
                 )
             except ComfyDown as down:
@@ -185,6 +187,8 @@ class Render:
             log.debug("task_progress", task_id=self.now.task_id, value=event.value, of=event.of, done=event.done)
         elif isinstance(event, Preview):
             self.now.preview = event
+        elif isinstance(event, Ended):
+            self._ended.add(event.prompt_id)
 
     def _judge(self, prompt: Prompt, history: History) -> Rendered:
         """What a prompt's end means. Raises JobFault where the task is to blame, MachineFault where this machine is."""

@@ -78,8 +78,7 @@ class Folders:
 
         ValueError if the prefix leads outside of the kind's folder.
         """
-        root = self.of(kind)
-        assert root is not None, kind  # noqa: S101 - only our own nodes ask, with a constant
+        root = {"output": self.output, "temp": self.temp}[kind]
         relative = Path(os.path.normpath(_expand(prefix, size)))
         folder = inside(root, str(relative.parent))
         if folder is None:

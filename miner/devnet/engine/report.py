@@ -25,6 +25,7 @@ class Report:
         self._client = client
         self._preview_size = preview_size
         self._throttle = throttle
+        self._node = ""
         self._states: dict[str, dict[str, Any]] = {}
         self._sent: tuple[float, float] | None = None  # when (monotonic) and what value the last step had
 
@@ -44,7 +45,7 @@ class Report:
         self._tell("executed", {"node": node, "display_node": node, "output": shown, "prompt_id": self._prompt_id})
 
     def started(self, node: str) -> None:
-        self._sent = None
+        self._node, self._sent = node, None
         self._set(node, 0.0, 1.0, "running")
 
     def finished(self, node: str) -> None:
@@ -52,8 +53,9 @@ class Report:
         whole = self._states.get(node, {"max": 1})["max"]
         self._set(node, whole, whole, "finished")
 
-    def progress(self, node: str, value: float, maximum: float, preview: Image.Image | None) -> None:
-        """A step of a running node. `preview` goes out with it, as JPEG."""
+    def progress(self, value: float, maximum: float, preview: Image.Image | None) -> None:
+        """A step of the node that was started last. `preview` goes out with it, as JPEG."""
+        node = self._node
         if self._throttle and not preview and value < maximum and self._too_soon(value, maximum):
             return
         self._sent = time.monotonic(), value

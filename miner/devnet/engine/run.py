@@ -147,9 +147,8 @@ class Run:
     # A node's view of its run: `miner.devnet.engine.nodes.base.Context`.
 
     def progress(self, value: float, maximum: float, preview: Image.Image | None = None) -> None:
-        assert self.node is not None  # noqa: S101 - only a node that runs calls this
         self._workshop.interrupt.heed()
-        self._report.progress(self.node, value, maximum, preview if self._workshop.previews else None)
+        self._report.progress(value, maximum, preview if self._workshop.previews else None)
 
     def wait(self, seconds: float) -> None:
         self._workshop.interrupt.wait(seconds)

@@ -143,9 +143,8 @@ class Validation:
                     problems += wrong
                     broken |= behind
                 else:
-                    problems += self._check_value(inputs, name, spec, general=name != node.checks)
-        if node.check and node.checks in inputs:
-            problems += _own_check(node, self.folders, inputs)
+                    problems += self._check_value(inputs, name, spec, general=name not in node.checks)
+        problems += _own_checks(node, self.folders, inputs)
         problems = (self._found.get(node_id) or []) + problems  # a cycle through this node left its problem there
         self._found[node_id] = problems if problems or broken else None
         return self._found[node_id]
@@ -234,12 +233,10 @@ def _config(spec: Spec) -> list[Any]:
     return [spec[0], spec[1] if len(spec) > 1 else {}]
 
 
-def _own_check(node: Node, folders: Folders, inputs: Mapping[str, Any]) -> list[Problem]:
-    value = inputs[node.checks]
-    assert node.check is not None  # noqa: S101
-    wrong = node.check(folders, None if isinstance(value, list) else value)
-    if not wrong:
-        return []
-    details = f"{node.checks} - {wrong}"
-    message = "Custom validation failed for node"
-    return [problem("custom_validation_failed", message, details, input_name=node.checks)]
+def _own_checks(node: Node, folders: Folders, inputs: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, check in node.checks.items():
+        if name in inputs:
+            value = inputs[name]
+            if wrong := check(folders, None if isinstance(value, list) else value):  # what a link gives is not known
+                message = "Custom validation failed for node"
+                yield problem("custom_validation_failed", message, f"{name} - {wrong}", input_name=name)

@@ -7,7 +7,7 @@ and the same object, and a cached result may be handed out again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
@@ -60,8 +60,8 @@ class Node:
     return_names: tuple[str, ...] = ()  # the types, where empty
     run: Callable[..., Result]
     saves: bool = False  # an output node
-    checks: str = ""  # the input that `check` looks at, instead of the general checks
-    check: Callable[[Folders, Any], str] | None = None  # why the input is wrong, or ""
+    checks: Mapping[str, Callable[[Folders, Any], str]] = field(default_factory=dict)
+    # ^ instead of the general checks of an input: why its value is wrong, or ""
     fingerprint: Callable[[Folders, Mapping[str, Any]], str] | None = None  # of what lies outside of the graph
     # ^ OSError: it cannot be told, so the result is not kept
 

@@ -150,8 +150,7 @@ NODES = (
         schema=_images_of,
         returns=("IMAGE", "MASK"),
         run=load_image,
-        checks="image",
-        check=_missing,
+        checks={"image": _missing},
         fingerprint=_content,
     ),
     Node(

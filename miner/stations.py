@@ -1,0 +1,117 @@
+"""Where a crew works: a station for each ComfyUI, with the id under which its lane asks for tasks.
+
+Managed: one a GPU. External: one a URL. Neither: the embedded engine. Reads the settings and NVML's list of GPUs;
+starts nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from miner.comfy.launch import Launch, embedded_launch, managed_launch
+from miner.config import Settings
+from miner.errors import ConfigError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """One lane's place."""
+
+    name: str  # the lane's, short: `0`, `1`, …
+    miner_id: str
+    url: str
+    launch: Launch | None = None  # how to start its ComfyUI; None: it is somebody else's
+    output_dir: Path | None = None  # ComfyUI's folders, where this machine has them
+    input_dir: Path | None = None
+
+
+def stations(settings: Settings) -> tuple[Station, ...]:
+    """At least one. Raises ConfigError where the settings do not fit together."""
+    comfyui = settings.comfyui
+    if comfyui.url:
+        ids = _ids(settings, [str(number) for number in range(len(comfyui.urls))])
+        return tuple(
+            Station(
+                name=str(number),
+                miner_id=ids[number],
+                url=url,
+                output_dir=comfyui.output_dir,
+                input_dir=comfyui.input_dir,
+            )
+            for number, url in enumerate(comfyui.urls)
+        )
+    launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home)
+    ids = _ids(settings, [_short(gpu) for gpu, _ in launches])
+    return tuple(
+        Station(
+            name=str(number),
+            miner_id=ids[number],
+            url=launch.url,
+            launch=launch,
+            output_dir=launch.output_dir,
+            input_dir=launch.input_dir,
+        )
+        for number, (_, launch) in enumerate(launches)
+    )
+
+
+def _embedded(settings: Settings) -> tuple[str, Launch]:
+    log.warning(
+        "embedded_engine",
+        reason="neither comfyui.url nor comfyui.home is set",
+        next="using the built-in engine on the CPU: it runs image nodes, and models only where torch is",
+    )
+    comfyui = settings.comfyui
+    return "", embedded_launch(
+        port=comfyui.port, state=settings.state.dir, models_dir=settings.models.dir, extra_args=comfyui.args
+    )
+
+
+def _managed(settings: Settings, home: Path) -> list[tuple[str, Launch]]:
+    """(GPU, launch) for each GPU; one without a GPU's name where none is known, which leaves the choice to ComfyUI."""
+    comfyui = settings.comfyui
+    return [
+        (
+            gpu or "",
+            managed_launch(
+                home=home,
+                python=comfyui.python or _python_of(home),
+                port=comfyui.port + number,
+                gpu=gpu,
+                state=settings.state.dir,
+                models_dir=settings.models.dir,
+                extra_args=comfyui.args,
+            ),
+        )
+        for number, gpu in enumerate(comfyui.gpus or (None,))
+    ]
+
+
+def _ids(settings: Settings, names: list[str]) -> list[str]:
+    """The miner id of each lane: as it is for one lane, `<address>-<suffix>` for several."""
+    miner_id, suffixes = settings.miner.id, settings.miner.suffixes
+    if len(names) == 1 and not suffixes:
+        return [miner_id]
+    if suffixes and len(suffixes) != len(names):
+        raise ConfigError(
+            f"[miner] suffixes has {len(suffixes)} names, and there are {len(names)} lanes",
+            hint="give one a lane, or none at all",
+        )
+    joint = "_" if "-" in miner_id else "-"
+    return [f"{miner_id}{joint}{suffix}" for suffix in suffixes or names]
+
+
+def _short(gpu: str) -> str:
+    """Six characters of a GPU's UUID (`GPU-6f1c0a2b-…` → `6f1c0a`), or its number."""
+    return gpu.removeprefix("GPU-").removeprefix("MIG-").replace("-", "")[:6]
+
+
+def _python_of(home: Path) -> Path:
+    """The Python of a ComfyUI's own environment, else the one on the path."""
+    own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
+    return next((python for python in own if python.exists()), Path("python3"))
