@@ -123,7 +123,7 @@ class Fetcher:
 
     def _bound(self, size: int) -> None:
         if size > self._max_bytes:
-            raise Refused(f"it has more than {self._max_bytes / 1e6:.3g} MB")
+            raise _too_large(self._max_bytes)
 
 
 def _decode_data(url: str, max_bytes: int) -> bytes:
@@ -142,5 +142,9 @@ def _decode_data(url: str, max_bytes: int) -> bytes:
             raise Refused("the data: URL is not valid base64")
         data = base64.b64decode(data)
     if len(data) > max_bytes:
-        raise Refused(f"it has more than {max_bytes / 1e6:.3g} MB")
+        raise _too_large(max_bytes)
     return data
+
+
+def _too_large(max_bytes: int) -> Refused:
+    return Refused(f"it has more than {max_bytes / (1 << 20):.3g} MB")

@@ -97,6 +97,7 @@ class Lane:
             interrupt_grace=settings.comfyui.interrupt_grace,
             stall=settings.comfyui.stall_timeout,
             max_rss=settings.comfyui.max_rss_gb * 1e9,
+            warmup=settings.miner.warmup,
         )
         self.deliver = Deliver(
             desk=desk,

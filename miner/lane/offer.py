@@ -61,6 +61,11 @@ class Offer:
         return tuple(name for name, reasons in self._verdicts.items() if not reasons)
 
     @property
+    def loras(self) -> tuple[str, ...]:
+        """The LoRAs that ComfyUI lists."""
+        return self._loras
+
+    @property
     def verdicts(self) -> dict[str, tuple[Reason, ...]]:
         """Every enabled workflow's name → why it cannot run; nothing where it can."""
         return dict(self._verdicts)

@@ -23,6 +23,7 @@ from miner.journal import Journal
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
 from miner.lane.signals import Signals
+from miner.lane.warmup import warm_up
 from miner.policy import blame
 
 log = structlog.get_logger()
@@ -59,6 +60,7 @@ class Render:
     interrupt_grace: float  # seconds
     stall: float  # seconds
     max_rss: float  # bytes; 0 is no limit
+    warmup: bool
     clock: Callable[[], float] = time.time
     now: Now = field(default_factory=Now)
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
@@ -77,6 +79,8 @@ class Render:
         return f"rendering {now.task_id} step {now.progress.value:.0f} of {now.progress.of:.0f}"
 
     def run(self) -> None:
+        if self.warmup:
+            self._warm_up()
         while True:
             if not self.host.ready.is_set():
                 self.host.ensure(self.signals.aborting)
@@ -90,6 +94,12 @@ class Render:
                 self._render(item)
             self._keep_small()
         self.out.put(None)
+
+    def _warm_up(self) -> None:
+        """Before the first task: nothing is asked for meanwhile, since ComfyUI counts as not ready."""
+        self.host.ensure(self.signals.aborting)
+        self.host.suspect("warming up")
+        warm_up(self.host, self.offer, stop=self.signals.draining)
 
     def _keep_small(self) -> None:
         """Between tasks: a ComfyUI of ours that has grown too large is restarted once nothing of ours is queued."""

@@ -28,6 +28,7 @@ from miner.workflows.parameters import (
     Parameter,
     Refused,
     SeedParameter,
+    StringParameter,
     place_of,
     shown,
 )
@@ -89,6 +90,25 @@ class Workflow:
         if exceeded := exceeded_limit(self.manifest.limits, values):
             raise JobFault(exceeded)
         return Checked(values=values, images=images, ignored=ignored)
+
+    def smallest(self, *, loras: Sequence[str], image: str) -> dict[str, Any]:
+        """The parameters of the least task there is, for a warm-up or a self-test; `image` is a picture's address.
+
+        Raises JobFault where there is none: a LoRA is wanted, and none is installed.
+        """
+        asked: dict[str, Any] = {}
+        for name, parameter in self.manifest.parameters.items():
+            if isinstance(parameter, IntParameter) and name != self.manifest.output.quality_parameter:
+                asked[name] = parameter.min
+            elif isinstance(parameter, StringParameter) and parameter.required:
+                asked[name] = "a lighthouse by the sea"
+            elif isinstance(parameter, ImageParameter):
+                asked[name] = image
+            elif isinstance(parameter, LoraParameter):
+                if not loras:
+                    raise JobFault(f"{name}: no LoRA is installed")
+                asked[name] = loras[0]
+        return asked
 
     def fill(self, values: Mapping[str, Value], *, images: Mapping[str, str], prefix: str) -> Graph:
         """The graph to submit: `values` and `images` (ComfyUI's names of uploaded pictures) at their places.

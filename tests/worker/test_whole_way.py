@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.rig import free_port, rig_in, until
+from tests.rig import MINER_ID, free_port, rig_in, until
 
 
 @pytest.fixture
@@ -132,3 +133,27 @@ comfyui = "0.3.0"
 """
     )
     return str(folder / "workflows")
+
+
+def test_a_warm_up_renders_each_workflow_before_the_first_task(rig):
+    rig.start_devnet()
+    rig.start_worker(
+        rig.start_engine(),
+        workflows={"3": ["plain-picture"], "4": ["upscaler-lanczos"]},
+        workflows__folders=[str(Path(__file__).parent.parent / "stand_ins")],
+        miner__warmup=True,
+    )
+    rig.ended(rig.create())
+    warmed = rig.logged("warmed_up", status="success")
+    assert {event["workflow"] for event in warmed} == {"plain-picture", "upscaler-lanczos"}
+    assert rig.log().index(warmed[-1]) < rig.log().index(rig.logged("task_step", step="leased")[0])
+
+
+def test_several_comfyuis_are_lanes_with_ids_of_their_own_and_a_sick_one_stops_no_other(rig):
+    rig.start_devnet()
+    dead = f"http://127.0.0.1:{free_port()}"
+    rig.start_worker(f"{rig.start_engine()},{dead}")
+    tasks = rig.ended(rig.create(), rig.create())
+    assert [task["status"] for task in tasks] == ["finished", "finished"]
+    assert {task["leases"][0]["miner_id"] for task in tasks} == {f"{MINER_ID}-0"}
+    assert rig.logged("comfyui_not_ready", lane="1")
