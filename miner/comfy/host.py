@@ -6,6 +6,7 @@ decides whether a task succeeded.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -128,12 +129,13 @@ class ComfyHost:
     # ---- its files --------------------------------------------------------------------------------
 
     def local_path(self, file: OutputFile) -> Path | None:
-        """Where the output is on this disk, if ComfyUI's folder is shared and the name stays inside it."""
+        """Where the output is on this disk, if ComfyUI's folder is shared, writable, and the name stays inside it."""
         if self.output_dir is None or file.kind != "output":
             return None
         root = self.output_dir.resolve()
         path = (root / file.subfolder / file.filename).resolve()
-        return path if path.is_relative_to(root) and path.is_file() else None
+        usable = path.is_relative_to(root) and path.is_file() and os.access(path.parent, os.W_OK)
+        return path if usable else None
 
     def fetch(self, file: OutputFile, folder: Path) -> Path:
         """The output as a file of this disk: its own where that is shared, else a copy in `folder`."""

@@ -111,10 +111,15 @@ class Deliver:
                 return uploaded
 
     def _try(self, rendered: Rendered) -> Uploaded:
-        media = self._finish(rendered)
+        output = self.offer.library.get(rendered.job.workflow).manifest.output
+        self.says = f"converting the result of {rendered.job.task_id}"
+        source = self.host.fetch(rendered.files[0], self.folder)
+        media: Media | None = None
         try:
+            quality = rendered.job.values.get(output.quality_parameter)
+            media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
             begun = self.clock()
-            key = self._put(rendered, media)
+            key = self._put(rendered, media, format=output.format)
             return Uploaded(
                 job=rendered.job,
                 key=key,
@@ -123,17 +128,11 @@ class Deliver:
                 upload_latency=self.clock() - begun,
             )
         finally:
-            if media.path.is_relative_to(self.folder):
-                media.path.unlink(missing_ok=True)
+            for path in {source, media.path if media else source}:
+                if path.is_relative_to(self.folder):
+                    path.unlink(missing_ok=True)
 
-    def _finish(self, rendered: Rendered) -> Media:
-        output = self.offer.library.get(rendered.job.workflow).manifest.output
-        self.says = f"converting the result of {rendered.job.task_id}"
-        path = self.host.fetch(rendered.files[0], self.folder)
-        quality = rendered.job.values.get(output.quality_parameter)
-        return finish(path, format=output.format, quality=int(quality) if quality is not None else None)
-
-    def _put(self, rendered: Rendered, media: Media) -> str:
+    def _put(self, rendered: Rendered, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word for it
         """Upload it; gives the object's key."""
         job, target = rendered.job, rendered.job.lease.target
         if target is None:
@@ -146,7 +145,7 @@ class Deliver:
                 workflow=job.workflow,
                 miner_id=self.desk.miner_id,
                 task_id=job.task_id,
-                format=media.path.suffix.lstrip("."),
+                format=format,
             )
         )
         self.uploader.upload(media, target, key=key, progress=self._progress)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import requests
@@ -20,6 +19,7 @@ import urllib3
 from miner import __version__
 from miner.errors import Retryable
 from miner.job import Outcome
+from miner.net import retry_after
 from miner.sequencer.held import Sockets, WatchedAdapter
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 
@@ -138,8 +138,7 @@ def _failure(path: str, response: requests.Response, data: bytes) -> Retryable:
             retry_after=UNAUTHORIZED_PAUSE,
             hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows what is in force",
         )
-    retry_after = _retry_after(response.headers.get("Retry-After", ""), now=time.time())
-    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after)
+    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after(response))
 
 
 def _said(data: bytes) -> str:
@@ -149,16 +148,6 @@ def _said(data: bytes) -> str:
         return ""
     said = body.get("message") or body.get("error")
     return f": {said[:200]!a}" if isinstance(said, str) else ""
-
-
-def _retry_after(value: str, *, now: float) -> float | None:
-    """`Retry-After` in seconds, from either of its forms (RFC 9110, 10.2.3), at most an hour."""
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return min(float(value), 3600.0)
-    try:
-        return min(max(parsedate_to_datetime(value).timestamp() - now, 0.0), 3600.0)
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _in_short(error: BaseException) -> str:
