@@ -91,6 +91,7 @@ def run_demo(*, images: Sequence[Path], output: Path, comfyui: str, keep: bool) 
                 for task in tasks:
                     _collect(task, consumer, output)
             story.settle(tasks)
+        console.print()
         console.print(summary(tasks, story))
         failed = [task for task in tasks if task.reason]
         for task in failed:

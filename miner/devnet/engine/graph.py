@@ -19,8 +19,14 @@ def is_link(value: Any) -> bool:
 
 
 def links(graph: Graph, node: str) -> list[str]:
-    """The nodes that `node` takes something from, in the order of its inputs."""
-    return [value[0] for value in graph[node]["inputs"].values() if is_link(value)]
+    """The nodes that `node` takes something from, in the order of its inputs. A link to nowhere is none."""
+    return [value[0] for value in _inputs(graph[node]).values() if is_link(value) and value[0] in graph]
+
+
+def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A node's inputs. One that was not validated, as nothing asks for it, may have none, or no mapping of them."""
+    inputs = node.get("inputs")
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def run_order(graph: Graph, outputs: Iterable[str], *, cached: Collection[str], savers: Collection[str]) -> list[str]:
@@ -85,7 +91,7 @@ def _digest(node: Mapping[str, Any], outside: str | None, digest: Callable[[str]
     parts: list[Any] = [node["class_type"], outside]
     if outside is None:
         return None
-    for name, value in sorted(node.get("inputs", {}).items()):
+    for name, value in sorted(_inputs(node).items()):
         source = digest(value[0]) if is_link(value) else ""
         if source is None:
             return None

@@ -66,7 +66,7 @@ class Run:
         cache.keep_only(known.values())
         cached = {node: result for node in self._prompt if (result := cache.get(known.get(node)))}
         self._report.message("execution_cached", nodes=list(cached))
-        self._results |= cached
+        self._results.update(cached)
         savers = {node for node in self._prompt if self._kind(node).saves}
         for node in run_order(self._prompt, self._wanted, cached=cached, savers=savers):
             if node in cached:
@@ -84,9 +84,10 @@ class Run:
     def _run_node(self, node: str) -> bool:
         self.node = node
         self._report.started(node)
-        inputs = self._inputs(node)
         self._report.executing(node)
+        inputs: dict[str, Any] = {}
         try:
+            inputs = self._inputs(node)
             self._workshop.interrupt.heed()
             result = self._kind(node).run(self, **inputs)
         except Interrupted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from PIL import Image, ImageChops, ImageFile, ImageOps, ImageSequence, UnidentifiedImageError
 
@@ -48,7 +48,7 @@ def load_image(context: Context, *, image: str) -> Result:
     masks: list[Image.Image] = []
     with lenient(lambda: Image.open(path)) as opened:
         for raw in ImageSequence.Iterator(opened):
-            frame = lenient(partial(ImageOps.exif_transpose, raw))
+            frame = cast("Image.Image", lenient(partial(ImageOps.exif_transpose, raw)))
             if frame.mode.startswith("I"):  # 16 or 32 bits a pixel
                 frame = frame.point(lambda value: value * (1 / 255))
             pixels = frame.convert("RGB")

@@ -22,6 +22,7 @@ _MODULE = "miner.devnet.engine.nodes.trial"
 _PREVIEW = (64, 64)  # pixels
 _BLOCK = bytes(1 << 20)
 _GATE_CHECK = 0.01  # seconds
+_CUDA_TEXT = "CUDA error: an illegal memory access was encountered"
 
 
 def wait(
@@ -78,7 +79,7 @@ class _Poison:
 
 def _raise_if_poisoned() -> None:
     if _Poison.spread:
-        raise _CUDA_ERROR("CUDA error: an illegal memory access was encountered")
+        raise _CUDA_ERROR(_CUDA_TEXT)
 
 
 def fail(context: Context, *, image: Frames, kind: str, times: int = 0, label: str = "") -> Result:
@@ -86,8 +87,7 @@ def fail(context: Context, *, image: Frames, kind: str, times: int = 0, label: s
     _raise_if_poisoned()
     if times and _count(context.folders.user / "devnet-fail.json", label) > times:
         return Result(outputs=(image,))
-    _FAULTS[kind]()
-    raise AssertionError(kind)
+    raise _FAULTS[kind]()
 
 
 def _count(path: Path, label: str) -> int:
@@ -97,24 +97,6 @@ def _count(path: Path, label: str) -> int:
     return int(counts[label])
 
 
-def _ordinary() -> None:
-    raise RuntimeError("DevnetFail was asked to fail")
-
-
-def _out_of_memory() -> None:
-    raise _OOM_ERROR("Allocation on device 0 would exceed allowed memory. (out of memory)")
-
-
-def _cuda() -> None:
-    _Poison.spread = True
-    _raise_if_poisoned()
-
-
-def _exit() -> None:
-    """The executing thread ends; HTTP goes on answering, and the queue stays at one running prompt for ever."""
-    raise SystemExit(1)
-
-
 def _named(module: str, name: str) -> type[RuntimeError]:
     """An error that calls itself `module.name`, as torch's do, without torch."""
     return type(name, (RuntimeError,), {"__module__": module})
@@ -122,11 +104,22 @@ def _named(module: str, name: str) -> type[RuntimeError]:
 
 _OOM_ERROR = _named("torch", "OutOfMemoryError")
 _CUDA_ERROR = _named("torch", "AcceleratorError")
-_FAULTS: dict[str, Callable[[], None]] = {
-    "error": _ordinary,
+
+
+def _out_of_memory() -> BaseException:
+    return _OOM_ERROR("Allocation on device 0 would exceed allowed memory. (out of memory)")
+
+
+def _cuda() -> BaseException:
+    _Poison.spread = True
+    return _CUDA_ERROR(_CUDA_TEXT)
+
+
+_FAULTS: dict[str, Callable[[], BaseException]] = {
+    "error": lambda: RuntimeError("DevnetFail was asked to fail"),
     "out-of-memory": _out_of_memory,
     "cuda": _cuda,
-    "exit": _exit,
+    "exit": lambda: SystemExit(1),  # ends the executing thread; HTTP goes on answering, and the queue stands for ever
 }
 
 
