@@ -29,7 +29,7 @@ class Crew:
 
     def __init__(self, settings: Settings, library: Library, *, journal: Journal) -> None:
         """Raises ConfigError where the settings cannot work together."""
-        self._settings = settings
+        self.settings = settings
         self._library = library
         self._journal = journal
         key = settings.sequencer.api_key
@@ -38,7 +38,7 @@ class Crew:
             api_key=key.get_secret_value() if key else "",
             timeout=settings.sequencer.timeout,
         )
-        self._outbox = Outbox(self._sequencer, journal)
+        self.outbox = Outbox(self._sequencer, journal)
         self._fetcher = Fetcher(
             allow=settings.network.allow,
             max_bytes=settings.network.input_max_mb << 20,
@@ -56,7 +56,7 @@ class Crew:
     # ---- its life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self._outbox.start()
+        self.outbox.start()
         for lane in self.lanes:
             lane.start()
 
@@ -76,17 +76,22 @@ class Crew:
 
         A ComfyUI of ours goes on where `next_settings` want the very same one.
         """
-        here = self._settings
+        here = self.settings
         same = next_settings is not None and (here.comfyui, here.models) == (
             next_settings.comfyui,
             next_settings.models,
         )
         for lane in self.lanes:
             lane.join(leave_running=same)
-        self._outbox.stop()
+        self.outbox.stop()
         self._uploader.close()
         self._fetcher.close()
         self._sequencer.close()
+
+    def want_more(self, wanted: bool) -> None:
+        """Whether to take new tasks; what is in hand goes on all the same."""
+        for lane in self.lanes:
+            lane.desk.want_more(wanted)
 
     # ---- how it does ------------------------------------------------------------------------------
 
@@ -115,7 +120,7 @@ class Crew:
     # ---- building a lane --------------------------------------------------------------------------
 
     def _lane(self, station: Station) -> Lane:
-        settings = self._settings
+        settings = self.settings
         offer = Offer(
             self._library,
             enabled=settings.workflows.enabled,
@@ -128,27 +133,28 @@ class Crew:
             process=self._process(station.launch) if station.launch else None,
             output_dir=station.output_dir,
             input_dir=station.input_dir,
-            on_ready=offer.refresh,
+            on_ready=lambda object_info, stats: lane.comfyui_ready(object_info, stats),
         )
         desk = Desk(
             miner_id=station.miner_id,
             sequencer=self._sequencer,
             journal=self._journal,
-            outbox=self._outbox,
+            outbox=self.outbox,
             prefetch=settings.miner.prefetch,
         )
-        return Lane(
+        lane = Lane(
             station.name,
             settings=settings,
             desk=desk,
             host=host,
             offer=offer,
             journal=self._journal,
-            outbox=self._outbox,
+            outbox=self.outbox,
             fetcher=self._fetcher,
             uploader=self._uploader,
             folder=settings.state.dir / f"lane-{station.name}",
         )
+        return lane
 
     def _process(self, launch: Launch) -> ComfyProcess:
-        return ComfyProcess(launch, state=self._settings.state.dir, start_timeout=self._settings.comfyui.start_timeout)
+        return ComfyProcess(launch, state=self.settings.state.dir, start_timeout=self.settings.comfyui.start_timeout)

@@ -54,8 +54,35 @@ _MIGRATIONS: list[str] = [
     CREATE INDEX tasks_open ON tasks (miner_id, leased_at) WHERE step != 'closed';
     CREATE INDEX tasks_ended ON tasks (ended_at);
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN task_type TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN facts TEXT;  -- JSON of Facts
+    CREATE TABLE pictures (
+        task_id   TEXT NOT NULL,
+        miner_id  TEXT NOT NULL,
+        width     INTEGER NOT NULL,    -- pixels of the result
+        height    INTEGER NOT NULL,
+        thumbnail BLOB NOT NULL,       -- WebP
+        PRIMARY KEY (task_id, miner_id)
+    );
+    CREATE TRIGGER task_forgotten AFTER DELETE ON tasks BEGIN
+        DELETE FROM pictures WHERE task_id = old.task_id AND miner_id = old.miner_id;
+    END;
+    """,
 ]
 """Each brings the schema one version up; a file's version is its `user_version`. Only ever append."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the history tells about a task beside its outcome: seconds of each stage that is known, and bytes."""
+
+    prepare: float | None = None  # from lease to ComfyUI's queue
+    queue: float | None = None  # in that queue
+    render: float | None = None
+    deliver: float | None = None  # from ComfyUI's end to the answer: convert, upload
+    total: float | None = None  # from lease to answer
+    size: int | None = None  # of the result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +111,7 @@ class Journal:
         the folder, or when a newer program wrote the file."""
         self._clock = clock
         self._mutex = threading.Lock()
+        self.news = 0  # counts what the history shows
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_file = _lock(folder)
         try:
@@ -101,8 +129,9 @@ class Journal:
 
     def leased(self, miner_id: str, lease: Lease) -> None:
         self._write(
-            "INSERT OR REPLACE INTO tasks (task_id, miner_id, step, record, leased_at) VALUES (?, ?, 'leased', ?, ?)",
-            (lease.task_id, miner_id, _dump(lease), lease.leased_at),
+            "INSERT OR REPLACE INTO tasks (task_id, miner_id, step, task_type, record, leased_at)"
+            " VALUES (?, ?, 'leased', ?, ?, ?)",
+            (lease.task_id, miner_id, lease.task_type, _dump(lease), lease.leased_at),
         )
 
     def prepared(self, miner_id: str, job: Job) -> None:
@@ -117,12 +146,13 @@ class Journal:
     def uploaded(self, miner_id: str, uploaded: Uploaded) -> None:
         self._step(miner_id, uploaded.job.task_id, "uploaded", uploaded)
 
-    def answered(self, miner_id: str, outcome: Outcome) -> None:
+    def answered(self, miner_id: str, outcome: Outcome, facts: Facts | None = None) -> None:
         """The outcome is known; from now on the task is the outbox's, whatever happens. Creates the task if need be."""
         self._write(
-            "INSERT INTO tasks (task_id, miner_id, step, outcome, leased_at) VALUES (?, ?, 'answered', ?, ?)"
-            " ON CONFLICT DO UPDATE SET step = 'answered', outcome = excluded.outcome, ended_at = NULL",
-            (outcome.task_id, miner_id, _dump(outcome), self._clock()),
+            "INSERT INTO tasks (task_id, miner_id, step, outcome, facts, leased_at) VALUES (?, ?, 'answered', ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET step = 'answered', outcome = excluded.outcome,"
+            " facts = COALESCE(excluded.facts, facts), ended_at = NULL",
+            (outcome.task_id, miner_id, _dump(outcome), _dump(facts) if facts else None, self._clock()),
         )
 
     def closed(self, miner_id: str, task_id: str, verdict: str) -> None:
@@ -132,6 +162,14 @@ class Journal:
             " WHERE task_id = ? AND miner_id = ?",
             (verdict, self._clock(), task_id, miner_id),
         )
+        self.news += 1
+
+    def pictured(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
+        """The result's size in pixels, and a small WebP of it, for the history."""
+        self._write(
+            "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", (task_id, miner_id, width, height, thumbnail)
+        )
+        self.news += 1
 
     # ---- questions ------------------------------------------------------------------------------
 

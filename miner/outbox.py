@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from miner import metrics
 from miner.errors import MachineFault, Retryable
 from miner.job import Outcome
-from miner.journal import Journal
+from miner.journal import Facts, Journal
 from miner.policy import backoff
+from miner.pulse import IDLE, REMOTE, Pulse
 from miner.sequencer import Sequencer
 
 log = structlog.get_logger()
@@ -48,6 +50,7 @@ class Outbox:
         self._letters: dict[tuple[str, str], _Letter] = {}
         self._changed = threading.Condition()
         self._stopping = False
+        self.pulse = Pulse()
         self._thread = threading.Thread(target=self._run, name="outbox")
 
     def start(self) -> None:
@@ -69,10 +72,16 @@ class Outbox:
         """How many outcomes are not acknowledged."""
         return len(self._letters)
 
-    def answer(self, miner_id: str, outcome: Outcome, on_closed: Closed) -> None:
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        count = len(self._letters)
+        return f"waiting for the sequencer to take {count} answer{'s'[: count != 1]}" if count else "nothing to submit"
+
+    def answer(self, miner_id: str, outcome: Outcome, on_closed: Closed, *, facts: Facts | None = None) -> None:
         """Record the outcome and submit it; `on_closed` is called, maybe from another thread, once it is taken."""
         try:
-            self._journal.answered(miner_id, outcome)
+            self._journal.answered(miner_id, outcome, facts)
         except MachineFault as fault:  # an answer that is in memory alone is still better than none
             log.error("answer_not_recorded", task_id=outcome.task_id, reason=fault.message, next="submitting it")
         self.resume(miner_id, outcome, on_closed)
@@ -107,6 +116,7 @@ class Outbox:
             while not self._stopping:
                 waiting = [letter for letter in self._letters.values() if not letter.in_hand]
                 first = min(waiting, key=lambda letter: letter.due, default=None)
+                self.pulse.beat(max(first.due - self._clock(), 0.0) + REMOTE if first else IDLE)
                 if first is not None and first.due <= self._clock():
                     first.in_hand = True
                     return first
@@ -122,12 +132,15 @@ class Outbox:
             letter.attempt += 1
             at_least = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
             pause = backoff(letter.attempt, rng=self._rng, at_least=at_least)
+            metrics.SUBMISSIONS.labels("error").inc()
+            metrics.RETRIES.labels("answer").inc()
             log.warning("answer_not_taken", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
             with self._changed:
                 letter.due = self._clock() + pause
                 letter.in_hand = False
                 self._changed.notify_all()
             return
+        metrics.SUBMISSIONS.labels(verdict).inc()
         if verdict != "acknowledged":
             log.warning("answer_undeliverable", task_id=task_id, verdict=verdict, next="it is recorded; going on")
         with self._changed:

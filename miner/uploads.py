@@ -58,9 +58,13 @@ def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, forma
 def presigned_key(target: PresignedPut) -> str:
     """The key to answer with for a presigned URL: its path, decoded, without the first slash.
 
-    Where the path begins with a bucket's name so does this, for a miner cannot tell a bucket from a folder.
+    Where the path begins with a bucket's name so does this, for a miner cannot tell a bucket from a folder. Raises
+    JobFault for what is no URL.
     """
-    return unquote(urlsplit(target.url).path).removeprefix("/")
+    try:
+        return unquote(urlsplit(target.url).path).removeprefix("/")
+    except ValueError:
+        raise JobFault("upload target: upload_url is no URL") from None
 
 
 class Uploader:
@@ -83,6 +87,26 @@ class Uploader:
         self._region = "us-east-1" if region == "auto" and not endpoint else region
         self._endpoint = endpoint.rstrip("/") or f"https://s3.{self._region}.amazonaws.com"
         self._timeout = timeout
+
+    def check(self, target: UploadTarget) -> None:
+        """Judge a target by itself, before any GPU time is spent: spelling, scheme, port, headers, credentials.
+
+        Looks nothing up. Raises JobFault, and MachineFault where the credentials have no bucket to be for.
+        """
+        try:
+            if isinstance(target, PresignedPut):
+                self._guard.check(target.url)
+                _checked(target.headers)
+            else:
+                self._check_credentials(target)
+        except Refused as refusal:
+            raise JobFault(f"upload target: {refusal}") from None
+
+    def _check_credentials(self, target: TemporaryS3) -> None:
+        if not self._bucket:
+            raise MachineFault("no bucket is configured for S3 uploads", hint="Set [upload] bucket in config.toml.")
+        if not all(map(_CREDENTIAL.fullmatch, (target.access_key_id, target.secret_access_key, target.session_token))):
+            raise Refused("its S3 credentials have characters that none has")  # obstore would panic over them
 
     def upload(self, media: Media, target: UploadTarget, *, key: str, progress: Progress | None = None) -> None:
         """Put the file to its target: one attempt, which blocks for `timeout` seconds at most.
@@ -124,10 +148,7 @@ class Uploader:
                 response.raw.read(_BLOCK, decode_content=False)
 
     def _put_object(self, body: _Body, target: TemporaryS3, key: str, content_type: str) -> None:
-        if not self._bucket:
-            raise MachineFault("no bucket is configured for S3 uploads", hint="Set [upload] bucket in config.toml.")
-        if not all(map(_CREDENTIAL.fullmatch, (target.access_key_id, target.secret_access_key, target.session_token))):
-            raise Refused("its S3 credentials have characters that none has")  # obstore would panic over them
+        self._check_credentials(target)
         self._check_endpoint()
         import obstore  # not needed where all targets are presigned
         from obstore.exceptions import BaseError

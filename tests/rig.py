@@ -107,6 +107,7 @@ class Rig:
         self.engine: Process | None = None
         self.devnet: Running | None = None
         self.devnet_process: Process | None = None
+        self.workflows = folder / "workflows"  # those of `add_workflow`
 
     # ---- starting ---------------------------------------------------------------------------------
 
@@ -144,6 +145,7 @@ class Rig:
             "miner.id": MINER_ID,
             "miner.min_free_disk_gb": 0.0,
             "workflows.enabled": sorted({name for names in ids.values() for name in names}),
+            "workflows.folders": [str(self.workflows)] if self.workflows.is_dir() else [],
             "comfyui.url": comfyui,
             "state.dir": str(self.folder / "state"),
             "network.allow": [self.devnet.url.removeprefix("http://")],
@@ -156,6 +158,22 @@ class Rig:
         command = [sys.executable, "-m", "miner", "run", "--config", str(config)]
         self.worker = self._start(Process(command, self.folder / "worker.log", env=environ or {}))
         return self.worker
+
+    def add_workflow(self, name: str, graph: dict[str, Any], *, timeout: float = 120.0, parameters: str = "") -> str:
+        """A workflow of the test's own, for workers started from now on; gives its name.
+
+        Node "save" makes the result, a PNG. `parameters` are the manifest's tables, in TOML.
+        """
+        folder = self.workflows / name
+        folder.mkdir(parents=True)
+        (folder / "graph.json").write_text(json.dumps(graph))
+        (folder / "workflow.toml").write_text(
+            f'name = "{name}"\ntask_type = "upscaler"\ndescription = "for a test"\ntimeout_seconds = {timeout}\n'
+            '[output]\nnode = "save"\nformat = "png"\n'
+            '[needs]\nvram_gb = 0.0\ncomfyui = "0.3.0"\nmax_pixels = 1_000_000\n'
+            f"[parameters]\n{parameters}"
+        )
+        return name
 
     def restart_worker(self) -> Process:
         return self.worker.start()

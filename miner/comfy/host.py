@@ -25,6 +25,8 @@ from miner.policy import backoff
 
 log = structlog.get_logger()
 
+TOO_LARGE = "its memory is over the limit"  # a reason for a restart that is no death
+
 
 class ComfyHost:
     """Owned by the render loop, which alone calls `ensure`, `restart` and the stream; the rest is for any thread."""
@@ -49,32 +51,45 @@ class ComfyHost:
         self._input_dir = input_dir
         self._on_ready = on_ready
         self._rng = random.Random()
+        self._condemned: str | None = None  # why it has to be restarted
 
     # ---- its life ---------------------------------------------------------------------------------
 
-    def ensure(self, stop: threading.Event) -> None:
-        """Block until ComfyUI is ready or `stop` is set. Starts, or restarts, a process of ours."""
+    def ensure(self, stop: threading.Event, *, tick: Callable[[], None] = lambda: None) -> None:
+        """Block until ComfyUI is ready or `stop` is set. Starts, or restarts, a process of ours.
+
+        `tick` is called about twice a second, though not while a process starts, and may raise to give up.
+        """
         attempt = 0
         while not stop.is_set() and not self.ready.is_set():
+            tick()
             try:
-                self._rest_if_exhausted(stop)
-                if self.process is not None:
-                    self.process.start(stop)
+                self._rest_if_exhausted(stop, tick)
+                self._revive(stop)
                 self._get_ready()
             except MachineFault as fault:
                 attempt += 1
                 self.trouble = fault.message
                 pause = backoff(attempt, rng=self._rng, base=1.0, cap=30.0)
                 log.warning("comfyui_not_ready", reason=fault.message, hint=fault.hint, next=f"again in {pause:.1f} s")
-                stop.wait(pause)
+                _wait(pause, stop, tick)
 
-    def _rest_if_exhausted(self, stop: threading.Event) -> None:
+    def _rest_if_exhausted(self, stop: threading.Event, tick: Callable[[], None]) -> None:
         """A process that keeps dying is left alone until its deaths are old."""
         while self.process is not None and (why := self.process.exhausted) and not stop.is_set():
             if self.trouble != why:
                 self.trouble = why
                 log.error("comfyui_paused", reason=why, next="this lane waits ten minutes, then tries once more")
-            stop.wait(1.0)
+            _wait(1.0, stop, tick)
+
+    def _revive(self, stop: threading.Event) -> None:
+        if self.process is None:
+            return
+        condemned, self._condemned = self._condemned, None
+        if condemned is None:
+            self.process.start(stop)
+        else:
+            self.process.restart(condemned, stop, death=condemned != TOO_LARGE)
 
     def _get_ready(self) -> None:
         self.stats = self.client.stats()
@@ -89,27 +104,12 @@ class ComfyHost:
             self.trouble = reason
             self.ready.clear()
 
-    def restart(self, reason: str, stop: threading.Event) -> None:
-        """Restart it where it is ours; else only wait for it, and say that its owner has to."""
+    def condemn(self, reason: str) -> None:
+        """It is sick: `ensure` restarts it where it is ours; an external one is its owner's to restart."""
         self.suspect(reason)
-        if self.process is None:
-            log.warning("comfyui_sick", reason=reason, next="waiting: an external ComfyUI is its owner's to restart")
-        else:
-            log.warning("comfyui_sick", reason=reason, next="restarting it")
-            try:
-                self.process.restart(reason, stop)
-            except ComfyDown as down:
-                self.trouble = down.message
-        self.ensure(stop)
-
-    def recycle(self, stop: threading.Event) -> None:
-        """Restart a healthy process of ours to get its memory back. For when nothing of ours is queued."""
-        if self.process is not None:
-            try:
-                self.process.restart("its memory is over the limit", stop, death=False)
-            except ComfyDown as down:
-                self.trouble = down.message
-        self.ensure(stop)
+        self._condemned = reason
+        can = "restarting it" if self.process is not None else "waiting: an external one is its owner's to restart"
+        log.warning("comfyui_sick", reason=reason, next=can)
 
     def check(self) -> None:
         """Raise ComfyDown when our process has ended; cheap enough for every tick."""
@@ -150,6 +150,13 @@ class ComfyHost:
         for root in (self.output_dir, self._input_dir):
             if root is not None:
                 _remove_tree(root / folder_of(prompt_id))
+
+
+def _wait(seconds: float, stop: threading.Event, tick: Callable[[], None]) -> None:
+    """Until `stop` is set or the time is over, with a `tick` every half second."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, 0.5)):
+        tick()
 
 
 def folder_of(prompt_id: str) -> str:

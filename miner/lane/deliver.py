@@ -15,6 +15,7 @@ from queue import Queue
 
 import structlog
 
+from miner import metrics
 from miner.comfy.client import ComfyDown
 from miner.comfy.host import ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
@@ -23,8 +24,11 @@ from miner.journal import Journal
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
 from miner.lane.signals import Signals
+from miner.lane.story import short
+from miner.lane.thumbnail import thumbnail
 from miner.outputs import finish
 from miner.policy import backoff
+from miner.pulse import IDLE, REMOTE, TURN, Pulse
 from miner.uploads import Uploader, object_key, presigned_key
 
 log = structlog.get_logger()
@@ -45,14 +49,18 @@ class Deliver:
     results: Queue[Rendered | None]
     folder: Path  # for files on their way
     prefix: str
+    thumbnails: bool  # whether to keep one of each finished picture, for the history
     clock: Callable[[], float] = time.time
     says: str = "waiting for a result"
+    pulse: Pulse = field(default_factory=Pulse)
+    _finished: Media | None = None  # the file of the task that is delivered, while it is there
     _rng: random.Random = field(default_factory=random.Random)
 
     def run(self) -> None:
         while (rendered := self.results.get()) is not None:
             self._deliver(rendered)
             self.says = "waiting for a result"
+            self.pulse.beat(IDLE)
         self.says = "stopped"
 
     def _deliver(self, rendered: Rendered) -> None:
@@ -71,23 +79,27 @@ class Deliver:
         else:
             if uploaded is not None:
                 self._answer(success(uploaded), rendered)
+        finally:
+            self._clear()
 
     def _answer(self, outcome: Outcome, rendered: Rendered) -> None:
-        self.says = f"answering {outcome.task_id}"
-        held = self.desk.get(outcome.task_id)
+        self.says = f"answering {short(outcome.task_id)}"
+        self.pulse.beat(REMOTE)
         self.desk.answer(outcome)
+        if outcome.success and self.thumbnails:
+            self._keep_thumbnail(outcome.task_id)
         self.host.discard(rendered.prompt_id)
-        log.info(
-            "task_done" if outcome.success else "task_failed",
-            task_id=outcome.task_id,
-            workflow=rendered.job.workflow,
-            seed=rendered.job.values.get("seed"),
-            prepare_s=round(max(held.prompted_at - held.lease.leased_at, 0.0), 3),
-            render_s=round(rendered.inference_latency, 3),
-            upload_s=round(outcome.upload_latency, 3),
-            total_s=round(self.clock() - held.lease.leased_at, 3),
-            reason=outcome.msg or None,
-        )
+
+    def _keep_thumbnail(self, task_id: str) -> None:
+        """After the answer, which waits for no picture."""
+        if self._finished is None or (made := thumbnail(self._finished.path)) is None:
+            return
+        try:
+            self.journal.pictured(
+                self.desk.miner_id, task_id, width=made.width, height=made.height, thumbnail=made.webp
+            )
+        except MachineFault as fault:
+            log.error("thumbnail_not_kept", task_id=task_id, reason=fault.message, next="the history goes without it")
 
     def _upload(self, rendered: Rendered) -> Uploaded | None:
         """Upload until it is done or pointless. None: shutting down, and the journal has it for the next start."""
@@ -101,6 +113,8 @@ class Deliver:
                 attempt += 1
                 retry_after = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
                 pause = backoff(attempt, rng=self._rng, cap=30.0, at_least=retry_after)
+                metrics.RETRIES.labels("upload").inc()
+                self.pulse.beat(pause + TURN)
                 if self.clock() + pause > job.deadline + LATE:
                     raise JobFault("the result could not be uploaded in time") from error
                 log.warning("upload_failed", task_id=job.task_id, reason=error.message, next=f"again in {pause:.1f} s")
@@ -112,25 +126,31 @@ class Deliver:
 
     def _try(self, rendered: Rendered) -> Uploaded:
         output = self.offer.library.get(rendered.job.workflow).manifest.output
-        self.says = f"converting the result of {rendered.job.task_id}"
+        self.says = f"converting the result of {short(rendered.job.task_id)}"
+        self.pulse.beat(REMOTE)
+        self._clear()
         source = self.host.fetch(rendered.files[0], self.folder)
-        media: Media | None = None
-        try:
-            quality = rendered.job.values.get(output.quality_parameter)
-            media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
-            begun = self.clock()
-            key = self._put(rendered, media, format=output.format)
-            return Uploaded(
-                job=rendered.job,
-                key=key,
-                size=media.size,
-                inference_latency=rendered.inference_latency,
-                upload_latency=self.clock() - begun,
-            )
-        finally:
-            for path in {source, media.path if media else source}:
-                if path.is_relative_to(self.folder):
-                    path.unlink(missing_ok=True)
+        quality = rendered.job.values.get(output.quality_parameter)
+        media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
+        begun = self.clock()
+        key = self._put(rendered, media, format=output.format)
+        self._finished = media
+        held = self.desk.get(rendered.job.task_id)
+        held.size, held.rendered_in = media.size, rendered.inference_latency
+        metrics.OUTPUT_BYTES.inc(media.size)
+        return Uploaded(
+            job=rendered.job,
+            key=key,
+            size=media.size,
+            inference_latency=rendered.inference_latency,
+            upload_latency=self.clock() - begun,
+        )
+
+    def _clear(self) -> None:
+        """Away with the copies of ours; what is in ComfyUI's folder goes with the prompt."""
+        self._finished = None
+        for path in self.folder.iterdir():
+            path.unlink()
 
     def _put(self, rendered: Rendered, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word for it
         """Upload it; gives the object's key."""
@@ -152,7 +172,8 @@ class Deliver:
         return key
 
     def _progress(self, sent: int, size: int) -> None:
-        self.says = f"uploading {sent >> 20} of {size >> 20} MB"
+        self.says = f"uploading {sent / 1e6:.0f} of {size / 1e6:.0f} MB"
+        self.pulse.beat(REMOTE)
 
     def _record(self, uploaded: Uploaded) -> None:
         try:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from miner import policy
-from miner.errors import MachineFault
-from miner.job import Job, Lease, Outcome
+from miner import metrics, policy
+from miner.errors import MachineFault, Retryable
+from miner.job import Job, Lease, Outcome, Value
 from miner.journal import Journal
+from miner.lane import story
 from miner.outbox import Outbox
 from miner.policy import Allowance, Hold
-from miner.sequencer import Reply, Sequencer
+from miner.sequencer import Reply, Sequencer, Unauthorized
 
 log = structlog.get_logger()
 
@@ -40,6 +41,11 @@ class Held:
     workflow: str = ""  # its name, once the task was checked
     attempts: int = 0  # renders begun
     prompted_at: float = 0.0  # Unix seconds when its prompt stood in ComfyUI's queue
+    rendered_at: float = 0.0  # … and when ComfyUI was done with it
+    rendered_in: float = 0.0  # seconds that ComfyUI took
+    size: int | None = None  # bytes of the result
+    seed: Value | None = None  # for the log; drawn here where the task named none
+    ignored: tuple[str, ...] = ()  # the task's parameters that its workflow does not know
 
 
 class Desk:
@@ -64,6 +70,7 @@ class Desk:
         self._asking = threading.Lock()
         self._changed = threading.Condition()
         self.version = 0  # counts what `pause` wakes for
+        self.wants_more = True  # False: paused by the operator, so no request offers a workflow
         self._held: dict[str, Held] = {}
         self._work: deque[Lease | Job] = deque()
         self._closed_at: dict[str, float] = {}
@@ -80,7 +87,7 @@ class Desk:
                 about = {t: h for t, h in self._held.items() if not h.answering}
                 held = len(self._held)
             self.asked_at = asked_at = self._clock()
-            reply = self._sequencer.request(self.miner_id, workflow_ids, wait=wait)
+            reply = self._request(workflow_ids if self.wants_more else (), wait)
             self.answered_at = self._clock()
             self._settle_holds(about, reply)
             self._allowance = policy.learn(
@@ -95,6 +102,21 @@ class Desk:
             elif reply.running is not None and reply.running not in self._held:
                 self._answer_stranger(reply.running, asked_at)
             return reply
+
+    def _request(self, workflow_ids: Collection[str], wait: float) -> Reply:
+        try:
+            reply = self._sequencer.request(self.miner_id, workflow_ids, wait=wait)
+        except Retryable as error:
+            metrics.LEASE_REQUESTS.labels("refused" if isinstance(error, Unauthorized) else "error").inc()
+            raise
+        metrics.LEASE_REQUESTS.labels("task" if reply.lease else "running" if reply.running else "nothing").inc()
+        return reply
+
+    def want_more(self, wanted: bool) -> None:
+        """Whether to take new tasks; what is in hand goes on all the same."""
+        with self._changed:
+            self.wants_more = wanted
+            self._notify()
 
     def _settle_holds(self, about: dict[str, Held], reply: Reply) -> None:
         named = reply.running or (reply.lease.task_id if reply.lease else None)
@@ -155,12 +177,16 @@ class Desk:
     def answer(self, outcome: Outcome) -> None:
         """The outcome of a task in hand is known: it is the outbox's from here."""
         with self._changed:
-            self._held[outcome.task_id].answering = True
-        self._outbox.answer(self.miner_id, outcome, self.release)
+            held = self._held[outcome.task_id]
+            held.answering = True
+        facts = story.facts_of(held, now=self._clock())
+        self._outbox.answer(self.miner_id, outcome, self.release, facts=facts)
+        story.tell(held, outcome, facts)
 
     def drop(self, task_id: str) -> None:
         """The task was taken away: nothing is owed."""
         self._journal.closed(self.miner_id, task_id, "taken away")
+        story.tell_lost(self._held[task_id], now=self._clock())
         self.release(task_id)
 
     def release(self, task_id: str) -> None:
@@ -169,6 +195,12 @@ class Desk:
             self._closed_at = {t: at for t, at in self._closed_at.items() if self._clock() - at < 60.0}
             self._closed_at[task_id] = self._clock()
             self._notify()
+
+    @property
+    def in_hand(self) -> tuple[Held, ...]:
+        """The tasks in hand, in the order in which they came; each may change while it is looked at."""
+        with self._changed:
+            return tuple(self._held.values())
 
     @property
     def holds(self) -> int:

@@ -16,6 +16,7 @@ import structlog
 from miner.errors import Retryable
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
+from miner.pulse import REMOTE, Pulse
 
 log = structlog.get_logger()
 
@@ -31,15 +32,23 @@ class Heartbeat:
     interval: float
     clock: Callable[[], float] = time.time
     stop: threading.Event = field(default_factory=threading.Event)
+    pulse: Pulse = field(default_factory=Pulse)
+
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        return f"telling the sequencer every {self.interval:g} s" if self.desk.holds else "nothing in hand to speak for"
 
     def run(self) -> None:
         while not self.stop.wait(WAKE):
+            self.pulse.beat()
             if self.desk.holds and self.clock() - self.desk.asked_at >= self.interval:
                 self._beat()
 
     def _beat(self) -> None:
         # one that gives a single task answers `running` to anything, and shows when its rule has changed
         ids = self.offer.ids(in_hand=self.desk.workflows) if self.desk.one_at_a_time else ()
+        self.pulse.beat(2 * REMOTE)  # another request may be under way, and the sequencer may hold it
         try:
             self.desk.ask(ids)
         except Retryable as error:

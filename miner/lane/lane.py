@@ -12,14 +12,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
+from typing import Any, Protocol
 
 import structlog
 
+from miner import metrics
+from miner.comfy.client import Stats
 from miner.comfy.host import ComfyHost
 from miner.config import Settings
 from miner.inputs import Fetcher
 from miner.job import Prompt, Rendered
 from miner.journal import Journal
+from miner.lane.ask import Ask
 from miner.lane.deliver import Deliver
 from miner.lane.desk import Desk
 from miner.lane.disk import Disk
@@ -30,9 +34,19 @@ from miner.lane.recover import Recover
 from miner.lane.render import Render
 from miner.lane.signals import Signals
 from miner.outbox import Outbox
+from miner.pulse import Pulse
 from miner.uploads import Uploader
 
 log = structlog.get_logger()
+
+
+class Loop(Protocol):
+    """What each loop shows of itself."""
+
+    pulse: Pulse
+
+    @property
+    def says(self) -> str: ...
 
 
 class Lane:
@@ -58,6 +72,9 @@ class Lane:
         self.offer = offer
         self.signals = Signals()
         self.failed: BaseException | None = None
+        self.restarts = 0  # of ComfyUI: how often another process was there than before
+        self._comfyui_pid: int | None = None
+        metrics.COMFYUI_RESTARTS.labels(name)
         folder.mkdir(parents=True, exist_ok=True)
         for left_over in folder.glob("*"):
             left_over.unlink()
@@ -71,20 +88,30 @@ class Lane:
             stop=self.signals.aborting,
             pass_on=prompts.put,
         )
+        pulse = Pulse()
         self.prepare = Prepare(
             desk=desk,
             host=host,
             offer=offer,
             journal=journal,
             fetcher=fetcher,
+            uploader=uploader,
             signals=self.signals,
-            disk=Disk(
-                folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
-                least_gb=settings.miner.min_free_disk_gb,
+            pulse=pulse,
+            ask=Ask(
+                desk=desk,
+                host=host,
+                offer=offer,
+                disk=Disk(
+                    folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
+                    least_gb=settings.miner.min_free_disk_gb,
+                ),
+                pulse=pulse,
+                poll_interval=settings.sequencer.poll_interval,
+                wait=settings.sequencer.wait,
+                prefer_warm=settings.miner.prefer_warm,
             ),
             out=prompts,
-            poll_interval=settings.sequencer.poll_interval,
-            wait=settings.sequencer.wait,
         )
         self.render = Render(
             desk=desk,
@@ -98,6 +125,7 @@ class Lane:
             stall=settings.comfyui.stall_timeout,
             max_rss=settings.comfyui.max_rss_gb * 1e9,
             warmup=settings.miner.warmup,
+            lane=name,
         )
         self.deliver = Deliver(
             desk=desk,
@@ -109,6 +137,7 @@ class Lane:
             results=results,
             folder=folder,
             prefix=settings.upload.prefix,
+            thumbnails=settings.status.enabled,
         )
         self.heartbeat = Heartbeat(desk=desk, offer=offer, interval=settings.sequencer.heartbeat)
         self._threads = [
@@ -147,6 +176,25 @@ class Lane:
         self.heartbeat.stop.set()
         self._heart.join()
         self.host.close(leave_running=leave_running)
+
+    def comfyui_ready(self, object_info: dict[str, Any], stats: Stats) -> None:
+        """What it can run may have changed, and it may be another process than before."""
+        self.offer.refresh(object_info, stats)
+        pid = self.host.process.pid if self.host.process is not None else None
+        if self._comfyui_pid not in (None, pid):
+            self.restarts += 1
+            metrics.COMFYUI_RESTARTS.labels(self.name).inc()
+        self._comfyui_pid = pid
+
+    @property
+    def loops(self) -> dict[str, Loop]:
+        """By name, in the order in which a task meets them."""
+        return {
+            "prepare": self.prepare,
+            "render": self.render,
+            "deliver": self.deliver,
+            "heartbeat": self.heartbeat,
+        }
 
     @property
     def sentence(self) -> str:

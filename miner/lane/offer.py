@@ -11,11 +11,12 @@ from typing import Any
 
 import structlog
 
+from miner import policy
 from miner.comfy import preflight
 from miner.comfy.client import Stats
 from miner.comfy.preflight import Machine, Reason
 from miner.job import Job, Lease
-from miner.policy import Health
+from miner.policy import Average, Health
 from miner.workflows import Checked, Library, Workflow
 
 log = structlog.get_logger()
@@ -39,10 +40,13 @@ class Offer:
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()
         self._health: dict[str, Health] = {}
+        self._seconds: dict[str, Average] = {}  # of a render, by workflow
+        self._warm = ""  # the workflow whose models ComfyUI has in memory
         self._clock = clock
 
     def refresh(self, object_info: dict[str, Any], stats: Stats) -> None:
         """Judge every enabled workflow against what this ComfyUI says of itself."""
+        self._warm = ""
         self._loras = preflight.installed_loras(object_info)
         machine = Machine(
             object_info=object_info,
@@ -77,6 +81,10 @@ class Offer:
             [name for name in self.runnable if self._healthy(name).offered(now=now, in_hand=name in in_hand)]
         )
 
+    def rests_until(self, name: str) -> float:
+        """Unix seconds before which a workflow is not offered after faults of this machine; 0.0: it does not rest."""
+        return self._healthy(name).not_before
+
     def asks_for_more(self, job: Job) -> bool:
         """Whether a task asked for more than its workflow's defaults, or brought a picture of its own."""
         parameters = self.library.get(job.workflow).manifest.parameters
@@ -87,8 +95,26 @@ class Offer:
             for name, value in job.values.items()
         )
 
-    def succeeded(self, name: str) -> None:
+    def ids_ahead(self, *, in_hand: Collection[str]) -> tuple[str, ...]:
+        """The same for a task to be taken ahead of those in hand: what would end in time, as far as is known."""
+        known = {name: average.value for name, average in self._seconds.items() if average.value is not None}
+        if not in_hand or any(name not in known for name in in_hand):
+            return ()
+        timeouts = {w.name: w.manifest.timeout_seconds for w in self._enabled}
+        busy_for = sum(known[name] for name in in_hand)
+        in_time = policy.prefetchable(self.runnable, seconds=known, timeouts=timeouts, busy_for=busy_for)
+        now = self._clock()
+        return self.library.ids_of([n for n in in_time if self._healthy(n).offered(now=now, in_hand=n in in_hand)])
+
+    def warm_ids(self, ids: Collection[str]) -> tuple[str, ...]:
+        """Those of `ids` that need no other model than ComfyUI has in memory; none where that makes no difference."""
+        warm = [one for one in self.library.ids_of([self._warm]) if one in ids] if self._warm else []
+        return tuple(warm) if len(warm) < len(ids) else ()
+
+    def rendered(self, name: str, *, seconds: float) -> None:
         """A task of this workflow was rendered."""
+        self._warm = name
+        self._seconds[name] = self._seconds.get(name, Average()).after(seconds)
         if self._health.pop(name, Health()).on_trial:
             log.info("workflow_recovered", workflow=name, next="offering it as before")
 

@@ -1,4 +1,4 @@
-"""The prepare loop: asks the sequencer while there is room, and turns a lease into a prompt in ComfyUI's queue.
+"""The prepare loop: turns each lease into a prompt in ComfyUI's queue, and asks for the next one.
 
 Everything that can be wrong with a task is found here, before any GPU time is spent: each wrong one is answered with
 its reason. It touches no running prompt.
@@ -6,35 +6,33 @@ its reason. It touches no running prompt.
 
 from __future__ import annotations
 
-import contextlib
-import random
 import time
 import uuid
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from queue import Queue
 
 import structlog
 
+from miner import metrics
 from miner.comfy.client import ComfyDown
 from miner.comfy.follow import PromptLost, look
 from miner.comfy.host import ComfyHost, folder_of
-from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
+from miner.errors import JobFault, LeaseLost, MachineFault
 from miner.inputs import Fetcher
 from miner.job import Graph, Job, Lease, Outcome, Prompt, Rendered
 from miner.journal import Journal
+from miner.lane.ask import WAKE, Ask
 from miner.lane.desk import Desk
-from miner.lane.disk import Disk
 from miner.lane.offer import Offer
 from miner.lane.signals import Signals
+from miner.lane.story import short
 from miner.pictures import clean_image
-from miner.policy import backoff, idle_delay
+from miner.pulse import IDLE, REMOTE, Pulse
+from miner.uploads import Uploader
 
 log = structlog.get_logger()
-
-COMPLAIN_EVERY = 60.0  # seconds between two lines about the same trouble
-WAKE = 1.0  # seconds between two looks at what nobody tells of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,111 +45,55 @@ class Prepare:
     journal: Journal
     fetcher: Fetcher
     signals: Signals
-    disk: Disk
+    uploader: Uploader
+    ask: Ask
+    pulse: Pulse
     out: Queue[Prompt | Rendered | None]
-    poll_interval: float
-    wait: float
     clock: Callable[[], float] = time.time
-    says: str = "starting"
-    _complaint: str = ""
-    _complained_at: float = 0.0
-    _failures: int = 0
-    _rng: random.Random = field(default_factory=random.Random)
+    doing: str = ""  # while it is not asking
+
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        return self.doing or self.ask.says
 
     def run(self) -> None:
         while True:
+            self.pulse.beat()
             version = self.desk.version
             work = self.desk.pop()
             if work is not None:
                 self._work_on(work)
             elif not self.signals.draining.is_set():
-                self._ask(version)
+                self.doing = ""
+                self.ask.once(version)
             elif self.desk.busy:  # what is in hand may come back to be prepared again
-                self.says = "draining"
+                self.doing = "draining"
                 self.desk.pause(WAKE, since=version)
             else:
                 break
-        self._farewell()
-        self.says = "stopped"
+        self.ask.farewell()
+        self.doing = "stopped"
         self.out.put(None)
-
-    # ---- asking -----------------------------------------------------------------------------------
-
-    def _ask(self, version: int) -> None:
-        """One request, or one wait until a request makes sense again."""
-        if not self.desk.has_room():
-            self.desk.pause(WAKE, since=version)
-            return
-        ids = self.offer.ids(in_hand=self.desk.workflows)
-        if (trouble := self._trouble(ids)) is not None:
-            self.says = f"waiting: {trouble}"
-            self._complain(trouble)
-            self.desk.pause(WAKE, since=version)
-            return
-        idle = self.desk.holds == 0
-        self.says = "waiting for a task" if idle else "looking for the next task"
-        asked_at = self.clock()
-        try:
-            reply = self.desk.ask(ids, wait=self.wait if idle else 0.0)
-        except Retryable as error:
-            self._failed(error, version)
-            return
-        self._failures, self._complaint = 0, ""
-        if reply.lease is None:
-            honoured = reply.waited and self.clock() - asked_at >= 0.5 * self.wait
-            if not (honoured and idle):
-                self.desk.pause(idle_delay(self.poll_interval, rng=self._rng), since=version)
-
-    def _farewell(self) -> None:
-        """A request that the drain cut short may have leased a task: ask once more, for nothing new, so that one which
-        never arrived is answered now and not after the next start."""
-        if self._failures:
-            with contextlib.suppress(Retryable):
-                self.desk.ask(())
-
-    def _trouble(self, ids: Collection[str]) -> str | None:
-        """Why it would be wrong to ask for a task now, in a sentence."""
-        if not self.host.ready.is_set():
-            return f"ComfyUI is not ready ({self.host.trouble})"
-        if self.disk.low():
-            return f"less than {self.disk.least_gb:g} GB of disk are free"
-        if not self.offer.runnable:
-            return "no enabled workflow can run on this machine"
-        if not ids:
-            return "each workflow that can run is resting after faults of this machine"
-        return None
-
-    def _complain(self, trouble: str) -> None:
-        """Say it once a minute, and at once when it is new."""
-        if trouble != self._complaint or self.clock() - self._complained_at >= COMPLAIN_EVERY:
-            self._complaint, self._complained_at = trouble, self.clock()
-            reasons = {name: r[0].text for name, r in self.offer.verdicts.items() if r}
-            log.warning("not_asking", reason=trouble, workflows=reasons or None, next="asking when that is over")
-
-    def _failed(self, error: Retryable, version: int) -> None:
-        self._failures += 1
-        pause = backoff(self._failures, rng=self._rng, at_least=error.retry_after or 0.0)
-        self.says = f"waiting for the sequencer: {error.message}"
-        log.warning("no_answer", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
-        self.desk.pause(pause, since=version)
 
     # ---- preparing --------------------------------------------------------------------------------
 
     def _work_on(self, work: Lease | Job) -> None:
         """A lease or, after a crash, a job that was checked before; ends in a queued prompt or in an answer."""
         lease = work.lease if isinstance(work, Job) else work
-        self.says = f"preparing {lease.task_id}"
+        self.doing = f"preparing {short(lease.task_id)}"
+        self.pulse.beat(REMOTE)
         try:
             job = work if isinstance(work, Job) else self._check(work)
             prompt = self._queue(job)
         except LeaseLost:
             self.desk.drop(lease.task_id)
         except JobFault as fault:
-            log.info("task_refused", task_id=lease.task_id, reason=fault.message, next="answering it with the reason")
             self.desk.answer(Outcome(task_id=lease.task_id, success=False, msg=fault.message))
         else:
             self.desk.get(lease.task_id).prompted_at = self.clock()
             log.debug("task_step", task_id=lease.task_id, step="prompted", workflow=prompt.job.workflow)
+            self.pulse.beat(IDLE)
             self.out.put(prompt)
 
     def _check(self, lease: Lease) -> Job:
@@ -160,11 +102,16 @@ class Prepare:
             raise JobFault(lease.fault)
         if lease.target is None:
             raise JobFault("the task has neither an upload_url nor a credential, so its result has nowhere to go")
+        try:
+            self.uploader.check(lease.target)
+        except MachineFault as fault:
+            log.error("cannot_upload", task_id=lease.task_id, reason=fault.message, hint=fault.hint)
+            raise JobFault("this miner is not set up for the task's upload target") from fault
         workflow = self.offer.choose(lease)
-        self.desk.get(lease.task_id).workflow = workflow.name
+        held = self.desk.get(lease.task_id)
+        held.workflow = workflow.name
         checked = self.offer.check(workflow, lease)
-        if checked.ignored:
-            log.info("parameters_ignored", task_id=lease.task_id, names=list(checked.ignored))
+        held.seed, held.ignored = checked.values.get("seed"), checked.ignored
         timeout = lease.timeout_seconds or workflow.manifest.timeout_seconds
         job = Job(
             lease=lease,
@@ -206,9 +153,12 @@ class Prepare:
         return True
 
     def _fetch(self, job: Job, name: str, url: str) -> bytes:
-        self.says = f"fetching {name} of {job.task_id}"
+        self.doing = f"fetching {name} of {short(job.task_id)}"
+        self.pulse.beat(REMOTE)
         limit = self.offer.library.get(job.workflow).manifest.needs.max_pixels or 0
-        picture, _size = clean_image(self.fetcher.fetch(url, name=name), max_pixels=limit, name=name)
+        data = self.fetcher.fetch(url, name=name)
+        metrics.INPUT_BYTES.inc(len(data))
+        picture, _size = clean_image(data, max_pixels=limit, name=name)
         return picture
 
     def _fill(self, job: Job, prompt_id: str, pictures: dict[str, bytes]) -> Graph:
@@ -222,6 +172,7 @@ class Prepare:
     def _wait_for_comfy(self, job: Job) -> None:
         """Block until ComfyUI is ready. Raises LeaseLost, or JobFault when the task's time is over."""
         while True:
+            self.pulse.beat(REMOTE)
             if self.desk.get(job.task_id).gone.is_set():
                 raise LeaseLost("taken away by the sequencer")
             if self.signals.aborting.is_set():

@@ -43,7 +43,8 @@ class Recover:
         entries = self.journal.unfinished(self.desk.miner_id)
         for entry in entries:  # held first, so that the heartbeat speaks for all of them
             if entry.lease is not None:
-                self.desk.hold(entry.lease, answering=entry.step in ("uploaded", "answered"))
+                held = self.desk.hold(entry.lease, answering=entry.step in ("uploaded", "answered"))
+                held.workflow = entry.workflow
         for entry in entries:
             self._resume(entry)
 

@@ -13,18 +13,21 @@ from queue import Empty, Queue
 
 import structlog
 
+from miner import metrics
 from miner.comfy.client import ComfyDown, History
 from miner.comfy.events import Ended, Event, Preview, Progress, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
-from miner.comfy.host import ComfyHost
+from miner.comfy.host import TOO_LARGE, ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault
 from miner.job import Job, Outcome, OutputFile, Prompt, Rendered
 from miner.journal import Journal
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
 from miner.lane.signals import Signals
+from miner.lane.story import short
 from miner.lane.warmup import warm_up
 from miner.policy import blame
+from miner.pulse import IDLE, Pulse
 
 log = structlog.get_logger()
 
@@ -63,7 +66,11 @@ class Render:
     warmup: bool
     clock: Callable[[], float] = time.time
     now: Now = field(default_factory=Now)
+    lane: str = ""  # its name, for the metrics
+    pulse: Pulse = field(default_factory=Pulse)
+    _idle_since: float | None = None  # Unix seconds of the last prompt's end
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
+    _doomed: list[str] = field(default_factory=list)  # prompts given up while ComfyUI was away
     _ended: set[str] = field(default_factory=set)  # prompts whose end came before they were followed
 
     @property
@@ -75,16 +82,13 @@ class Render:
         if not now.task_id:
             return "waiting for a prompt"
         if now.progress is None:
-            return f"rendering {now.task_id}"
-        return f"rendering {now.task_id} step {now.progress.value:.0f} of {now.progress.of:.0f}"
+            return f"rendering {short(now.task_id)}"
+        return f"rendering {short(now.task_id)} step {now.progress.value:.0f} of {now.progress.of:.0f}"
 
     def run(self) -> None:
         if self.warmup:
             self._warm_up()
         while True:
-            if not self.host.ready.is_set():
-                self.host.ensure(self.signals.aborting)
-                self.desk.wake()
             item = self._next()
             if item is None:
                 break
@@ -97,9 +101,24 @@ class Render:
 
     def _warm_up(self) -> None:
         """Before the first task: nothing is asked for meanwhile, since ComfyUI counts as not ready."""
-        self.host.ensure(self.signals.aborting)
+        self._make_ready()
         self.host.suspect("warming up")
         warm_up(self.host, self.offer, stop=self.signals.draining)
+
+    def _make_ready(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Wait for ComfyUI, reviving it where that is ours to do; then end there what was given up meanwhile."""
+        if self.host.ready.is_set():
+            return
+        self.pulse.beat(IDLE)  # there is no knowing how long an operator leaves ComfyUI away
+        self.host.ensure(self.signals.aborting, tick=tick)
+        self.desk.wake()
+        while self._doomed and self.host.ready.is_set():
+            try:
+                self.host.client.cancel(self._doomed[-1])
+            except ComfyDown as down:
+                self.host.suspect(down.message)
+                return
+            self._doomed.pop()
 
     def _keep_small(self) -> None:
         """Between tasks: a ComfyUI of ours that has grown too large is restarted once nothing of ours is queued."""
@@ -108,10 +127,9 @@ class Render:
             return
         process.tidy()
         if self.max_rss and process.rss_bytes() > self.max_rss:
-            self.host.suspect("it is restarted, since its memory is over the limit")  # so that nothing new is queued
+            self.host.suspect(TOO_LARGE)  # so that nothing new is queued
             if self.prompts.empty():
-                self.host.recycle(self.signals.aborting)
-                self.desk.wake()
+                self.host.condemn(TOO_LARGE)
 
     def _next(self) -> Prompt | Rendered | None:
         """The next prompt. Meanwhile the stream is read, since ComfyUI waits for slow readers; a prompt that arrives
@@ -121,9 +139,8 @@ class Render:
                 return self.prompts.get_nowait()
             except Empty:
                 pass
-            if not self.host.ready.is_set():
-                self.host.ensure(self.signals.aborting)
-                self.desk.wake()
+            self._make_ready()
+            self.pulse.beat()
             if (event := self.host.stream.next(WAKE)) is not None:
                 self._note(event)
             if self.signals.aborting.is_set():
@@ -143,8 +160,11 @@ class Render:
         except MachineFault as fault:
             self._try_again(prompt, fault)
         else:
-            self.offer.succeeded(job.workflow)
+            self.offer.rendered(job.workflow, seconds=rendered.inference_latency)
             self._record(rendered)
+            self.desk.get(job.task_id).rendered_at = self.clock()
+            self.desk.get(job.task_id).rendered_in = rendered.inference_latency
+            self.pulse.beat(IDLE)
             log.debug("task_step", task_id=job.task_id, step="rendered")
             self.out.put(rendered)
         finally:
@@ -176,22 +196,26 @@ class Render:
                     stall=self.stall,
                 )
             except ComfyDown as down:
-                self.host.restart(down.message, self.signals.aborting)
-                self.desk.wake()
+                self.host.condemn(down.message)
+                self._make_ready(tick=lambda: self._tick(prompt.job, alive=False))
 
-    def _tick(self, job: Job) -> None:
+    def _tick(self, job: Job, *, alive: bool = True) -> None:
+        self.pulse.beat()
         if self.desk.get(job.task_id).gone.is_set():
             raise LeaseLost("taken away by the sequencer")
         if self.signals.aborting.is_set():
             raise JobFault("miner is shutting down")
         if self.clock() >= job.deadline:
             raise JobFault("the task's time ran out while it was rendered; ask for less, or allow more time")
-        self.host.check()
+        if alive:
+            self.host.check()
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Started):
             self._started[event.prompt_id] = self.clock()
             self.now.started_at = self.clock()
+            if self._idle_since is not None:
+                metrics.IDLE_GAP_SECONDS.labels(self.lane).observe(max(self.clock() - self._idle_since, 0.0))
         elif isinstance(event, Progress):
             self.now.progress = event
             log.debug("task_progress", task_id=self.now.task_id, value=event.value, of=event.of, done=event.done)
@@ -199,6 +223,7 @@ class Render:
             self.now.preview = event
         elif isinstance(event, Ended):
             self._ended.add(event.prompt_id)
+            self._idle_since = self.clock()
 
     def _judge(self, prompt: Prompt, history: History) -> Rendered:
         """What a prompt's end means. Raises JobFault where the task is to blame, MachineFault where this machine is."""
@@ -225,7 +250,7 @@ class Render:
             self.host.client.free()
             raise OutOfMemory("the GPU's memory did not suffice", hint="see what else uses it, with nvidia-smi")
         if fault == "poisoned":
-            self.host.restart(f"its CUDA context is broken ({error.exception_type})", self.signals.aborting)
+            self.host.condemn(f"its CUDA context is broken ({error.exception_type})")
             raise MachineFault("the GPU failed", hint="see dmesg for Xid errors")
         raise JobFault(f"rendering failed in {error.node_type or 'a node'}: {error.exception_type}")
 
@@ -244,6 +269,7 @@ class Render:
             self.offer.failed(job.workflow, reason=fault.message, memory=memory and self._attempts(job) > 1)
         if self._attempts(job) < (2 if memory else MAX_ATTEMPTS):
             log.warning("render_spoiled", task_id=job.task_id, reason=fault.message, hint=fault.hint, next="once more")
+            metrics.RETRIES.labels("render").inc()
             self.desk.put(job, first=True)
             return
         log.error("render_failed", task_id=job.task_id, reason=fault.message, hint=fault.hint, next="answering it")
@@ -261,6 +287,9 @@ class Render:
         """Stop the prompt: gently, and where ComfyUI ignores that for `interrupt_grace` seconds, with a restart."""
         log.info("prompt_cancelled", task_id=prompt.job.task_id, reason=reason)
         until = self.clock() + self.interrupt_grace
+        if not self.host.ready.is_set():
+            self._doomed.append(prompt.prompt_id)
+            return
         try:
             self.host.client.cancel(prompt.prompt_id)
             follow(
@@ -273,8 +302,7 @@ class Render:
         except PromptLost:
             return  # a waiting prompt that is deleted leaves no trace
         except MachineFault as fault:
-            self.host.restart(fault.message, self.signals.aborting)
-            self.desk.wake()
+            self.host.condemn(fault.message)
 
     def _tick_cancelled(self, until: float) -> None:
         self.host.check()

@@ -1,0 +1,130 @@
+"""Asking the sequencer for a task, whenever that makes sense, and never more often than it should.
+
+One call asks once or waits once. What is leased goes to the desk's work. It says once a minute why it does not ask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import structlog
+
+from miner.comfy.host import ComfyHost
+from miner.errors import Retryable
+from miner.lane.desk import Desk
+from miner.lane.disk import Disk
+from miner.lane.offer import Offer
+from miner.policy import backoff, idle_delay
+from miner.pulse import REMOTE, TURN, Pulse
+from miner.sequencer import Reply
+
+log = structlog.get_logger()
+
+COMPLAIN_EVERY = 60.0  # seconds between two lines about the same trouble
+WAKE = 1.0  # seconds between two looks at what nobody tells of
+
+
+@dataclass(slots=True, kw_only=True)
+class Ask:
+    """One lane's asking; used by its prepare loop alone."""
+
+    desk: Desk
+    host: ComfyHost
+    offer: Offer
+    disk: Disk
+    pulse: Pulse
+    poll_interval: float  # seconds
+    wait: float  # seconds that the sequencer may hold a request
+    prefer_warm: bool
+    clock: Callable[[], float] = time.time
+    says: str = "starting"
+    _warm_first: bool = False  # a task came since the last request that offered everything
+    _failures: int = 0
+    _heard: bool = False  # the last request was answered: until then none is held, so that a lost lease is heard of
+    _complaint: str = ""
+    _complained_at: float = 0.0
+    _rng: random.Random = field(default_factory=random.Random)
+
+    def once(self, version: int) -> None:
+        """One request, or one wait until a request makes sense again; a change since `version` of the desk ends it."""
+        if not self.desk.wants_more:
+            self.says = "paused: finishing what is in hand" if self.desk.holds else "paused: taking no new task"
+            self.desk.pause(WAKE, since=version)
+        elif not self.desk.has_room():
+            self.desk.pause(WAKE, since=version)
+        elif (trouble := self._trouble()) is not None:
+            self.says = f"waiting: {trouble}"
+            self._complain(trouble)
+            self.desk.pause(WAKE, since=version)
+        elif ids := self.offer.ids_ahead(in_hand=self.desk.workflows) if self.desk.holds else self.offer.ids():
+            self._request(ids, version)
+        else:  # nothing is known to end in time behind what is in hand
+            self.desk.pause(WAKE, since=version)
+
+    def farewell(self) -> None:
+        """A request that the drain cut short may have leased a task: ask once more, for nothing new, so that one which
+        never arrived is answered now and not after the next start."""
+        if self._failures:
+            with contextlib.suppress(Retryable):
+                self.desk.ask(())
+
+    def _request(self, ids: Collection[str], version: int) -> None:
+        idle = self.desk.holds == 0
+        self.says = "waiting for a task" if idle else "looking for the next task"
+        first = not self._heard
+        wait = self.wait if idle and not first else 0.0
+        asked_at = self.clock()
+        self.pulse.beat(wait + REMOTE)
+        try:
+            reply = self._ask(ids, wait)
+        except Retryable as error:
+            self._failed(error, version)
+            return
+        self._failures, self._complaint, self._heard = 0, "", True
+        if reply.lease is not None:
+            self._warm_first = self.prefer_warm
+            return
+        honoured = reply.waited and self.clock() - asked_at >= 0.5 * wait
+        if not (idle and (first or honoured)):
+            self.desk.pause(idle_delay(self.poll_interval, rng=self._rng), since=version)
+
+    def _ask(self, ids: Collection[str], wait: float) -> Reply:
+        """For what is warm first, and only then for all: loading another model can take longer than a task."""
+        if self._warm_first and (warm := self.offer.warm_ids(ids)):
+            self._warm_first = False
+            reply = self.desk.ask(warm)
+            if reply.lease is not None or reply.running is not None:
+                return reply
+        return self.desk.ask(ids, wait=wait)
+
+    def _trouble(self) -> str | None:
+        """Why it would be wrong to ask for a task now, in a sentence."""
+        if not self.host.ready.is_set():
+            return f"ComfyUI is not ready ({self.host.trouble})"
+        if self.disk.low():
+            return f"less than {self.disk.least_gb:g} GB of disk are free"
+        if not self.offer.runnable:
+            return "no enabled workflow can run on this machine"
+        if not self.offer.ids(in_hand=self.desk.workflows):
+            return "each workflow that can run is resting after faults of this machine"
+        return None
+
+    def _complain(self, trouble: str) -> None:
+        """Say it once a minute, and at once when it is new."""
+        if trouble != self._complaint or self.clock() - self._complained_at >= COMPLAIN_EVERY:
+            self._complaint, self._complained_at = trouble, self.clock()
+            reasons = {name: r[0].text for name, r in self.offer.verdicts.items() if r}
+            log.warning("not_asking", reason=trouble, workflows=reasons or None, next="asking when that is over")
+
+    def _failed(self, error: Retryable, version: int) -> None:
+        self._failures += 1
+        self._heard = False
+        pause = backoff(self._failures, rng=self._rng, at_least=error.retry_after or 0.0)
+        self.says = f"waiting for the sequencer: {error.message}"
+        log.warning("no_answer", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
+        self.pulse.beat(pause + TURN)
+        self.desk.pause(pause, since=version)
