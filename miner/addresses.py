@@ -114,6 +114,20 @@ def require_public(addresses: Iterable[str]) -> None:
         raise Refused("the address is not public")
 
 
+def require_elsewhere(own: str, peer: str) -> None:
+    """Raise Refused if `peer`, an address that we are connected to, is public but this machine's, or of its network.
+
+    A home's or a rack's IPv6 addresses are all public; what keeps strangers out is a firewall that this machine is
+    behind, too. A network is taken for a /56, the most that a home gets as a rule (RFC 6177).
+    """
+    here, there = ipaddress.ip_address(own), ipaddress.ip_address(peer)
+    if not is_public(peer):
+        return  # it was allowed by name
+    both_v6 = isinstance(here, ipaddress.IPv6Address) and isinstance(there, ipaddress.IPv6Address)
+    if here == there or (both_v6 and int(here) >> 72 == int(there) >> 72):
+        raise Refused("the address is in the miner's own network")
+
+
 def is_public(address: str) -> bool:
     """Whether this IP address is one that anyone on the Internet can reach. Raises ValueError if it is none."""
     ip = ipaddress.ip_address(address)

@@ -15,6 +15,7 @@ import typer
 
 from miner import __version__
 from miner.errors import ConfigError, MinerError
+from miner.status import add_to
 from miner.submit import submit_app
 
 if TYPE_CHECKING:
@@ -62,11 +63,16 @@ def run(
         loaded = _load(config, flags)
         _warn(loaded)
         log.setup(level=loaded.settings.log.level, style=loaded.settings.log.format)
+        secrets = (loaded.settings.sequencer.api_key, loaded.settings.status.token)
+        log.hide(*(secret.get_secret_value() for secret in secrets if secret))
         return loaded.settings, _library(loaded.settings)
 
     worker = Worker(*read(), read_again=read, notifier=notifier(os.environ))
     worker.take_signals()
     sys.exit(worker.run())
+
+
+add_to(app)
 
 
 @app.command("config")

@@ -93,6 +93,13 @@ class Crew:
         for lane in self.lanes:
             lane.desk.want_more(wanted)
 
+    def abandon(self) -> None:
+        """After a bug: its loops are daemons and cannot be joined. The heartbeats stop, so that the sequencer does not
+        take this miner for alive; what was in hand is in the journal."""
+        for lane in self.lanes:
+            lane.heartbeat.stop.set()
+        self.outbox.stop(grace=1.0)
+
     # ---- how it does ------------------------------------------------------------------------------
 
     @property

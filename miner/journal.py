@@ -29,6 +29,7 @@ from miner.policy import Step
 log = structlog.get_logger()
 
 DAY = 86400.0
+MOST_CLOSED = 100_000  # closed tasks that are kept at most
 
 _LEASE = TypeAdapter(Lease)
 _JOB = TypeAdapter(Job)
@@ -113,6 +114,8 @@ class Journal:
         self._mutex = threading.Lock()
         self.news = 0  # counts what the history shows
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(PermissionError):  # somebody else's folder, which the operator gave us
+            folder.chmod(0o700)
         self._lock_file = _lock(folder)
         try:
             self._db = _open(folder / "journal.db")
@@ -183,9 +186,11 @@ class Journal:
         return [_entry(row) for row in rows]
 
     def prune(self, *, keep_days: float) -> int:
-        """Forget closed tasks older than `keep_days`; gives their number."""
+        """Forget closed tasks older than `keep_days`, and all but the latest MOST_CLOSED; gives their number."""
         return self._write(
-            "DELETE FROM tasks WHERE step = 'closed' AND ended_at < ?", (self._clock() - keep_days * DAY,)
+            "DELETE FROM tasks WHERE step = 'closed' AND ended_at < max(?, coalesce("
+            "(SELECT ended_at FROM tasks WHERE step = 'closed' ORDER BY ended_at DESC LIMIT 1 OFFSET ?), 0))",
+            (self._clock() - keep_days * DAY, MOST_CLOSED),
         )
 
     # ---- SQLite ---------------------------------------------------------------------------------
@@ -230,6 +235,8 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"the journal {path} cannot be opened: {error}", hint="check its folder's rights and disk"
             ) from error
         aside = path.with_name(f"journal.damaged-{int(time.time())}.db")
+        for older in path.parent.glob("journal.damaged-*.db"):
+            older.unlink()  # they hold what was secret in tasks that are long over
         path.rename(aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)

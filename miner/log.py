@@ -13,9 +13,20 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+SHORTEST_SECRET = 6  # characters; a shorter text would be found everywhere
+
 _SECRET_KEYS = re.compile(r"(api_?key|secret|token|credential|authorization|password|signature)", re.IGNORECASE)
-_URL_SECRETS = re.compile(r"(https?://)(?:[^\s/@]*@)?([^\s?#\"'<>]*)[?#][^\s\"'<>]*")
+_URL_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE)
+_URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
 _BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
+
+
+_known: list[str] = []  # this process's own secrets, to be found in any text
+
+
+def hide(*secrets: str) -> None:
+    """Keep these very texts out of every line, whoever repeats them to us."""
+    _known.extend(secret for secret in secrets if len(secret) >= SHORTEST_SECRET and secret not in _known)
 
 
 def setup(
@@ -55,12 +66,19 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def clean(value: Any) -> Any:
-    """`value` without the secrets that its text may hold, and on one line."""
-    if isinstance(value, str):
-        text = _BEARER.sub(r"\1***", _URL_SECRETS.sub(r"\1\2?***", value))
-        return text.replace("\r", " ").replace("\n", " ⏎ ")
+    """`value` without the secrets that its text may hold, on one line, and without what a terminal acts upon."""
+    if isinstance(value, dict):
+        return {str(key): "***" if _SECRET_KEYS.search(str(key)) else clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
-    if isinstance(value, dict):
-        return {key: "***" if _SECRET_KEYS.search(str(key)) else clean(item) for key, item in value.items()}
-    return value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = _URL_QUERY.sub(r"\1?***", _URL_USER.sub(r"\1***@", str(value)))
+    for secret in _known:
+        text = text.replace(secret, "***")
+    text = _BEARER.sub(r"\1***", text).replace("\n", " ⏎ ")
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else f"\\u{ord(character):04x}"

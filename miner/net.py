@@ -31,7 +31,7 @@ from requests_hardened.ip_filter_adapter import IPFilterAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from miner import __version__, deadline
-from miner.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_public
+from miner.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_elsewhere, require_public
 from miner.errors import Retryable
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -114,6 +114,11 @@ class _Watched(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
         deadline.in_force().watch(sock)
+        try:
+            require_elsewhere(sock.getsockname()[0], sock.getpeername()[0])
+        except BaseException:
+            sock.close()
+            raise
         return sock
 
     def request(self, *args: Any, **kwargs: Any) -> None:

@@ -51,7 +51,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._stopping = False
         self.pulse = Pulse()
-        self._thread = threading.Thread(target=self._run, name="outbox")
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+LONGEST = 200  # characters of a field
+
 
 @dataclass(frozen=True, slots=True)
 class Notifier:
@@ -23,7 +25,7 @@ class Notifier:
         """Send fields such as READY="1" or STATUS="…", a line each."""
         if not self.address:
             return
-        message = "\n".join(f"{name}={value.replace(chr(10), ' ')}" for name, value in fields.items())
+        message = "\n".join(f"{name}={value.replace(chr(10), ' ')[:LONGEST]}" for name, value in fields.items())
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
             ear.sendto(message.encode(), address)

@@ -19,8 +19,10 @@ import structlog
 from miner import __version__
 from miner.config import Settings
 from miner.crew import Crew
-from miner.errors import ConfigError
+from miner.dashboard import Dashboard, require_token
+from miner.errors import ConfigError, MachineFault
 from miner.journal import Journal
+from miner.log import clean
 from miner.systemd import Notifier
 from miner.workflows import Library
 
@@ -47,10 +49,15 @@ class Worker:
     ) -> None:
         """`read_again` gives the configuration anew, or raises ConfigError. Takes the state folder's lock."""
         _require_id(settings)
+        require_token(settings.status)
         self._configured = (settings, library)
         self._read_again = read_again
         self._notifier = notifier or Notifier()
         self._clock = clock
+        self.started_at = time.time()
+        self.crew: Crew  # the present one, from `run` on
+        self.paused = False
+        self._dashboard: Dashboard | None = None
         self._stops = 0
         self._reload = False
         self._woken = threading.Event()
@@ -64,13 +71,17 @@ class Worker:
         next_one: Configured | None = self._configured
         while next_one is not None:
             self._configured = next_one
-            crew = Crew(*self._configured, journal=self._journal)
+            crew = self.crew = Crew(*self._configured, journal=self._journal)
+            crew.want_more(not self.paused)
             next_one = self._watch(crew)
             if crew.failed:
                 self._notifier.tell(STOPPING="1", STATUS="stopped by a bug")
-                return EXIT_BUG  # its loops cannot be joined; they are daemons, and the journal has what they held
+                crew.abandon()
+                return EXIT_BUG
             crew.join(next_settings=next_one[0] if next_one else None)
         self._notifier.tell(STOPPING="1", STATUS="stopped")
+        if self._dashboard is not None:
+            self._dashboard.stop()
         self._journal.close()
         log.info("stopped")
         return 0
@@ -81,6 +92,32 @@ class Worker:
         self._woken.set()
         if self._stops >= 3:
             os._exit(1)
+
+    def drain(self) -> None:
+        """What the first `stop` does; more calls change nothing."""
+        if not self._stops:
+            self.stop()
+
+    @property
+    def draining(self) -> bool:
+        return self._stops > 0
+
+    def pause(self) -> None:
+        """Take no new task until `resume`. It holds over a reload, and not over a restart."""
+        self._want_more(False)
+
+    def resume(self) -> None:
+        self._want_more(True)
+
+    def _want_more(self, wanted: bool) -> None:
+        if self.paused is not wanted:
+            return
+        self.paused = not wanted
+        self.crew.want_more(wanted)
+        if wanted:
+            log.info("resumed", next="taking new tasks")
+        else:
+            log.info("paused", in_hand=self.crew.in_hand, next="finishing what is in hand; xalora-miner resume ends it")
 
     def reload(self) -> None:
         """Read the configuration again, soon."""
@@ -110,6 +147,7 @@ class Worker:
         while crew.alive and not crew.failed:
             self._woken.wait(WATCH)
             self._woken.clear()
+            self._keep_dashboard()
             self._look_after(crew)
             if self._reload:
                 self._reload = False
@@ -125,15 +163,28 @@ class Worker:
                 crew.abort()
         return None if self._stops else next_one
 
+    def _keep_dashboard(self) -> None:
+        """Have the one that is configured. It starts a moment after the lanes, whose first request comes first."""
+        settings = self._configured[0]
+        if self._dashboard is not None and self._dashboard.settings != settings.status:
+            self._dashboard.stop()
+            self._dashboard = None
+        if self._dashboard is None and settings.status.enabled:
+            self._dashboard = Dashboard(settings.status, controls=self, journal=self._journal, state=settings.state.dir)
+            self._dashboard.start()
+
     def _look_after(self, crew: Crew) -> None:
         """What is due now and then, whatever the lanes do."""
         now = self._clock()
         if now - self._pruned_at >= PRUNE_EVERY:
             self._pruned_at = now
-            self._journal.prune(keep_days=self._configured[0].state.keep_days)
+            try:
+                self._journal.prune(keep_days=self._configured[0].state.keep_days)
+            except MachineFault as fault:
+                log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="again in an hour")
         if now - self._told_at >= min(self._notifier.watchdog or 10.0, 10.0):
             self._told_at = now
-            self._notifier.tell(WATCHDOG="1", STATUS=crew.says())
+            self._notifier.tell(WATCHDOG="1", STATUS=clean(crew.says()))
 
     def _reread(self) -> Configured | None:
         if self._read_again is None:
@@ -141,6 +192,7 @@ class Worker:
         try:
             settings, library = self._read_again()
             _require_id(settings)
+            require_token(settings.status)
         except ConfigError as error:
             log.error("configuration_refused", reason=error.message, next="going on with the one in force")
             return None

@@ -8,11 +8,12 @@ It translates ComfyUI's answers and the HTTP library's errors into ours, once. I
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import requests
 import urllib3
@@ -20,11 +21,18 @@ import urllib3
 from miner.errors import JobFault, MachineFault
 from miner.job import Graph, OutputFile
 
-CHUNK = 1 << 20  # bytes read at a time from /view
+CHUNK = 1 << 20  # bytes read at a time
+MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far below
+MAX_OUTPUT = 8 << 30  # bytes of one output file
+_NAME = re.compile(r"[A-Za-z0-9_.+ -]{1,64}")
 
 
 class ComfyDown(MachineFault):
     """ComfyUI does not answer, or not as ComfyUI would."""
+
+
+class DiskFault(MachineFault):
+    """This machine's disk did not take a file; when there is room again, it may."""
 
 
 class PromptRefused(JobFault):
@@ -87,19 +95,20 @@ class ComfyClient:
         self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.headers["Accept-Encoding"] = "identity"
 
     def close(self) -> None:
         self._session.close()
 
     def stats(self) -> Stats:
         reply = self._json("GET", "/system_stats")
-        device: dict[str, Any] = next(iter(reply.get("devices") or []), {})
+        device = _dict(next(iter(_list(reply.get("devices"))), None))
         return Stats(
-            version=str(reply.get("system", {}).get("comfyui_version", "")),
+            version=str(_dict(reply.get("system")).get("comfyui_version", "")),
             device=str(device.get("name", "")),
             on_gpu=device.get("type", "cpu") != "cpu",
-            vram_total=int(device.get("vram_total") or 0),
-            vram_free=int(device.get("vram_free") or 0),
+            vram_total=_int(device.get("vram_total")),
+            vram_free=_int(device.get("vram_free")),
         )
 
     def object_info(self) -> dict[str, Any]:
@@ -118,12 +127,12 @@ class ComfyClient:
     def submit(self, graph: Graph, prompt_id: str) -> None:
         """Queue a prompt under an id of our own. Raises PromptRefused; ComfyUI never removes duplicates."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
-        response = self._send("POST", "/prompt", data=json.dumps(body).encode(), json_body=True)
-        if response.status_code == 400:
-            raise _refusal(_parse(response))
-        if response.status_code != 200:
-            raise ComfyDown(f"ComfyUI answered {response.status_code} to /prompt")
-        reply = _parse(response)
+        status, data = self._send("POST", "/prompt", body=body)
+        if status == 400:
+            raise _refusal(_parse(data, "/prompt"))
+        if status != 200:
+            raise ComfyDown(f"ComfyUI answered {status} to /prompt")
+        reply = _parse(data, "/prompt")
         if reply.get("node_errors"):
             # one output of several was dropped, and it may be ours
             self.cancel(prompt_id)
@@ -131,15 +140,14 @@ class ComfyClient:
 
     def cancel(self, prompt_id: str) -> None:
         """The gentle end of a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""
-        if self._send("POST", f"/api/jobs/{prompt_id}/cancel").status_code == 200:
-            return
-        self._send("POST", "/queue", data=json.dumps({"delete": [prompt_id]}).encode(), json_body=True)
-        self._send("POST", "/interrupt", data=json.dumps({"prompt_id": prompt_id}).encode(), json_body=True)
+        status, _ = self._send("POST", f"/api/jobs/{prompt_id}/cancel")
+        if status != 200:  # an older one has no jobs
+            self._send("POST", "/queue", body={"delete": [prompt_id]})
+            self._send("POST", "/interrupt", body={"prompt_id": prompt_id})
 
     def free(self) -> None:
         """Ask it to unload its models, which it does between two prompts."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
-        self._send("POST", "/free", data=body, json_body=True)
+        self._send("POST", "/free", body={"unload_models": True, "free_memory": True})
 
     def upload_image(self, data: bytes, name: str, *, subfolder: str) -> str:
         """Put an input image there; gives the name for LoadImage. ComfyUI takes 100 MB at most."""
@@ -149,7 +157,7 @@ class ComfyClient:
             response = self._session.post(
                 self.url + "/upload/image", files=files, data=form, timeout=(self._timeout, 60.0)
             )
-        reply = _parse(response) if response.status_code == 200 else {}
+        reply = _parse(response.content, "/upload/image") if response.status_code == 200 else {}
         if not isinstance(reply.get("name"), str):
             raise ComfyDown(f"ComfyUI answered {response.status_code} to /upload/image")
         folder = reply.get("subfolder") or ""
@@ -165,31 +173,31 @@ class ComfyClient:
             ) as response,
         ):
             if response.status_code != 200:
-                raise MachineFault(f"ComfyUI answered {response.status_code} for the output {file.filename}")
-            with target.open("wb") as out:
-                for chunk in response.iter_content(CHUNK):
-                    out.write(chunk)
+                raise MachineFault(f"ComfyUI answered {response.status_code} for an output")
+            _save(response, target)
 
     def _json(self, method: str, path: str, *, timeout: float | None = None) -> dict[str, Any]:
-        response = self._send(method, path, timeout=timeout)
-        if response.status_code != 200:
-            raise ComfyDown(f"ComfyUI answered {response.status_code} to {path}")
-        return _parse(response)
+        status, data = self._send(method, path, timeout=timeout)
+        if status != 200:
+            raise ComfyDown(f"ComfyUI answered {status} to {path}")
+        return _parse(data, path)
 
     def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        data: bytes | None = None,
-        json_body: bool = False,
-        timeout: float | None = None,
-    ) -> requests.Response:
-        headers = {"Content-Type": "application/json"} if json_body else {}
-        with self._translated(path):
-            return self._session.request(
-                method, self.url + path, data=data, headers=headers, timeout=timeout or self._timeout
-            )
+        self, method: str, path: str, *, body: dict[str, Any] | None = None, timeout: float | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body of one exchange."""
+        with (
+            self._translated(path),
+            self._session.request(
+                method,
+                self.url + path,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={} if body is None else {"Content-Type": "application/json"},
+                timeout=timeout or self._timeout,
+                stream=True,
+            ) as response,
+        ):
+            return response.status_code, _read(response)
 
     @contextmanager
     def _translated(self, path: str) -> Iterator[None]:
@@ -204,15 +212,15 @@ class ComfyClient:
 
 def parse_history(entry: dict[str, Any]) -> History:
     """A history entry, typed. An interrupt has `status_str: "error"` too; only its messages tell."""
-    raw = entry.get("outputs")
-    outputs = {str(node): _files(output) for node, output in raw.items()} if isinstance(raw, dict) else {}
-    status = entry.get("status") or {}
+    outputs = {str(node): _files(output) for node, output in _dict(entry.get("outputs")).items()}
+    status = _dict(entry.get("status"))
     if status.get("status_str") == "success":
         return History(status="success", outputs=outputs)
-    messages = {m[0]: m[1] for m in status.get("messages") or [] if isinstance(m, list) and len(m) == 2}
+    pairs = (m for m in _list(status.get("messages")) if isinstance(m, list) and len(m) == 2)
+    messages = {m[0]: m[1] for m in pairs if isinstance(m[0], str)}
     if "execution_interrupted" in messages:
         return History(status="interrupted", outputs=outputs)
-    return History(status="error", outputs=outputs, error=parse_run_error(messages.get("execution_error") or {}))
+    return History(status="error", outputs=outputs, error=parse_run_error(_dict(messages.get("execution_error"))))
 
 
 def parse_run_error(data: dict[str, Any]) -> RunError:
@@ -224,42 +232,88 @@ def parse_run_error(data: dict[str, Any]) -> RunError:
     )
 
 
+def plain_name(word: object, instead: str) -> str:
+    """A word of ComfyUI's if it is a mere name, else `instead`: custom nodes name things as they like."""
+    return word if isinstance(word, str) and _NAME.fullmatch(word) else instead
+
+
 def _files(output: Any) -> tuple[OutputFile, ...]:
     """The files of one node's output, under whatever key: `images`, `gifs`, `video`, `audio`, …"""
-    lists = [items for items in output.values() if isinstance(items, list)] if isinstance(output, dict) else []
     return tuple(
-        OutputFile(
-            filename=item["filename"], subfolder=str(item.get("subfolder") or ""), kind=str(item.get("type") or "")
-        )
-        for items in lists
-        for item in items
-        if isinstance(item, dict) and isinstance(item.get("filename"), str)
+        OutputFile(filename=item["filename"], subfolder=item.get("subfolder") or "", kind=str(item.get("type") or ""))
+        for items in _dict(output).values()
+        for item in _list(items)
+        if isinstance(item, dict)
+        and _is_path(item.get("filename"), 255)
+        and _is_path(item.get("subfolder") or ".", 4096)
     )
+
+
+def _is_path(text: Any, longest: int) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= longest and text.isprintable()
 
 
 def _ids(items: Any) -> tuple[str, ...]:
     """A queue item is [number, prompt_id, graph, extra_data, outputs, …]."""
-    return tuple(str(item[1]) for item in items or () if isinstance(item, list) and len(item) > 1)
+    return tuple(str(item[1]) for item in _list(items) if isinstance(item, list) and len(item) > 1)
 
 
-def _parse(response: requests.Response) -> dict[str, Any]:
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _save(response: requests.Response, target: Path) -> None:
+    """Stream a body to a file; half a file does not stay."""
     try:
-        parsed = json.loads(response.content)
-    except ValueError as error:
-        raise ComfyDown(f"what answers at {response.url.split('?')[0]} is not ComfyUI: it sent no JSON") from error
+        with target.open("wb") as out:
+            size = 0
+            for chunk in response.iter_content(CHUNK):
+                size += len(chunk)
+                if size > MAX_OUTPUT:
+                    raise MachineFault(f"an output is larger than {MAX_OUTPUT >> 30} GiB")
+                out.write(chunk)
+    except (requests.RequestException, MachineFault):
+        target.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise DiskFault(f"an output cannot be written here: {error.strerror}", hint="free some disk space") from error
+
+
+def _read(response: requests.Response) -> bytes:
+    """A body within its bound; what answers on that port may not be ComfyUI."""
+    data = bytearray()
+    for chunk in response.iter_content(CHUNK):
+        data += chunk
+        if len(data) > MAX_REPLY:
+            raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
+    return bytes(data)
+
+
+def _parse(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ComfyDown(f"what answers to {path} is not ComfyUI: it sent no JSON") from error
     if not isinstance(parsed, dict):
-        raise ComfyDown(f"what answers at {response.url.split('?')[0]} is not ComfyUI: it sent no JSON object")
-    return cast("dict[str, Any]", parsed)
+        raise ComfyDown(f"what answers to {path} is not ComfyUI: it sent no JSON object")
+    return parsed
 
 
 def _refusal(reply: dict[str, Any]) -> PromptRefused:
     """ComfyUI's 400, in words for a consumer (kinds and names of the graph only) and in full for the log."""
     reasons = [
-        f"{error.get('type', 'error')} at {node.get('class_type', 'a node')}"
-        for node in (reply.get("node_errors") or {}).values()
-        for error in node.get("errors") or []
+        f"{plain_name(_dict(error).get('type'), 'an error')} at {plain_name(_dict(node).get('class_type'), 'a node')}"
+        for node in _dict(reply.get("node_errors")).values()
+        for error in _list(_dict(node).get("errors"))
     ]
-    error = reply.get("error") or {}
-    kind = error.get("type", "refused") if isinstance(error, dict) else "refused"
-    said = ", ".join(reasons[:3]) or str(kind)
+    said = ", ".join(reasons[:3]) or plain_name(_dict(reply.get("error")).get("type"), "no reason given")
     return PromptRefused(f"the renderer refused the graph: {said}", details=json.dumps(reply)[:2000])

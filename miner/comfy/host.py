@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -93,7 +94,11 @@ class ComfyHost:
 
     def _get_ready(self) -> None:
         self.stats = self.client.stats()
-        self._on_ready(self.client.object_info(), self.stats)
+        nodes = self.client.object_info()
+        try:
+            self._on_ready(nodes, self.stats)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ComfyDown(f"what ComfyUI says of its nodes makes no sense ({type(error).__name__})") from error
         self.trouble = ""
         self.ready.set()
         log.info("comfyui_ready", url=self.client.url, version=self.stats.version, device=self.stats.device)
@@ -165,7 +170,7 @@ def folder_of(prompt_id: str) -> str:
 
 
 def _remove_tree(folder: Path) -> None:
-    for path in folder.glob("*"):
-        path.unlink(missing_ok=True)
-    if folder.is_dir():
-        folder.rmdir()
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            log.warning("output_not_deleted", folder=str(folder), next="it stays; see the folder's rights")

@@ -16,7 +16,7 @@ from queue import Queue
 import structlog
 
 from miner import metrics
-from miner.comfy.client import ComfyDown
+from miner.comfy.client import ComfyDown, DiskFault
 from miner.comfy.host import ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.job import Media, Outcome, PresignedPut, Rendered, Uploaded
@@ -109,7 +109,7 @@ class Deliver:
                 raise LeaseLost("taken away by the sequencer")
             try:
                 uploaded = self._try(rendered)
-            except (Retryable, ComfyDown) as error:
+            except (Retryable, ComfyDown, DiskFault) as error:
                 attempt += 1
                 retry_after = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
                 pause = backoff(attempt, rng=self._rng, cap=30.0, at_least=retry_after)
@@ -150,7 +150,7 @@ class Deliver:
         """Away with the copies of ours; what is in ComfyUI's folder goes with the prompt."""
         self._finished = None
         for path in self.folder.iterdir():
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _put(self, rendered: Rendered, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word for it
         """Upload it; gives the object's key."""

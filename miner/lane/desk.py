@@ -18,7 +18,7 @@ import structlog
 from miner import metrics, policy
 from miner.errors import MachineFault, Retryable
 from miner.job import Job, Lease, Outcome, Value
-from miner.journal import Journal
+from miner.journal import Entry, Journal
 from miner.lane import story
 from miner.outbox import Outbox
 from miner.policy import Allowance, Hold
@@ -26,6 +26,7 @@ from miner.sequencer import Reply, Sequencer, Unauthorized
 
 log = structlog.get_logger()
 
+MOST_UNANSWERED = 64  # outcomes in the outbox beyond which no stranger gets one
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
 DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
 
@@ -133,7 +134,10 @@ class Desk:
         """A lease has arrived. One that is in hand already is the sequencer's way of saying `running`."""
         if lease.task_id in self._held:
             return
-        known = self._journal.get(self.miner_id, lease.task_id)
+        if self._outbox.has(self.miner_id, lease.task_id):  # a second answer would contradict the first
+            self._outbox.nudge()
+            return
+        known = self._known(lease.task_id)
         if known is not None and known.outcome is not None and known.outcome.success:
             log.info("task_leased_again", task_id=lease.task_id, next="submitting its result again")
             self.hold(lease, answering=True)
@@ -147,6 +151,13 @@ class Desk:
         self.hold(lease)
         self.put(lease)
 
+    def _known(self, task_id: str) -> Entry | None:
+        try:
+            return self._journal.get(self.miner_id, task_id)
+        except MachineFault as fault:
+            log.error("journal_not_read", task_id=task_id, reason=fault.message, next="taking it for unknown")
+            return None
+
     def _answer_stranger(self, task_id: str, asked_at: float) -> None:
         """The sequencer says `running` for a task that is not in hand."""
         if self._outbox.has(self.miner_id, task_id):
@@ -154,7 +165,9 @@ class Desk:
             return
         if self._closed_at.get(task_id, 0.0) >= asked_at:
             return  # it was acknowledged while this request was under way
-        known = self._journal.get(self.miner_id, task_id)
+        if self._outbox.depth >= MOST_UNANSWERED:
+            return  # no honest sequencer has this many of ours; what it names now it will name again
+        known = self._known(task_id)
         if known is not None and known.outcome is not None:
             outcome = known.outcome
         else:
@@ -185,7 +198,10 @@ class Desk:
 
     def drop(self, task_id: str) -> None:
         """The task was taken away: nothing is owed."""
-        self._journal.closed(self.miner_id, task_id, "taken away")
+        try:
+            self._journal.closed(self.miner_id, task_id, "taken away")
+        except MachineFault as fault:
+            log.error("step_not_recorded", task_id=task_id, reason=fault.message, next="dropping it all the same")
         story.tell_lost(self._held[task_id], now=self._clock())
         self.release(task_id)
 

@@ -8,6 +8,7 @@ thing that came before it; the heartbeat ends last.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -75,9 +76,8 @@ class Lane:
         self.restarts = 0  # of ComfyUI: how often another process was there than before
         self._comfyui_pid: int | None = None
         metrics.COMFYUI_RESTARTS.labels(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob("*"):
-            left_over.unlink()
+        shutil.rmtree(folder, ignore_errors=True)  # what a dead miner left
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         prompts: Queue[Prompt | Rendered | None] = Queue(1)
         results: Queue[Rendered | None] = Queue(1)
         self.recover = Recover(
@@ -85,6 +85,7 @@ class Lane:
             host=host,
             journal=journal,
             outbox=outbox,
+            workflows=[workflow.name for workflow in offer.library.workflows],
             stop=self.signals.aborting,
             pass_on=prompts.put,
         )
@@ -215,6 +216,5 @@ class Lane:
             except BaseException as error:
                 self.failed = self.failed or error
                 log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")
-                raise
 
         return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)

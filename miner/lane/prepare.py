@@ -6,10 +6,11 @@ its reason. It touches no running prompt.
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Queue
 
@@ -29,10 +30,13 @@ from miner.lane.offer import Offer
 from miner.lane.signals import Signals
 from miner.lane.story import short
 from miner.pictures import clean_image
+from miner.policy import backoff
 from miner.pulse import IDLE, REMOTE, Pulse
 from miner.uploads import Uploader
 
 log = structlog.get_logger()
+
+FREE_REFUSALS = 5  # wrong tasks in a row that are answered without a pause
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class Prepare:
     out: Queue[Prompt | Rendered | None]
     clock: Callable[[], float] = time.time
     doing: str = ""  # while it is not asking
+    _refusals: int = 0  # in a row
+    _rng: random.Random = field(default_factory=random.Random)
 
     @property
     def says(self) -> str:
@@ -84,17 +90,26 @@ class Prepare:
         self.doing = f"preparing {short(lease.task_id)}"
         self.pulse.beat(REMOTE)
         try:
+            self._wait_for_comfy(lease.task_id, deadline_of(work))  # what can run is known once it is there
             job = work if isinstance(work, Job) else self._check(work)
             prompt = self._queue(job)
         except LeaseLost:
             self.desk.drop(lease.task_id)
         except JobFault as fault:
             self.desk.answer(Outcome(task_id=lease.task_id, success=False, msg=fault.message))
+            self._refused()
         else:
+            self._refusals = 0
             self.desk.get(lease.task_id).prompted_at = self.clock()
             log.debug("task_step", task_id=lease.task_id, step="prompted", workflow=prompt.job.workflow)
             self.pulse.beat(IDLE)
             self.out.put(prompt)
+
+    def _refused(self) -> None:
+        """Wrong tasks without end, which cost their maker nothing, are answered ever more slowly."""
+        self._refusals += 1
+        if self._refusals > FREE_REFUSALS:
+            self.signals.draining.wait(backoff(self._refusals - FREE_REFUSALS, rng=self._rng, base=0.1, cap=5.0))
 
     def _check(self, lease: Lease) -> Job:
         """Raises JobFault for anything that no miner could do."""
@@ -129,7 +144,7 @@ class Prepare:
         prompt_id = str(uuid.uuid4())
         prompt: Prompt | None = None
         while True:
-            self._wait_for_comfy(job)
+            self._wait_for_comfy(job.task_id, job.deadline)
             try:
                 if prompt is None:
                     graph = self._fill(job, prompt_id, pictures)
@@ -169,15 +184,15 @@ class Prepare:
         workflow = self.offer.library.get(job.workflow)
         return workflow.fill(job.values, images=names, prefix=f"{folder_of(prompt_id)}/out")
 
-    def _wait_for_comfy(self, job: Job) -> None:
+    def _wait_for_comfy(self, task_id: str, deadline: float) -> None:
         """Block until ComfyUI is ready. Raises LeaseLost, or JobFault when the task's time is over."""
         while True:
             self.pulse.beat(REMOTE)
-            if self.desk.get(job.task_id).gone.is_set():
+            if self.desk.get(task_id).gone.is_set():
                 raise LeaseLost("taken away by the sequencer")
             if self.signals.aborting.is_set():
                 raise JobFault("miner is shutting down")
-            if self.clock() >= job.deadline:
+            if self.clock() >= deadline:
                 raise JobFault("the task's time ran out before the renderer was ready")
             if self.host.ready.wait(0.25):
                 return
@@ -188,3 +203,10 @@ class Prepare:
             write()
         except MachineFault as fault:
             log.error("step_not_recorded", reason=fault.message, hint=fault.hint, next="going on")
+
+
+def deadline_of(work: Lease | Job) -> float:
+    """Unix seconds; infinity for a lease whose workflow is yet to say."""
+    if isinstance(work, Job):
+        return work.deadline
+    return work.leased_at + work.timeout_seconds if work.timeout_seconds else float("inf")

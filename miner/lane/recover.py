@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import structlog
@@ -20,10 +20,12 @@ from miner.job import Outcome, Prompt, Rendered
 from miner.journal import Entry, Journal
 from miner.lane.deliver import success
 from miner.lane.desk import Desk
+from miner.lane.prepare import deadline_of
 from miner.outbox import Outbox
 
 log = structlog.get_logger()
 
+WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
 
 
@@ -35,6 +37,7 @@ class Recover:
     host: ComfyHost
     journal: Journal
     outbox: Outbox
+    workflows: Collection[str]  # names of those that there are
     stop: threading.Event
     pass_on: Callable[[Prompt | Rendered], None]  # to the render loop
     clock: Callable[[], float] = time.time
@@ -52,12 +55,15 @@ class Recover:
         if entry.step is None:
             return
         lease, job = entry.lease, entry.job
+        if job is not None and job.workflow not in self.workflows and entry.step not in ("uploaded", "answered"):
+            self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=WORKFLOW_GONE))
+            return
         action = policy.after_restart(
             entry.step,
             whereabouts=self._whereabouts(entry) if entry.step == "prompted" else "nowhere",
             files_there=entry.rendered is not None,
             now=self.clock(),
-            deadline=self._deadline(entry),
+            deadline=deadline_of(entry.job or entry.lease) if entry.lease else float("inf"),
         )
         log.info("task_picked_up", task_id=entry.task_id, step=entry.step, next=action)
         if action == "submit" and entry.outcome is not None:
@@ -72,13 +78,6 @@ class Recover:
             self.desk.put(job or lease)  # type: ignore[arg-type]  # one of them is there
         else:
             self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=TIME_OVER))
-
-    def _deadline(self, entry: Entry) -> float:
-        if entry.job is not None:
-            return entry.job.deadline
-        if entry.lease is not None and entry.lease.timeout_seconds is not None:
-            return entry.lease.leased_at + entry.lease.timeout_seconds
-        return float("inf")  # its workflow's own time counts once it is prepared
 
     def _whereabouts(self, entry: Entry) -> policy.Whereabouts:
         while not self.stop.is_set():

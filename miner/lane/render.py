@@ -14,10 +14,10 @@ from queue import Empty, Queue
 import structlog
 
 from miner import metrics
-from miner.comfy.client import ComfyDown, History
+from miner.comfy.client import ComfyDown, History, plain_name
 from miner.comfy.events import Ended, Event, Preview, Progress, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
-from miner.comfy.host import TOO_LARGE, ComfyHost
+from miner.comfy.host import TOO_LARGE, ComfyHost, folder_of
 from miner.errors import JobFault, LeaseLost, MachineFault
 from miner.job import Job, Outcome, OutputFile, Prompt, Rendered
 from miner.journal import Journal
@@ -229,7 +229,7 @@ class Render:
         """What a prompt's end means. Raises JobFault where the task is to blame, MachineFault where this machine is."""
         job = prompt.job
         if history.status == "success":
-            files = self._outputs(job, history)
+            files = self._outputs(prompt, history)
             begun = self._started.get(prompt.prompt_id, self.now.started_at or self.clock())
             return Rendered(
                 job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
@@ -243,7 +243,7 @@ class Render:
             task_id=job.task_id,
             node=error.node_type,
             type=error.exception_type,
-            reason=error.exception_message.strip()[:500],
+            reason=_without_words_of(job, error.exception_message.strip())[:500],
             blame=fault,
         )
         if fault == "memory":
@@ -252,11 +252,14 @@ class Render:
         if fault == "poisoned":
             self.host.condemn(f"its CUDA context is broken ({error.exception_type})")
             raise MachineFault("the GPU failed", hint="see dmesg for Xid errors")
-        raise JobFault(f"rendering failed in {error.node_type or 'a node'}: {error.exception_type}")
+        node, kind = plain_name(error.node_type, "a node"), plain_name(error.exception_type, "an error")
+        raise JobFault(f"rendering failed in {node}: {kind}")
 
-    def _outputs(self, job: Job, history: History) -> tuple[OutputFile, ...]:
-        node = self.offer.library.get(job.workflow).manifest.output.node
-        files = tuple(file for file in history.outputs.get(node, ()) if file.kind == "output")
+    def _outputs(self, prompt: Prompt, history: History) -> tuple[OutputFile, ...]:
+        """The output node's files that are this prompt's own: a cached run would name an earlier task's (trap 4)."""
+        node = self.offer.library.get(prompt.job.workflow).manifest.output.node
+        own = folder_of(prompt.prompt_id)
+        files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
         if not files:
             raise MachineFault("ComfyUI says that it succeeded, but names no output file")
         return files
@@ -314,3 +317,11 @@ class Render:
             self.journal.rendered(self.desk.miner_id, rendered)
         except MachineFault as fault:
             log.error("step_not_recorded", task_id=rendered.job.task_id, reason=fault.message, next="going on")
+
+
+def _without_words_of(job: Job, text: str) -> str:
+    """`text` without what the consumer wrote: a node may quote the prompt in its error."""
+    for value in job.values.values():
+        if isinstance(value, str) and len(value) > 3:
+            text = text.replace(value, "…")
+    return text

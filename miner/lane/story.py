@@ -3,6 +3,7 @@ history. It decides nothing, and tells nothing that the task itself said but wha
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -19,6 +20,7 @@ log = structlog.get_logger()
 Ending = Literal["done", "refused", "failed"]
 """Answered with a result; answered with its reason before any GPU time was spent, or after."""
 
+_QUOTED = re.compile(r"'[^']*'")  # what a task said, which may be a prompt in the wrong field
 SHOWN = 8  # characters of a task's id in a sentence
 
 
@@ -67,7 +69,7 @@ def tell(held: Held, outcome: Outcome, facts: Facts) -> None:
         total_s=_rounded(facts.total),
         mb=round(facts.size / 1e6, 2) if facts.size else None,
         ignored=list(held.ignored) or None,
-        reason=outcome.msg or None,
+        reason=_QUOTED.sub("'…'", outcome.msg) or None,
     )
 
 

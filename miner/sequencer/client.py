@@ -17,6 +17,7 @@ import requests
 import urllib3
 
 from miner import __version__
+from miner.deadline import Deadline
 from miner.errors import Retryable
 from miner.job import Outcome
 from miner.net import retry_after
@@ -44,6 +45,7 @@ class Sequencer:
         self._sessions = {False: _session(api_key), True: _session(api_key)}  # for held requests: one of their own
         self._held = Sockets()
         for scheme in ("http://", "https://"):
+            self._sessions[False].mount(scheme, WatchedAdapter())
             self._sessions[True].mount(scheme, WatchedAdapter(self._held))
 
     def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
@@ -90,17 +92,23 @@ class Sequencer:
     def _post(
         self, path: str, body: Mapping[str, Any], *, timeout: float, headers: Mapping[str, str] | None = None
     ) -> tuple[requests.Response, bytes]:
-        """POST JSON and read a bounded body. The time-out covers the connection and each read."""
+        """POST JSON and read a bounded body; `timeout` seconds are for all of it, whatever trickles in."""
         try:
-            with self._sessions["Prefer" in (headers or {})].post(
-                self._url + path,
-                data=json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", **(headers or {})},
-                timeout=(min(10.0, timeout), timeout),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                return response, _read_bounded(response, deadline=time.monotonic() + timeout)
+            with (
+                Deadline(timeout) as limit,
+                self._sessions["Prefer" in (headers or {})].post(
+                    self._url + path,
+                    data=json.dumps(body).encode(),
+                    headers={"Content-Type": "application/json", **(headers or {})},
+                    timeout=(min(10.0, timeout), timeout),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
+                data = _read_bounded(response)
+                if limit.expired:
+                    raise Retryable(f"the sequencer did not answer {path}: no whole reply within {timeout:g} s")
+                return response, data
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Retryable(f"the sequencer did not answer {path}: {_in_short(error)}") from error
 
@@ -114,7 +122,7 @@ def _session(api_key: str) -> requests.Session:
     return session
 
 
-def _read_bounded(response: requests.Response, *, deadline: float) -> bytes:
+def _read_bounded(response: requests.Response) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Retryable("the sequencer compressed its reply, though it was asked not to")
     data = bytearray()
@@ -122,8 +130,6 @@ def _read_bounded(response: requests.Response, *, deadline: float) -> bytes:
         data += chunk
         if len(data) > MAX_REPLY_BYTES:
             raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise Retryable("the sequencer's reply did not end in time")
     response.raw.release_conn()  # urllib3 keeps the connection of an empty body otherwise
     return bytes(data)
 

@@ -1,6 +1,7 @@
-"""Requests that the sequencer holds open (`Prefer: wait`), and how to end them from another thread.
+"""Connections to the sequencer that can be cut: by a deadline, and held requests (`Prefer: wait`) by a drain too.
 
-requests has no way to cancel a request that waits for its reply; shutting its socket down is one.
+requests has no way to cancel a request that waits for its reply, and its time-out starts again with every byte;
+shutting the socket down ends both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import weakref
 from typing import Any
 
 from requests.adapters import HTTPAdapter
+
+from miner.deadline import in_force
 
 
 class Sockets:
@@ -41,9 +44,9 @@ def _shut_down(connection: socket.socket) -> None:
 
 
 class WatchedAdapter(HTTPAdapter):
-    """Tells `sockets` of every connection that it opens."""
+    """Lets the deadline in force cut a connection, and tells `sockets` of each that it opens."""
 
-    def __init__(self, sockets: Sockets) -> None:
+    def __init__(self, sockets: Sockets | None = None) -> None:
         self._sockets = sockets
         super().__init__()
 
@@ -55,7 +58,14 @@ class WatchedAdapter(HTTPAdapter):
             class Connection(pool.ConnectionCls):  # type: ignore[misc]  # a class made for one pool class
                 def connect(self) -> None:
                     super().connect()
-                    sockets.add(self.sock)
+                    in_force().watch(self.sock)
+                    if sockets is not None:
+                        sockets.add(self.sock)
+
+                def request(self, *args: Any, **kwargs: Any) -> None:
+                    if self.sock is not None:
+                        in_force().watch(self.sock)
+                    super().request(*args, **kwargs)
 
             return type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": Connection})
 
