@@ -62,7 +62,11 @@ def run(
     def read() -> tuple[Settings, Library]:
         loaded = _load(config, flags)
         _warn(loaded)
-        log.setup(level=loaded.settings.log.level, style=loaded.settings.log.format)
+        log.setup(
+            level=loaded.settings.log.level,
+            style=loaded.settings.log.format,
+            journal=os.environ.get("JOURNAL_STREAM", ""),
+        )
         secrets = (loaded.settings.sequencer.api_key, loaded.settings.status.token)
         log.hide(*(secret.get_secret_value() for secret in secrets if secret))
         return loaded.settings, _library(loaded.settings)

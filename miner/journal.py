@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -272,33 +272,45 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError, OverflowError) as error:
         raise MachineFault(
             f"the journal cannot be written: {error}", hint="free some disk space, or check the state folder"
         ) from error
 
 
 def _entry(row: sqlite3.Row) -> Entry:
+    """A row, typed. Of a record that cannot be read (another version's, a bad disk's) only id and step are left."""
     step = None if row["step"] == "closed" else row["step"]
-    record = json.loads(row["record"]) if row["record"] else None
-    rendered = _RENDERED.validate_python(record) if step == "rendered" else None
-    uploaded = _UPLOADED.validate_python(record) if step == "uploaded" else None
-    job = _JOB.validate_python(record) if step in ("prepared", "prompted") else (rendered or uploaded)
-    if isinstance(job, Rendered | Uploaded):
-        job = job.job
-    return Entry(
+    entry = Entry(
         task_id=row["task_id"],
         step=step,
         workflow=row["workflow"],
         prompt_id=row["prompt_id"],
-        lease=_LEASE.validate_python(record) if step == "leased" else (job.lease if job else None),
-        job=job,
-        rendered=rendered,
-        uploaded=uploaded,
-        outcome=_OUTCOME.validate_json(row["outcome"]) if row["outcome"] else None,
         verdict=row["verdict"],
         ended_at=row["ended_at"],
     )
+    try:
+        outcome = _OUTCOME.validate_json(row["outcome"]) if row["outcome"] else None
+        return replace(entry, outcome=outcome, **_stages(step, row["record"]))
+    except ValueError as error:  # JSONDecodeError and pydantic's ValidationError are both kinds of it
+        log.error("record_unreadable", task_id=entry.task_id, step=step, reason=type(error).__name__)
+        return entry
+
+
+def _stages(step: str | None, record: str | None) -> dict[str, Any]:
+    """What the record of a step holds, by Entry's names."""
+    if step is None or not record:
+        return {}
+    if step == "leased":
+        return {"lease": _LEASE.validate_python(json.loads(record))}
+    if step in ("rendered", "uploaded"):
+        kind: TypeAdapter[Any] = _RENDERED if step == "rendered" else _UPLOADED
+        stage = kind.validate_python(json.loads(record))
+        return {step: stage, "job": stage.job, "lease": stage.job.lease}
+    if step == "answered":
+        return {}
+    job = _JOB.validate_python(json.loads(record))
+    return {"job": job, "lease": job.lease}
 
 
 def _dump(record: Any) -> str:

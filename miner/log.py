@@ -1,14 +1,20 @@
 """Logs: for people in a terminal, JSON lines elsewhere; every line has `event`, and no line has a secret.
 
-The one place where logging is set up. Loops bind `lane`; whoever speaks of a task gives `task_id`.
+The one place where logging is set up. Loops bind `lane`; whoever speaks of a task gives `task_id`; whoever tells of a
+failure says what happens `next`. The same failure again and again is one line a minute, with a count, but for level
+DEBUG, where every line is told.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
-from collections.abc import MutableMapping
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -29,16 +35,32 @@ def hide(*secrets: str) -> None:
     _known.extend(secret for secret in secrets if len(secret) >= SHORTEST_SECRET and secret not in _known)
 
 
+FOLD_FOR = 60.0  # seconds in which the same failure is told once
+MOST_FOLDED = 256  # different failures that are kept apart
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
+
+Event = MutableMapping[str, Any]
+
+
 def setup(
-    *, level: str = "INFO", style: Literal["auto", "console", "json"] = "auto", out: TextIO | None = None
+    *,
+    level: str = "INFO",
+    style: Literal["auto", "console", "json"] = "auto",
+    out: TextIO | None = None,
+    journal: str = "",
 ) -> None:
-    """Configure structlog for this process. `auto` is for people where `out` (stderr) is a terminal."""
+    """Configure structlog for this process. `auto` is for people where `out` (stderr) is a terminal.
+
+    `journal` is the variable JOURNAL_STREAM; where it names `out`, each line begins with its priority for systemd.
+    """
     out = out or sys.stderr
     console = style == "console" or (style == "auto" and out.isatty())
-    time = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
+    timestamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer()
     )
+    if is_journal(journal, out):
+        renderer = _with_priority(renderer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -46,8 +68,8 @@ def setup(
             structlog.processors.format_exc_info,
             drop_empty,
             redact,
-            time,
-            renderer,
+            timestamp,
+            renderer if level == "DEBUG" else Folding(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(out),
@@ -55,12 +77,77 @@ def setup(
     )
 
 
-def drop_empty(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def is_journal(stream: str, out: TextIO) -> bool:
+    """Whether `out` is what JOURNAL_STREAM (`device:inode`, systemd.exec(5)) names."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def _with_priority(renderer: Any) -> Any:
+    def render(logger: Any, method: str, event: Event) -> str:
+        return f"<{_PRIORITIES.get(method, 6)}>{renderer(logger, method, event)}"
+
+    return render
+
+
+@dataclass(slots=True)
+class _Failure:
+    told_at: float
+    folded: int = 0
+    event: Event = field(default_factory=dict)  # the last one that was folded
+
+
+class Folding:
+    """The last processor: renders, and folds failures that repeat. Told at once is the first one; what follows within
+    FOLD_FOR is counted, and told by the next line that comes after that."""
+
+    def __init__(
+        self, renderer: Callable[[Any, str, Event], str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._renderer = renderer
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._failures: dict[tuple[str, ...], _Failure] = {}
+
+    def __call__(self, logger: Any, method: str, event: Event) -> str:
+        with self._mutex:
+            now = self._clock()
+            repeated = self._repeated(event, now) if method in ("warning", "error") else event
+            told = [*self._over(now), *([repeated] if repeated else [])]
+        if not told:
+            raise structlog.DropEvent
+        return "\n".join(self._renderer(logger, str(one.get("level", method)), one) for one in told)
+
+    def _repeated(self, event: Event, now: float) -> Event | None:
+        """The failure with the count of what it stands for, or None where it was told a moment ago."""
+        key = tuple(str(event.get(name)) for name in ("event", "lane", "task_id", "workflow", "reason"))
+        before = self._failures.get(key)
+        if before is not None and now - before.told_at < FOLD_FOR:
+            before.folded += 1
+            before.event = event
+            return None
+        self._failures.pop(key, None)
+        self._failures[key] = _Failure(now)
+        if len(self._failures) > MOST_FOLDED:
+            del self._failures[next(iter(self._failures))]
+        return {**event, "times": before.folded + 1} if before is not None and before.folded else event
+
+    def _over(self, now: float) -> list[Event]:
+        """What was folded, is due to be told and has not come again."""
+        old = [key for key, failure in self._failures.items() if now - failure.told_at >= FOLD_FOR]
+        failures = [self._failures.pop(key) for key in old]
+        return [{**failure.event, "times": failure.folded} for failure in failures if failure.folded]
+
+
+def drop_empty(_logger: Any, _method: str, event: Event) -> Event:
     """Leave out what a line has nothing to say about."""
     return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
-def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def redact(_logger: Any, _method: str, event: Event) -> Event:
     """The one redaction: values of secret-sounding keys, queries and user names of URLs, bearer tokens."""
     return {key: "***" if _SECRET_KEYS.search(key) else clean(value) for key, value in event.items()}
 

@@ -10,10 +10,19 @@ from __future__ import annotations
 
 import platform
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from miner import __version__
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter: nobody asks for it
 REGISTRY = CollectorRegistry(auto_describe=True)
 """Ours alone, so that no library's metrics get in."""
 

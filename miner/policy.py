@@ -194,8 +194,8 @@ def after_restart(
         return "upload"
     if step == "prompted" and whereabouts == "history":
         return "collect"
+    if step == "prompted" and whereabouts == "queue":
+        return "follow"  # late or not: who follows it ends it in ComfyUI, too
     if now >= deadline:
         return "fail"
-    if step == "prompted" and whereabouts == "queue":
-        return "follow"
     return "run"

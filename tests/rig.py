@@ -68,9 +68,12 @@ class Process:
         os.kill(self.popen.pid, number)
 
     def kill(self) -> None:
-        if self.popen is not None and self.popen.returncode is None:
+        if self.popen is None:
+            return
+        if self.popen.poll() is None:
             self.popen.kill()
             self.popen.wait()
+        if self.popen.stdout is not None:
             self.popen.stdout.close()
 
     def stop(self, timeout: float = 30.0) -> int:

@@ -35,6 +35,10 @@ class DiskFault(MachineFault):
     """This machine's disk did not take a file; when there is room again, it may."""
 
 
+class OutputGone(MachineFault):
+    """A file that ComfyUI named is not there any more."""
+
+
 class PromptRefused(JobFault):
     """ComfyUI refused the graph. `details` is for the log: it may name local models."""
 
@@ -172,8 +176,10 @@ class ComfyClient:
                 self.url + "/view", params=params, timeout=(self._timeout, 60.0), stream=True
             ) as response,
         ):
+            if response.status_code == 404:
+                raise OutputGone("ComfyUI does not have the output any more")
             if response.status_code != 200:
-                raise MachineFault(f"ComfyUI answered {response.status_code} for an output")
+                raise ComfyDown(f"ComfyUI answered {response.status_code} for an output")
             _save(response, target)
 
     def _json(self, method: str, path: str, *, timeout: float | None = None) -> dict[str, Any]:

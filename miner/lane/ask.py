@@ -56,7 +56,7 @@ class Ask:
             self.desk.pause(WAKE, since=version)
         elif not self.desk.has_room():
             self.desk.pause(WAKE, since=version)
-        elif (trouble := self._trouble()) is not None:
+        elif (trouble := self.trouble()) is not None:
             self.says = f"waiting: {trouble}"
             self._complain(trouble)
             self.desk.pause(WAKE, since=version)
@@ -101,7 +101,7 @@ class Ask:
                 return reply
         return self.desk.ask(ids, wait=wait)
 
-    def _trouble(self) -> str | None:
+    def trouble(self) -> str | None:
         """Why it would be wrong to ask for a task now, in a sentence."""
         if not self.host.ready.is_set():
             return f"ComfyUI is not ready ({self.host.trouble})"

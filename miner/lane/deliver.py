@@ -16,7 +16,7 @@ from queue import Queue
 import structlog
 
 from miner import metrics
-from miner.comfy.client import ComfyDown, DiskFault
+from miner.comfy.client import ComfyDown, DiskFault, OutputGone
 from miner.comfy.host import ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.job import Media, Outcome, PresignedPut, Rendered, Uploaded
@@ -33,6 +33,7 @@ from miner.uploads import Uploader, object_key, presigned_key
 
 log = structlog.get_logger()
 
+MAX_ATTEMPTS = 3  # renders of one task whose result was lost
 LATE = 60.0  # seconds past a task's deadline for which its finished file is still worth an upload
 
 
@@ -72,6 +73,8 @@ class Deliver:
             self.host.discard(rendered.prompt_id)
         except JobFault as fault:
             self._answer(Outcome(task_id=task_id, success=False, msg=fault.message), rendered)
+        except OutputGone as gone:
+            self._render_again(rendered, gone)
         except MachineFault as fault:
             log.error("delivery_failed", task_id=task_id, reason=fault.message, hint=fault.hint, next="answering it")
             msg = "this miner rendered the task, but could not read the result"
@@ -79,6 +82,8 @@ class Deliver:
         else:
             if uploaded is not None:
                 self._answer(success(uploaded), rendered)
+            else:
+                self.desk.release(task_id)  # the journal has it, and the next start delivers it
         finally:
             self._clear()
 
@@ -89,6 +94,16 @@ class Deliver:
         if outcome.success and self.thumbnails:
             self._keep_thumbnail(outcome.task_id)
         self.host.discard(rendered.prompt_id)
+
+    def _render_again(self, rendered: Rendered, gone: OutputGone) -> None:
+        """What was rendered is not there any more: somebody cleaned up, or ComfyUI was set up anew."""
+        job = rendered.job
+        if self.desk.get(job.task_id).attempts < MAX_ATTEMPTS and self.clock() < job.deadline:
+            log.warning("output_gone", task_id=job.task_id, reason=gone.message, next="rendering it again")
+            self.desk.get(job.task_id).attempts += 1
+            self.desk.put(job, first=True)
+        else:
+            self._answer(Outcome(task_id=job.task_id, success=False, msg="the result was lost on this miner"), rendered)
 
     def _keep_thumbnail(self, task_id: str) -> None:
         """After the answer, which waits for no picture."""
@@ -121,6 +136,8 @@ class Deliver:
                 if self.signals.aborting.wait(pause):
                     return None
             else:
+                if self.desk.get(job.task_id).gone.is_set():
+                    raise LeaseLost("taken away by the sequencer")
                 self._record(uploaded)
                 return uploaded
 

@@ -26,7 +26,7 @@ from miner.sequencer import Reply, Sequencer, Unauthorized
 
 log = structlog.get_logger()
 
-MOST_UNANSWERED = 64  # outcomes in the outbox beyond which no stranger gets one
+MOST_UNANSWERED = 16  # outcomes in the outbox beyond which no stranger gets one
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
 DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
 
@@ -131,17 +131,12 @@ class Desk:
                     held.gone.set()
 
     def _take(self, lease: Lease) -> None:
-        """A lease has arrived. One that is in hand already is the sequencer's way of saying `running`."""
+        """A lease has arrived. One that is in hand already is the sequencer's way of saying `running`; one that was
+        answered before is wanted anew, with a new place for its result."""
         if lease.task_id in self._held:
             return
         if self._outbox.has(self.miner_id, lease.task_id):  # a second answer would contradict the first
             self._outbox.nudge()
-            return
-        known = self._known(lease.task_id)
-        if known is not None and known.outcome is not None and known.outcome.success:
-            log.info("task_leased_again", task_id=lease.task_id, next="submitting its result again")
-            self.hold(lease, answering=True)
-            self._outbox.answer(self.miner_id, known.outcome, self.release)
             return
         try:
             self._journal.leased(self.miner_id, lease)
@@ -168,7 +163,7 @@ class Desk:
         if self._outbox.depth >= MOST_UNANSWERED:
             return  # no honest sequencer has this many of ours; what it names now it will name again
         known = self._known(task_id)
-        if known is not None and known.outcome is not None:
+        if known is not None and known.outcome is not None and known.verdict != "refused":
             outcome = known.outcome
         else:
             outcome = Outcome(task_id=task_id, success=False, msg=UNKNOWN_TASK if known is None else DROPPED_TASK)
@@ -227,6 +222,12 @@ class Desk:
         """Whether a task in hand still lacks its outcome."""
         with self._changed:
             return any(not held.answering for held in self._held.values())
+
+    @property
+    def answering(self) -> bool:
+        """Whether an answer is on its way, after which the sequencer has room for another task."""
+        with self._changed:
+            return any(held.answering for held in self._held.values())
 
     @property
     def workflows(self) -> tuple[str, ...]:

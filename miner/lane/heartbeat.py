@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from miner.errors import Retryable
+from miner.lane.ask import Ask
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
+from miner.lane.signals import Signals
 from miner.pulse import REMOTE, Pulse
 
 log = structlog.get_logger()
@@ -29,6 +31,8 @@ class Heartbeat:
 
     desk: Desk
     offer: Offer
+    ask: Ask
+    signals: Signals
     interval: float
     clock: Callable[[], float] = time.time
     stop: threading.Event = field(default_factory=threading.Event)
@@ -46,10 +50,19 @@ class Heartbeat:
                 self._beat()
 
     def _beat(self) -> None:
-        # one that gives a single task answers `running` to anything, and shows when its rule has changed
-        ids = self.offer.ids(in_hand=self.desk.workflows) if self.desk.one_at_a_time else ()
+        ids = self.offer.ids(in_hand=self.desk.workflows) if self._harmless() else ()
         self.pulse.beat(2 * REMOTE)  # another request may be under way, and the sequencer may hold it
         try:
             self.desk.ask(ids)
         except Retryable as error:
             log.warning("heartbeat_missed", reason=error.message, next=f"again in {self.interval:.0f} s")
+
+    def _harmless(self) -> bool:
+        """Whether offering workflows brings no task that there is no room for: a sequencer that gives one at a time
+        answers `running`, and shows when its rule has changed."""
+        return (
+            self.desk.one_at_a_time
+            and not self.desk.answering
+            and not self.signals.draining.is_set()
+            and self.ask.trouble() is None
+        )

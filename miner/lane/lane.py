@@ -78,7 +78,7 @@ class Lane:
         metrics.COMFYUI_RESTARTS.labels(name)
         shutil.rmtree(folder, ignore_errors=True)  # what a dead miner left
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        prompts: Queue[Prompt | Rendered | None] = Queue(1)
+        prompts: Queue[Prompt | None] = Queue(1)
         results: Queue[Rendered | None] = Queue(1)
         self.recover = Recover(
             desk=desk,
@@ -87,7 +87,8 @@ class Lane:
             outbox=outbox,
             workflows=[workflow.name for workflow in offer.library.workflows],
             stop=self.signals.aborting,
-            pass_on=prompts.put,
+            to_render=prompts.put,
+            to_deliver=results.put,
         )
         pulse = Pulse()
         self.prepare = Prepare(
@@ -140,7 +141,9 @@ class Lane:
             prefix=settings.upload.prefix,
             thumbnails=settings.status.enabled,
         )
-        self.heartbeat = Heartbeat(desk=desk, offer=offer, interval=settings.sequencer.heartbeat)
+        self.heartbeat = Heartbeat(
+            desk=desk, offer=offer, ask=self.prepare.ask, signals=self.signals, interval=settings.sequencer.heartbeat
+        )
         self._threads = [
             self._thread("prepare", self._recover_then_prepare),
             self._thread("render", self.render.run),

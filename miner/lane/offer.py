@@ -56,7 +56,8 @@ class Offer:
         self._verdicts = {w.name: preflight.check_workflow(w, machine) for w in self._enabled}
         for name, reasons in self._verdicts.items():
             if reasons:
-                log.warning("workflow_not_runnable", workflow=name, reason=reasons[0].text, hint=reasons[0].cure)
+                text, cure = reasons[0].text, reasons[0].cure
+                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
         log.info("workflows_offered", names=list(self.runnable))
 
     @property

@@ -22,7 +22,7 @@ from miner.comfy.follow import PromptLost, look
 from miner.comfy.host import ComfyHost, folder_of
 from miner.errors import JobFault, LeaseLost, MachineFault
 from miner.inputs import Fetcher
-from miner.job import Graph, Job, Lease, Outcome, Prompt, Rendered
+from miner.job import Graph, Job, Lease, Outcome, Prompt
 from miner.journal import Journal
 from miner.lane.ask import WAKE, Ask
 from miner.lane.desk import Desk
@@ -52,7 +52,7 @@ class Prepare:
     uploader: Uploader
     ask: Ask
     pulse: Pulse
-    out: Queue[Prompt | Rendered | None]
+    out: Queue[Prompt | None]
     clock: Callable[[], float] = time.time
     doing: str = ""  # while it is not asking
     _refusals: int = 0  # in a row

@@ -26,6 +26,7 @@ from miner.outbox import Outbox
 log = structlog.get_logger()
 
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
+RECORD_LOST = "the miner lost what it knew of this task in a restart; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
 
 
@@ -39,7 +40,8 @@ class Recover:
     outbox: Outbox
     workflows: Collection[str]  # names of those that there are
     stop: threading.Event
-    pass_on: Callable[[Prompt | Rendered], None]  # to the render loop
+    to_render: Callable[[Prompt], None]
+    to_deliver: Callable[[Rendered], None]
     clock: Callable[[], float] = time.time
 
     def run(self) -> None:
@@ -48,22 +50,28 @@ class Recover:
             if entry.lease is not None:
                 held = self.desk.hold(entry.lease, answering=entry.step in ("uploaded", "answered"))
                 held.workflow = entry.workflow
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.step == "prompted"):  # the others need no ComfyUI
             self._resume(entry)
 
     def _resume(self, entry: Entry) -> None:
         if entry.step is None:
             return
         lease, job = entry.lease, entry.job
+        if lease is None and entry.outcome is None:
+            outcome = Outcome(task_id=entry.task_id, success=False, msg=RECORD_LOST)
+            self.outbox.answer(self.desk.miner_id, outcome, self.desk.release)
+            return
         if job is not None and job.workflow not in self.workflows and entry.step not in ("uploaded", "answered"):
             self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=WORKFLOW_GONE))
             return
+        work = job or lease
+        deadline = deadline_of(work) if work is not None else float("inf")
         action = policy.after_restart(
             entry.step,
-            whereabouts=self._whereabouts(entry) if entry.step == "prompted" else "nowhere",
+            whereabouts=self._whereabouts(entry, deadline) if entry.step == "prompted" else "nowhere",
             files_there=entry.rendered is not None,
             now=self.clock(),
-            deadline=deadline_of(entry.job or entry.lease) if entry.lease else float("inf"),
+            deadline=deadline,
         )
         log.info("task_picked_up", task_id=entry.task_id, step=entry.step, next=action)
         if action == "submit" and entry.outcome is not None:
@@ -71,16 +79,17 @@ class Recover:
         elif action == "answer" and entry.uploaded is not None:
             self.desk.answer(success(entry.uploaded))
         elif action == "upload" and entry.rendered is not None:
-            self.pass_on(entry.rendered)
+            self.to_deliver(entry.rendered)
         elif action in ("follow", "collect") and job is not None:
-            self.pass_on(Prompt(job=job, prompt_id=entry.prompt_id, graph={}))
-        elif action == "run" and (job or lease) is not None:
-            self.desk.put(job or lease)  # type: ignore[arg-type]  # one of them is there
+            self.to_render(Prompt(job=job, prompt_id=entry.prompt_id, graph={}))
+        elif action == "run" and work is not None:
+            self.desk.put(work)
         else:
             self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=TIME_OVER))
 
-    def _whereabouts(self, entry: Entry) -> policy.Whereabouts:
-        while not self.stop.is_set():
+    def _whereabouts(self, entry: Entry, deadline: float) -> policy.Whereabouts:
+        """Where ComfyUI has the prompt; blocks until it can say, or the task's time is over."""
+        while not self.stop.is_set() and self.clock() < deadline:
             if not self.host.ready.wait(0.25):
                 continue
             try:
@@ -89,4 +98,4 @@ class Recover:
                 return "nowhere"
             except ComfyDown as down:
                 self.host.suspect(down.message)
-        return "queue"  # stopping: leave it to be followed, which ends at once
+        return "queue"  # who follows it gives it up at once, and ends it in ComfyUI when that is there

@@ -6,6 +6,7 @@ task is answered, a sick ComfyUI is restarted, a lost prompt is prepared again w
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ log = structlog.get_logger()
 MAX_ATTEMPTS = 3  # renders of one task that this machine may spoil
 
 
+class _PromptCame(Exception):  # no error: it ends a wait
+    pass
+
+
 class OutOfMemory(MachineFault):
     """The GPU's memory did not suffice for a prompt."""
 
@@ -58,7 +63,7 @@ class Render:
     offer: Offer
     journal: Journal
     signals: Signals
-    prompts: Queue[Prompt | Rendered | None]
+    prompts: Queue[Prompt | None]
     out: Queue[Rendered | None]
     interrupt_grace: float  # seconds
     stall: float  # seconds
@@ -88,14 +93,8 @@ class Render:
     def run(self) -> None:
         if self.warmup:
             self._warm_up()
-        while True:
-            item = self._next()
-            if item is None:
-                break
-            if isinstance(item, Rendered):
-                self.out.put(item)
-            else:
-                self._render(item)
+        while (prompt := self._next()) is not None:
+            self._render(prompt)
             self._keep_small()
         self.out.put(None)
 
@@ -131,7 +130,7 @@ class Render:
             if self.prompts.empty():
                 self.host.condemn(TOO_LARGE)
 
-    def _next(self) -> Prompt | Rendered | None:
+    def _next(self) -> Prompt | None:
         """The next prompt. Meanwhile the stream is read, since ComfyUI waits for slow readers; a prompt that arrives
         makes it speak, so this wakes at once."""
         while True:
@@ -139,12 +138,27 @@ class Render:
                 return self.prompts.get_nowait()
             except Empty:
                 pass
-            self._make_ready()
+            with contextlib.suppress(_PromptCame):
+                self._make_ready(tick=self._look_for_a_prompt)
             self.pulse.beat()
+            self._notice_a_death()
             if (event := self.host.stream.next(WAKE)) is not None:
                 self._note(event)
             if self.signals.aborting.is_set():
                 return self.prompts.get()
+
+    def _notice_a_death(self) -> None:
+        """A process that dies while nothing is to do: no task should be the one to find out."""
+        try:
+            self.host.check()
+        except ComfyDown as down:
+            if self.host.ready.is_set():
+                self.host.condemn(down.message)
+
+    def _look_for_a_prompt(self) -> None:
+        """One that comes while ComfyUI is away may have no time left to wait for it."""
+        if not self.prompts.empty():
+            raise _PromptCame
 
     def _render(self, prompt: Prompt) -> None:
         job = prompt.job
@@ -185,6 +199,7 @@ class Render:
     def _follow(self, prompt: Prompt) -> History:
         """Follow it through ComfyUI's hiccups. Raises what ends it early."""
         while True:
+            self._make_ready(tick=lambda: self._tick(prompt.job, alive=False))
             try:
                 return follow(
                     self.host.client,
@@ -197,7 +212,6 @@ class Render:
                 )
             except ComfyDown as down:
                 self.host.condemn(down.message)
-                self._make_ready(tick=lambda: self._tick(prompt.job, alive=False))
 
     def _tick(self, job: Job, *, alive: bool = True) -> None:
         self.pulse.beat()
@@ -245,6 +259,7 @@ class Render:
             type=error.exception_type,
             reason=_without_words_of(job, error.exception_message.strip())[:500],
             blame=fault,
+            next="answering it" if fault == "task" else "trying it once more",
         )
         if fault == "memory":
             self.host.client.free()

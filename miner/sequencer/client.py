@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Literal
 
 import requests
@@ -116,6 +117,7 @@ class Sequencer:
 def _session(api_key: str) -> requests.Session:
     session = requests.Session()
     session.trust_env = False
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept, and none sent back
     session.headers.update({"User-Agent": f"xalora-miner/{__version__}", "Accept-Encoding": "identity"})
     if api_key:
         session.headers["Authorization"] = f"Bearer {api_key}"
@@ -160,4 +162,5 @@ def _in_short(error: BaseException) -> str:
     """The innermost reason, without the URL and the object addresses that requests wraps around it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return f"{type(error).__name__}: {str(error)[:120]}".rstrip(": ")
+    words = "".join(filter(str.isprintable, str(error)))[:120].strip()
+    return f"{type(error).__name__}: {words}".rstrip(": ")

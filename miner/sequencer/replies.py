@@ -41,7 +41,7 @@ def parse_reply(data: bytes, *, leased_at: float) -> Reply:
     task_id = reply.get("task_id")
     if task_id is None or task_id == "":
         return Reply(msg=msg, canceled=gone)
-    if not isinstance(task_id, str) or len(task_id) > MAX_ID_LENGTH or not task_id.isprintable():
+    if not _is_name(task_id):
         raise Retryable("the sequencer sent a task_id that is no printable string of at most 256 characters")
     if "running" in msg.lower() and "task_details" not in reply:
         return Reply(running=task_id, msg=msg, canceled=gone)
@@ -55,8 +55,8 @@ def _parse_lease(task_id: str, reply: Mapping[str, Any], leased_at: float) -> Le
         timeout, fault = None, fault or "timeout_seconds must be a number of seconds above 0"
     names = {key: reply.get(key) for key in ("task_type", "workflow_id")}
     for key, name in names.items():
-        if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID_LENGTH):
-            fault = fault or f"{key} must be a short string"
+        if name is not None and not _is_name(name):
+            names[key], fault = "", fault or f"{key} must be a short printable string"
     return Lease(
         task_id=task_id,
         task_type=_text(names["task_type"]),
@@ -123,6 +123,10 @@ def _children(node: Any) -> Collection[Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_ID_LENGTH and value.isprintable()
 
 
 def _is_number(value: Any) -> bool:

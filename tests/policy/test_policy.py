@@ -23,7 +23,7 @@ INF = float("inf")
         ("prompted", "nowhere", False, False, "run"),
         ("prompted", "nowhere", False, True, "fail"),
         ("prompted", "queue", False, False, "follow"),
-        ("prompted", "queue", False, True, "fail"),
+        ("prompted", "queue", False, True, "follow"),
         ("prompted", "history", False, False, "collect"),
         ("prompted", "history", False, True, "collect"),
         ("rendered", "nowhere", True, False, "upload"),

@@ -95,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = b"" if store.knobs.discard else self.rfile.read(size)
         received = self._discard(size) if store.knobs.discard else len(body)
+        if received < size:  # the client hung up
+            self.close_connection = True
+            return
         store.calls.append(Call(method=self.command, path=self.path, headers=dict(self.headers.items()), size=received))
         if store.failing():
             self._reply(store.knobs.status, store.knobs.body, store.knobs.headers)

@@ -1,0 +1,110 @@
+"""How a worker ends: drained, interrupted, or by a bug. What it leaves unanswered, the next start answers."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from miner.worker import EXIT_BUG
+from tests.faults.scene import Scene
+from tests.lane import flows
+from tests.rig import Process, Rig, until
+
+
+def test_a_bug_in_a_loop_ends_the_process_with_its_own_code(rig: Rig) -> None:
+    """So that who started it can start it again; a process that lives and does nothing helps nobody."""
+    rig.start_devnet()
+    engine = rig.start_engine()
+    rig.start_worker(engine)
+    rig.worker.kill()
+    command = [sys.executable, "-m", "tests.lane.with_a_bug", str(rig.folder / "config.toml")]
+    broken = Process(command, rig.folder / "broken.log").start()
+    try:
+        task_id = rig.create()
+        assert broken.popen is not None
+        assert broken.popen.wait(30) == EXIT_BUG, (rig.folder / "broken.log").read_text()
+    except subprocess.TimeoutExpired:
+        pytest.fail("it still runs, 30 s after one of its loops ended")
+    finally:
+        broken.kill()
+    assert "ZeroDivisionError" in (rig.folder / "broken.log").read_text()
+    rig.restart_worker()
+    (task,) = rig.ended(task_id)  # the journal had it
+    assert task["status"] == "finished"
+
+
+def test_two_signals_end_it_though_an_upload_keeps_failing(scene: Scene) -> None:
+    rig = scene.rig
+    scene.begin("rendered")
+    rig.devnet.fault("fail", "store_put")
+    scene.held.release()
+    until(lambda: rig.logged("upload_failed"), why="a failed upload")
+    rig.worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("draining"), why="the drain")
+    assert rig.worker.stop(timeout=20.0) == 0
+    rig.devnet.clear_faults()
+    rig.restart_worker()
+    assert scene.ended()["status"] == "finished"
+
+
+def test_two_signals_end_it_though_the_sequencer_takes_no_answer(scene: Scene) -> None:
+    rig = scene.rig
+    scene.begin("answered")
+    rig.devnet.fault("fail", "miner_submit")
+    scene.held.release()
+    until(lambda: rig.logged("answer_not_taken"), why="a submission in vain")
+    rig.worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("draining"), why="the drain")
+    assert rig.worker.stop(timeout=20.0) == 0
+    rig.devnet.clear_faults()
+    rig.restart_worker()
+    assert scene.ended()["status"] == "finished"
+
+
+def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(scene: Scene) -> None:
+    """A one-lease sequencer that has taken the answer, whose reply is lost, has room for another task: the heartbeat
+    must not ask for it, for draining means to take nothing new at once."""
+    rig = scene.rig
+    scene.begin("rendering")
+    before = len(rig.devnet.requests("miner_request"))
+    until(lambda: len(rig.devnet.requests("miner_request")) >= before + 2, why="`running`")
+    reply = scene.sequencer.hold("POST /miner_submit", reply=True)
+    scene.held.release()
+    reply.wait()
+    rig.worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("draining"), why="the drain")
+    late = rig.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"})
+    before = len(rig.devnet.requests("miner_request"))
+    until(lambda: len(rig.devnet.requests("miner_request")) >= before + 2, why="heartbeats")
+    reply.release()
+    assert rig.worker.stop() == 0
+    assert rig.task(late)["status"] == "waiting"
+    assert scene.ended()["status"] == "finished"
+
+
+def test_the_third_signal_ends_it_at_once(rig: Rig) -> None:
+    rig.start_devnet()
+    rig.add_workflow("deaf", flows.wait(600.0, interruptible=False))
+    engine = rig.start_engine("--test-nodes")
+    worker = rig.start_worker(engine, workflows={"4": ["deaf"]}, comfyui__interrupt_grace=600.0)
+    rig.create(parameters={})
+    until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
+    worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("draining"), why="the drain")
+    worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("prompt_cancelled"), why="the interrupt")
+    assert worker.stop() == 1
+
+
+def test_nothing_is_left_of_a_worker_that_was_stopped(rig: Rig) -> None:
+    rig.start_devnet()
+    worker = rig.start_worker(rig.start_engine())
+    rig.ended(rig.create())
+    pid = worker.popen.pid
+    assert worker.stop() == 0
+    assert not Path(f"/proc/{pid}").exists()
+    assert list((rig.folder / "state" / "lane-0").iterdir()) == []
