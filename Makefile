@@ -23,7 +23,7 @@ demo: .venv/.base ## send pictures the whole way through devnet and the embedded
 	@$(BIN)/xalora-miner demo $(ARGS)
 
 test: .venv/.test ## run the tests (ARGS='-k name')
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 $(ARGS)
 
 lint: .venv/.test ## check style, formatting, types and the direction of imports
 	@$(BIN)/ruff check

@@ -83,7 +83,7 @@ def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(scene: Scene) 
     reply.release()
     assert rig.worker.stop() == 0
     assert rig.task(late)["status"] == "waiting"
-    assert scene.ended()["status"] == "finished"
+    assert rig.task(scene.task_id)["status"] == "finished"
 
 
 def test_the_third_signal_ends_it_at_once(rig: Rig) -> None:

@@ -1,0 +1,56 @@
+"""What Linux says of a process, and of the machine: memory, and time on a CPU (proc(5)).
+
+Sizes are in MB of 10**6 bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def rss(pid: int) -> float:
+    """Resident memory now, MB."""
+    return _status(pid, "VmRSS")
+
+
+def peak_rss(pid: int) -> float:
+    """The most resident memory since the start, or since `forget_peak`, MB."""
+    return _status(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Count the peak from here on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds on a CPU so far, in user and system mode, of all threads; in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Busy:
+    """A context manager: how much of all cores was in use while its block ran, by whomever."""
+
+    percent: float = 0.0
+
+    def __enter__(self) -> Busy:
+        self._before = _idle_and_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (idle, total), (idle_before, total_before) = _idle_and_all(), self._before
+        self.percent = 100 * (1 - (idle - idle_before) / max(total - total_before, 1))
+
+
+def _idle_and_all() -> tuple[int, int]:
+    """Clock ticks of all cores since the machine's start."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def _status(pid: int, key: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{key}:"))
+    return int(kilobytes) * 1024 / 1e6
