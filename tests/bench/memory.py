@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tests.bench import proc
 from tests.bench.measurement import Measurement
 from tests.bench.stand import Miner, Stand, pause
-from tests.bench.table import Case, Found
+from tests.bench.table import Case, Found, NotMeasured
 
 AHEAD = 200  # tasks that are always waiting
 FIRST = 20  # tasks after which all that a task needs is loaded
@@ -62,7 +62,10 @@ def _keep_busy(miner: Miner, wanted: int) -> int:
 
 
 def _answered(miner: Miner) -> int:
-    return miner.devnet.stats()["answers"].get("first", 0)
+    stats = miner.devnet.stats()
+    if failed := stats["tasks"].get("failed"):
+        raise NotMeasured(f"{failed} of the bench's own tasks failed")
+    return stats["answers"].get("first", 0)
 
 
 def _previews(stand: Stand) -> Sequence[Found]:

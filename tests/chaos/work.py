@@ -48,7 +48,10 @@ def workflows(rig: Rig, *, test_nodes: bool) -> dict[str, list[str]]:
     """Write the campaign's workflows; gives ids → names."""
     empty = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
     save = {"class_type": "SaveImage", "inputs": {"images": ["empty", 0], "filename_prefix": "out"}}
-    ids = {"4": ["upscaler-lanczos"], "5": [rig.add_workflow("plain", {"empty": empty, "save": save}, parameters=SIZED)]}
+    ids = {
+        "4": ["upscaler-lanczos"],
+        "5": [rig.add_workflow("plain", {"empty": empty, "save": save}, parameters=SIZED)],
+    }
     if test_nodes:
         saved = {**save, "inputs": {**save["inputs"], "images": ["middle", 0]}}
         wait = {"class_type": "DevnetWait", "inputs": {"image": ["empty", 0], "seconds": 0.0}}
@@ -69,7 +72,10 @@ def orders(rig: Rig, rng: random.Random, *, test_nodes: bool) -> Iterator[Order]
     while True:
         number += 1
         kind = rng.choices(list(kinds), list(kinds.values()))[0]
-        rest = {"target": rng.choice(["presigned", "presigned", "s3"]), "details_form": rng.choice(["object", "string"])}
+        rest = {
+            "target": rng.choice(["presigned", "presigned", "s3"]),
+            "details_form": rng.choice(["object", "string"]),
+        }
         match kind:
             case "upscale":
                 fields = {"parameters": {"image": rng.choice(pictures)}, **rest}
@@ -80,7 +86,11 @@ def orders(rig: Rig, rng: random.Random, *, test_nodes: bool) -> Iterator[Order]
             case "tight":
                 fields = {"workflow_id": "7", "parameters": {"label": f"task-{number}"}, **rest}
             case "hasty":  # may well be over before it is begun
-                fields = {"parameters": {"image": rng.choice(pictures)}, "timeout_seconds": rng.choice([0.05, 0.5]), **rest}
+                fields = {
+                    "parameters": {"image": rng.choice(pictures)},
+                    "timeout_seconds": rng.choice([0.05, 0.5]),
+                    **rest,
+                }
             case _:
                 fields = rng.choice(WRONG)
         yield Order(kind=kind, fields=fields)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
@@ -81,9 +82,9 @@ def first_event(stream: EventStream) -> Event:
 
 def resources() -> tuple[int, int, int]:
     """Open descriptors, threads, resident bytes."""
-    with open("/proc/self/statm") as statm:
-        pages = int(statm.read().split()[1])
-    return len(os.listdir("/proc/self/fd")), threading.active_count(), pages * os.sysconf("SC_PAGE_SIZE")
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    return descriptors, threading.active_count(), pages * os.sysconf("SC_PAGE_SIZE")
 
 
 # ---- reconnecting -----------------------------------------------------------------------------------------------

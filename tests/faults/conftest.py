@@ -1,4 +1,4 @@
-"""One scene serves many cells: starting its processes costs more than a cell. A cell that spoils it gets it replaced."""
+"""One scene serves many cells, since starting it costs more than a cell; one that a cell spoils is replaced."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def _served(folder: Path) -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield "http://127.0.0.1:{}".format(server.server_address[1])
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()

@@ -128,9 +128,7 @@ def test_a_node_that_fails_for_the_task_is_no_fault_of_the_machine(rig: Rig) -> 
 # ---- three in a row ---------------------------------------------------------------------------------------------
 
 
-def test_after_three_faults_a_workflow_is_not_asked_for_while_the_others_are(
-    rig: Rig, managed: dict[str, Any]
-) -> None:
+def test_after_three_faults_a_workflow_is_not_asked_for_while_the_others_are(rig: Rig, managed: dict[str, Any]) -> None:
     start_managed(rig, flows.fail("cuda"), managed)
     (spoiled,) = rig.ended(rig.create(parameters={}))
     assert spoiled["msg"] == "this miner's renderer failed on the task; please create it again"

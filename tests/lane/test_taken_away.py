@@ -93,9 +93,7 @@ def test_it_goes_no_further_from_where_it_is(scene: Scene, step: Step) -> None:
         assert sum(line.startswith(b"POST /prompt ") for line in scene.comfyui.seen) == 1  # the good one's
 
 
-def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(
-    rig: Rig, tmp_path: Path
-) -> None:
+def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(rig: Rig, tmp_path: Path) -> None:
     """A miner that was silent for too long loses the task; its late answer does not count. Then it is leased again, and
     the object that was uploaded for the first lease is not at the place that the second one is for."""
     with serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as rig.devnet:

@@ -1,0 +1,50 @@
+"""The levels among the metrics, set when somebody scrapes."""
+
+from __future__ import annotations
+
+from prometheus_client import generate_latest
+
+from miner import metrics
+from miner.dashboard.view import View
+from miner.lane import Lane
+
+
+def exposition(view: View) -> bytes:
+    """All metrics in Prometheus's text format. Blocks for the disk and for a look at the process table."""
+    crew = view.controls.crew
+    for lane in crew.lanes:
+        _lane(lane)
+    metrics.OUTBOX_DEPTH.set(crew.outbox.depth)
+    metrics.SEQUENCER_ANSWERED.set(max((lane.desk.answered_at for lane in crew.lanes), default=0.0))
+    metrics.PAUSED.set(view.controls.paused)
+    metrics.DRAINING.set(view.controls.draining)
+    metrics.DISK_FREE.set(view.free_disk())
+    metrics.DISK_NEEDED.set(crew.settings.miner.min_free_disk_gb * 1e9)
+    runnable = {name for lane in crew.lanes for name in lane.offer.runnable}
+    for name in crew.settings.workflows.enabled:
+        metrics.RUNNABLE.labels(name).set(name in runnable)
+        for outcome in ("done", "refused", "failed", "lost"):
+            metrics.TASKS.labels(name, outcome)  # there before the first one, so that a rate sees it
+    _cards(view)
+    return generate_latest(metrics.REGISTRY)
+
+
+def _lane(lane: Lane) -> None:
+    metrics.TASKS_IN_HAND.labels(lane.name).set(lane.desk.holds)
+    metrics.COMFYUI_READY.labels(lane.name).set(lane.host.ready.is_set())
+    if lane.host.process is not None:
+        metrics.COMFYUI_MEMORY.labels(lane.name).set(lane.host.process.rss_bytes())
+
+
+def _cards(view: View) -> None:
+    for card in view.cards():
+        latest = card.latest
+        for gauge, value in (
+            (metrics.GPU_LOAD, latest.load),
+            (metrics.GPU_MEMORY_USED, latest.memory),
+            (metrics.GPU_MEMORY_TOTAL, card.memory_total),
+            (metrics.GPU_TEMPERATURE, latest.temperature),
+            (metrics.GPU_POWER, latest.power),
+        ):
+            if value is not None:
+                gauge.labels(str(card.index)).set(value)

@@ -1,0 +1,80 @@
+"""How the GPUs do, now and in the last fifteen minutes: what NVML says, remembered.
+
+Promises: no GPU, no driver or no permission is a fact and no error: there are simply none. Never: torch, or anything
+that makes a CUDA context.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from miner.gpu import GpuHealth, Nvml
+
+EVERY = 5.0  # seconds between two samples
+SPAN = 15 * 60.0  # seconds that are kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One moment of one card. None: the card does not say."""
+
+    at: float  # Unix seconds
+    load: float | None  # 0 to 1
+    memory: int | None  # bytes in use, by anybody
+    temperature: float | None  # °C
+    power: float | None  # W
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One GPU and its samples, the oldest first."""
+
+    index: int
+    name: str
+    memory_total: int | None  # bytes
+    samples: tuple[Sample, ...]
+
+    @property
+    def latest(self) -> Sample:
+        return self.samples[-1]
+
+
+class Gpus:
+    """`sample` and `close` are for one thread; `cards` for any. NVML is opened by the first sample."""
+
+    def __init__(self) -> None:
+        self._nvml: Nvml | None = None
+        self._mutex = threading.Lock()
+        self._cards: dict[int, GpuHealth] = {}
+        self._samples: dict[int, deque[Sample]] = {}
+
+    def sample(self, now: float) -> None:
+        """Look at every card once. Blocks for about a millisecond a card."""
+        self._nvml = self._nvml or Nvml()
+        health = self._nvml.health() or ()
+        with self._mutex:
+            for card in health:
+                self._cards[card.index] = card
+                self._samples.setdefault(card.index, deque(maxlen=int(SPAN / EVERY))).append(_sample(card, now))
+
+    def cards(self) -> tuple[Card, ...]:
+        with self._mutex:
+            return tuple(
+                Card(
+                    index=index,
+                    name=card.name,
+                    memory_total=card.memory_total,
+                    samples=tuple(self._samples[index]),
+                )
+                for index, card in sorted(self._cards.items())
+            )
+
+    def close(self) -> None:
+        if self._nvml is not None:
+            self._nvml.close()
+
+
+def _sample(card: GpuHealth, now: float) -> Sample:
+    return Sample(at=now, load=card.load, memory=card.memory_used, temperature=card.temperature, power=card.power)

@@ -1,0 +1,112 @@
+"""The server's thread: listens, serves, samples the GPUs, and ends with the worker.
+
+Promises: it never keeps the worker from mining; a port that is taken or a page that fails costs the page alone. What it
+needs is imported in its own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from miner.config.settings import Status
+from miner.dashboard.listening import listen, url_of
+from miner.journal import Journal
+
+if TYPE_CHECKING:
+    from miner.dashboard.gpus import Gpus
+    from miner.dashboard.snapshot import Controls
+
+log = structlog.get_logger()
+
+STOP_GRACE = 1  # seconds that requests in hand have to end
+LOOK = 0.2  # seconds between two looks whether to stop
+
+
+class Dashboard:
+    """One server, from `start` to `stop`."""
+
+    def __init__(self, status: Status, *, controls: Controls, journal: Journal, state: Path) -> None:
+        """`state` is the journal's folder."""
+        self.settings = status
+        self._controls = controls
+        self._journal = journal
+        self._state = state
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
+
+    def start(self) -> None:
+        """Serve in a thread. A port that is taken is logged there."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every connection, and wait for the thread."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        host, port = self.settings.host, self.settings.port
+        try:
+            listener = listen(host, port)
+        except OSError as error:
+            log.error(
+                "dashboard_not_served",
+                reason=f"{host} port {port}: {error.strerror or error}",
+                hint="is another miner there? set XALORA_STATUS_PORT, or XALORA_STATUS_ENABLED=false",
+                next="mining without it",
+            )
+            return
+        log.info("dashboard", url=url_of(host, listener.getsockname()[1]))
+        with closing(listener), ThreadPoolExecutor(1, thread_name_prefix="dashboard-reader") as readers:
+            asyncio.run(self._serve(listener, readers))
+
+    async def _serve(self, listener: socket.socket, readers: Executor) -> None:
+        import uvicorn
+
+        from miner.dashboard.api import Api
+        from miner.dashboard.app import build_app
+        from miner.dashboard.history import History
+        from miner.dashboard.view import View
+
+        token = self.settings.token.get_secret_value() if self.settings.token else ""
+        with closing(History(self._state)) as history:
+            view = View(self._controls, self._journal, history)
+            api = Api(view, readers=readers)
+            config = uvicorn.Config(
+                build_app(api, host=self.settings.host, token=token),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=128,
+                timeout_graceful_shutdown=STOP_GRACE,
+            )
+            server = uvicorn.Server(config)
+            serving = asyncio.create_task(server.serve([listener]))
+            await self._sample_until_stopped(view.gpus, readers)
+            await api.hub.close()  # its streams would go on for ever
+            server.should_exit = True
+            await serving
+
+    async def _sample_until_stopped(self, gpus: Gpus, readers: Executor) -> None:
+        from miner.dashboard.gpus import EVERY
+
+        loop, due = asyncio.get_running_loop(), 0.0
+        while not self._stopping.is_set():
+            if loop.time() >= due:
+                due = loop.time() + EVERY
+                await loop.run_in_executor(readers, gpus.sample, time.time())
+            await asyncio.sleep(LOOK)
+        await loop.run_in_executor(readers, gpus.close)

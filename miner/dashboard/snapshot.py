@@ -1,0 +1,190 @@
+"""What the crew does at one moment, as frozen records that become JSON as they are.
+
+Promises: reading takes microseconds, waits for nobody and changes nothing, though the lanes go on meanwhile; so two
+fields may be a moment apart. Nothing of a task's parameters is in it. Times are Unix seconds, and what a viewer can
+count itself (how long something has taken) is not in it, so that a snapshot is equal to the last one while nothing
+happens.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+
+from miner import __version__
+from miner.comfy.events import Preview, Progress
+from miner.crew import Crew
+from miner.lane import Lane
+from miner.lane.desk import Held
+
+Stage = Literal["prepare", "queue", "render", "deliver", "answer"]
+State = Literal["working", "paused", "draining"]
+
+
+class Controls(Protocol):
+    """What the worker shows and lets be done; all of it from any thread."""
+
+    @property
+    def crew(self) -> Crew: ...
+    @property
+    def started_at(self) -> float:
+        """Unix seconds."""
+        ...
+
+    @property
+    def paused(self) -> bool: ...
+    @property
+    def draining(self) -> bool: ...
+    def pause(self) -> None:
+        """Take no new task until `resume`; not over a restart."""
+
+    def resume(self) -> None: ...
+    def drain(self) -> None:
+        """Finish what is in hand, then end; more calls change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskNow:
+    """A task in hand."""
+
+    task_id: str
+    task_type: str
+    workflow: str
+    stage: Stage
+    leased_at: float
+    since: float  # when the stage began
+    step: float | None  # of the node that runs now: `step` of `steps`
+    steps: float | None
+    share: float | None  # of the whole render, 0 to 1
+    usual_seconds: float | None  # that ComfyUI took for the last ones of this workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopNow:
+    """One loop of a lane, in its own words; `late` are the seconds for which it has been overdue."""
+
+    name: str
+    says: str
+    late: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneNow:
+    """One lane and its ComfyUI."""
+
+    name: str
+    miner_id: str
+    says: str
+    device: str
+    comfyui_url: str
+    comfyui_version: str
+    comfyui_ready: bool
+    comfyui_restarts: int
+    failed: bool  # a loop ended by a bug
+    loops: tuple[LoopNow, ...]
+    tasks: tuple[TaskNow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """All of it."""
+
+    version: str
+    miner_id: str
+    sequencer: str  # its host
+    answered_at: float  # when it last answered as it should; 0.0 before the first time
+    started_at: float
+    state: State
+    says: str
+    outbox: LoopNow
+    unacknowledged: int
+    lanes: tuple[LaneNow, ...]
+
+
+def take(controls: Controls, *, usual: Mapping[str, float | None]) -> Now:
+    """The moment. `usual` are the seconds that ComfyUI took for the last tasks of a workflow."""
+    crew = controls.crew
+    outbox = crew.outbox
+    return Now(
+        version=__version__,
+        miner_id=crew.settings.miner.id,
+        sequencer=urlsplit(crew.settings.sequencer.url).netloc,
+        answered_at=max((lane.desk.answered_at for lane in crew.lanes), default=0.0),
+        started_at=controls.started_at,
+        state="draining" if controls.draining else "paused" if controls.paused else "working",
+        says=crew.says(),
+        outbox=LoopNow(name="outbox", says=outbox.says, late=round(outbox.pulse.late)),
+        unacknowledged=outbox.depth,
+        lanes=tuple(_lane(lane, usual) for lane in crew.lanes),
+    )
+
+
+def previews(crew: Crew) -> dict[str, Preview | None]:
+    """Each lane's latest picture of what it renders."""
+    return {lane.name: lane.render.now.preview for lane in crew.lanes}
+
+
+def data_url(preview: Preview) -> str:
+    """The picture as a page can show it."""
+    return f"data:{preview.mime};base64,{base64.b64encode(preview.image).decode()}"
+
+
+def _lane(lane: Lane, usual: Mapping[str, float | None]) -> LaneNow:
+    stats = lane.host.stats
+    return LaneNow(
+        name=lane.name,
+        miner_id=lane.desk.miner_id,
+        says=lane.sentence,
+        device=stats.device if stats else "",
+        comfyui_url=lane.host.client.url,
+        comfyui_version=stats.version if stats else "",
+        comfyui_ready=lane.host.ready.is_set(),
+        comfyui_restarts=lane.restarts,
+        failed=lane.failed is not None,
+        loops=tuple(
+            LoopNow(name=name, says=loop.says, late=round(loop.pulse.late)) for name, loop in lane.loops.items()
+        ),
+        tasks=tuple(_task(lane, held, usual) for held in lane.desk.in_hand),
+    )
+
+
+def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
+    now = lane.render.now
+    stage, since = _stage(held, rendering=now.task_id == held.lease.task_id, started_at=now.started_at)
+    progress = now.progress if stage == "render" else None
+    return TaskNow(
+        task_id=held.lease.task_id,
+        task_type=held.lease.task_type,
+        workflow=held.workflow,
+        stage=stage,
+        leased_at=held.lease.leased_at,
+        since=since,
+        step=progress.value if progress else None,
+        steps=progress.of if progress else None,
+        share=share(progress, nodes=len(lane.offer.library.get(held.workflow).graph)) if progress else None,
+        usual_seconds=usual.get(held.workflow),
+    )
+
+
+def _stage(held: Held, *, rendering: bool, started_at: float | None) -> tuple[Stage, float]:
+    """Where a task is, and since when as far as that is known."""
+    if held.answering:
+        return "answer", held.rendered_at or held.lease.leased_at
+    if held.rendered_at:
+        return "deliver", held.rendered_at
+    if rendering and started_at:
+        return "render", started_at
+    if held.prompted_at:
+        return "queue", held.prompted_at
+    return "prepare", held.lease.leased_at
+
+
+def share(progress: Progress, *, nodes: int) -> float:
+    """How much of a prompt is done, a node counting like any other. ComfyUI tells of a node once it has begun, so the
+    graph says how many there are."""
+    current = min(progress.value / progress.of, 1.0) if progress.of > 0 else 0.0
+    whole = max(nodes, progress.nodes, 1)
+    return round(min((progress.done + (current if progress.done < progress.nodes else 0.0)) / whole, 1.0), 4)

@@ -1,0 +1,165 @@
+"""Everything that the server shows, gathered from the crew, the journal and the cards.
+
+Promises: what costs a read of the journal is read again only when there is news. Its methods may block for the disk,
+so the server calls them in a thread of their own, one at a time. Never: changes anything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from miner.dashboard import checks, snapshot
+from miner.dashboard.checks import Mark, Scene
+from miner.dashboard.gpus import Card, Gpus
+from miner.dashboard.history import History, Past, Sums
+from miner.dashboard.snapshot import Controls, Now
+from miner.journal import Journal
+from miner.lane import Lane
+from miner.workflows import Workflow
+
+DAY = 86400.0
+SUMS_EVERY = 60.0  # seconds after which the sums of the last day are added up anew, news or not
+LATEST = 8  # pictures on the first page
+
+WorkflowState = Literal["offered", "resting", "not runnable", "unknown", "not enabled"]
+
+_COMMANDS = {
+    "model": "xalora-miner models pull {workflow}",
+    "lora": "xalora-miner models pull-lora URL",
+    "disk": "xalora-miner models prune",
+}
+"""What helps against a preflight's reason of a kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowNow:
+    """One workflow of the library; of several lanes the best one speaks."""
+
+    name: str
+    task_type: str
+    description: str
+    format: str
+    vram_gb: float
+    ids: tuple[str, ...]
+    state: WorkflowState
+    lanes: tuple[str, ...]  # where it is offered
+    rests_until: float  # Unix seconds; 0.0 but for a resting one
+    reasons: tuple[str, ...]
+    cure: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastNow:
+    """The sums of the last day, the latest pictures, and a number that changes when there is news."""
+
+    news: int
+    day: Sums
+    latest: tuple[Past, ...]
+
+
+class View:
+    """One for the life of the server, while crews come and go."""
+
+    def __init__(
+        self, controls: Controls, journal: Journal, history: History, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.controls = controls
+        self.history = history
+        self.gpus = Gpus()
+        self._journal = journal
+        self._clock = clock
+        self._usual: dict[str, float | None] = {}
+        self._usual_news = -1
+        self._past: PastNow | None = None
+        self._summed_at = 0.0
+
+    def now(self) -> Now:
+        """Raises MachineFault where the journal cannot be read."""
+        news = self._journal.news
+        if news != self._usual_news:
+            self._usual, self._usual_news = {}, news
+        for lane in self.controls.crew.lanes:
+            for name in set(lane.desk.workflows) - self._usual.keys():
+                self._usual[name] = self.history.usual_seconds(name)
+        return snapshot.take(self.controls, usual=self._usual)
+
+    def past(self) -> PastNow:
+        """Raises MachineFault where the journal cannot be read."""
+        news, now = self._journal.news, self._clock()
+        if self._past is None or self._past.news != news or now - self._summed_at >= SUMS_EVERY:
+            self._summed_at = now
+            self._past = PastNow(
+                news=news,
+                day=self.history.sums(since=now - DAY),
+                latest=tuple(self.history.last(limit=LATEST, outcome="done")),
+            )
+        return self._past
+
+    def workflows(self) -> tuple[WorkflowNow, ...]:
+        """The enabled ones first."""
+        lanes = self.controls.crew.lanes
+        library, enabled = lanes[0].offer.library, self.controls.crew.settings.workflows.enabled
+        every = sorted(library.workflows, key=lambda w: (w.name not in enabled, w.name))
+        return tuple(self._workflow(workflow, lanes, enabled=workflow.name in enabled) for workflow in every)
+
+    def cards(self) -> tuple[Card, ...]:
+        return self.gpus.cards()
+
+    def scene(self) -> Scene:
+        """What the checks look at."""
+        crew = self.controls.crew
+        return Scene(
+            now=self.now(),
+            at=self._clock(),
+            runnable=len({name for lane in crew.lanes for name in lane.offer.runnable}),
+            enabled=len(crew.settings.workflows.enabled),
+            free_disk=self.free_disk(),
+            least_disk=int(crew.settings.miner.min_free_disk_gb * 1e9),
+            wait=crew.settings.sequencer.wait,
+            cards=self.cards(),
+        )
+
+    def health(self) -> tuple[Mark, ...]:
+        return checks.marks(self.scene())
+
+    def free_disk(self) -> int:
+        """Bytes, of the file system that has least."""
+        crew = self.controls.crew
+        folders = {crew.settings.state.dir, *(lane.host.output_dir for lane in crew.lanes)}
+        return min((shutil.disk_usage(path).free for path in folders if path and path.is_dir()), default=0)
+
+    def _workflow(self, workflow: Workflow, lanes: list[Lane], *, enabled: bool) -> WorkflowNow:
+        manifest, name, now = workflow.manifest, workflow.name, self._clock()
+        verdicts = [lane.offer.verdicts.get(name) for lane in lanes]
+        judged = [reasons for reasons in verdicts if reasons is not None]
+        runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
+        rests = [lane.offer.rests_until(name) for lane in runs]
+        state: WorkflowState = "offered"
+        if not enabled:
+            state = "not enabled"
+        elif not judged:
+            state = "unknown"
+        elif not runs:
+            state = "not runnable"
+        elif all(until > now for until in rests):
+            state = "resting"
+        reasons = min(judged, key=len, default=()) if state == "not runnable" else ()
+        return WorkflowNow(
+            name=name,
+            task_type=manifest.task_type,
+            description=manifest.description,
+            format=manifest.output.format,
+            vram_gb=manifest.needs.vram_gb,
+            ids=tuple(one for one, names in lanes[0].offer.library.ids.items() if name in names),
+            state=state,
+            lanes=tuple(lane.name for lane in runs),
+            rests_until=min(rests) if state == "resting" else 0.0,
+            reasons=tuple(reason.text for reason in reasons),
+            cure=reasons[0].cure if reasons else "",
+            command=_COMMANDS.get(reasons[0].kind, "").format(workflow=name) if reasons else "",
+        )

@@ -1,0 +1,117 @@
+"""A download or a check as people see it: bars in a terminal, lines in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+import structlog
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from miner.models.catalogue import Look
+
+log = structlog.get_logger()
+
+LINE_EVERY = 10.0  # seconds between two lines about one file
+
+
+class Bars:
+    """A bar a file, and one for all of them. A `Watch`; use it as a context."""
+
+    def __init__(self, console: Console, looks: Sequence[Look]) -> None:
+        """`looks` are the files that are known to move; of more than one, all of them together have a bar too."""
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            expand=True,
+        )
+        self._mutex = threading.Lock()
+        self._tasks: dict[str, TaskID] = {}
+        self._moved: dict[str, tuple[int, int]] = {}  # place → bytes that are there, and in all
+        for look in looks:
+            self._add(look.file.place, done=look.have, total=look.file.size)
+        self._all: TaskID | None = None
+        if len(looks) > 1:
+            done, total = self._sums()
+            self._all = self._progress.add_task("all of it", total=total, completed=done)
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def at(self, place: str, done: int, total: int | None) -> None:
+        with self._mutex:
+            task = self._task(place)
+            self._moved[place] = (done, total or self._moved[place][1])
+            all_done, all_total = self._sums()
+        self._progress.update(task, completed=done, total=total)
+        if self._all is not None:
+            self._progress.update(self._all, completed=all_done, total=all_total)
+
+    def says(self, place: str, text: str) -> None:
+        self._progress.console.print(f"{place}: {text}", markup=False, highlight=False)  # above the bars
+
+    def _task(self, place: str) -> TaskID:
+        if place not in self._tasks:
+            self._add(place, done=0, total=None)
+        return self._tasks[place]
+
+    def _add(self, place: str, *, done: int, total: int | None) -> None:
+        self._moved[place] = (done, total or 0)
+        self._tasks[place] = self._progress.add_task(place.rpartition("/")[2], total=total, completed=done)
+
+    def _sums(self) -> tuple[int, int]:
+        return sum(done for done, _ in self._moved.values()), sum(total for _, total in self._moved.values())
+
+
+class Lines:
+    """A log line about each file now and then. A `Watch`."""
+
+    def __init__(self, *, every: float = LINE_EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every = every
+        self._clock = clock
+        self._last: dict[str, tuple[float, int]] = {}  # place → when its last line was written, and how far it was
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def at(self, place: str, done: int, total: int | None) -> None:
+        now = self._clock()
+        if place not in self._last:
+            self._last[place] = (now, done)
+            log.info("model_download", file=place, done=done, total=total)
+            return
+        when, before = self._last[place]
+        if now - when >= self._every:
+            self._last[place] = (now, done)
+            percent = round(100 * done / total) if total else None
+            speed = round(max(done - before, 0) / (now - when) / 1e6, 1)
+            log.info("model_download", file=place, done=done, total=total, percent=percent, mb_s=speed)
+
+    def says(self, place: str, text: str) -> None:
+        log.info("model_download", file=place, now=text)

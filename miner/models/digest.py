@@ -1,0 +1,55 @@
+"""SHA-256 beside the thread that has the bytes, so that a download is not slower for being checked.
+
+Promises: at most QUEUED chunks wait in memory. Never: reads a file twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from miner.models.watch import Stop, Stopped
+
+CHUNK = 1 << 20  # bytes read at a time
+QUEUED = 4  # chunks that may wait for the hash; they are the memory that a download takes
+
+
+class Digest:
+    """`feed` and `finish` are for one thread. Always finish it, for it has a thread of its own."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._chunks: queue.Queue[bytes] = queue.Queue(QUEUED)
+        self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+        self._thread.start()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, which must not be none. Blocks while QUEUED chunks wait."""
+        self._chunks.put(chunk)
+
+    def finish(self) -> str:
+        """The hash of all that was fed, in hex. Blocks until it is known; may be asked again."""
+        if self._thread.is_alive():
+            self._chunks.put(b"")
+            self._thread.join()
+        return self._hash.hexdigest()
+
+    def _run(self) -> None:
+        while chunk := self._chunks.get():
+            self._hash.update(chunk)
+
+
+def sha256_of(path: Path, *, stop: Stop, at: Callable[[int], None]) -> str:
+    """The hash of a file, in hex. `at` is told the bytes read so far. Blocks; raises OSError and Stopped."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            if stop.is_set():
+                raise Stopped
+            digest.update(chunk)
+            done += len(chunk)
+            at(done)
+    return digest.hexdigest()

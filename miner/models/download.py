@@ -1,0 +1,253 @@
+"""One file over HTTP, from wherever its part ends, however often the connection breaks.
+
+Promises: the bytes that it says are the file are checked against every size and hash that is known; what was fetched
+is not fetched again unless the server has no ranges or has another file by now; a server that asks for patience
+(`Retry-After`) gets it. Each error names the file, the reason and the next step, and no address with its query.
+
+Never: gives a file its final name, or holds more of it than a few megabytes in memory.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from miner import __version__, net
+from miner.errors import MachineFault, Retryable
+from miner.models.answer import judge, origin_of, range_headers, resume_at, total_of
+from miner.models.catalogue import ModelFile
+from miner.models.digest import CHUNK
+from miner.models.disk import require_free
+from miner.models.part import Part
+from miner.models.source import Locate, Source
+from miner.models.watch import Stop, Stopped, Watch
+from miner.policy import backoff
+
+_TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
+_LONGEST_WAIT = 900.0  # seconds; a server that asks for more is not waited for
+_HOPELESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.TooManyRedirects,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long a server is given: `attempts` in a row that brought nothing new; the rest are seconds."""
+
+    attempts: int = 6
+    base: float = 0.5
+    cap: float = 30.0
+
+
+class Download:
+    """One file into its part, in one thread. Run it once."""
+
+    def __init__(
+        self,
+        file: ModelFile,
+        part: Part,
+        locate: Locate,
+        *,
+        stop: Stop,
+        watch: Watch,
+        patience: Patience,
+        most: int | None = None,
+    ) -> None:
+        """`most` bytes are taken where nobody tells the size."""
+        self._file = file
+        self._part = part
+        self._locate = locate
+        self._stop = stop
+        self._watch = watch
+        self._patience = patience
+        self._most = most
+        self._rng = random.Random()
+
+    def run(self) -> str:
+        """The SHA-256 of the file, once the part holds all of it and it is what it should be.
+
+        Blocks as long as it takes. Raises MachineFault where it cannot be had, and Stopped.
+        """
+        with requests.Session() as session:
+            session.headers["User-Agent"] = f"xalora-miner/{__version__}"
+            while True:
+                source = self._persist(session)
+                got, wanted = self._part.sha256(), self._file.sha256 or source.sha256
+                if got == wanted or not wanted:
+                    return got
+                pieces = self._part.pieces
+                self._part.begin(origin_of(source, {}))
+                if pieces <= 1:
+                    raise MachineFault(
+                        f"{self._file.place}: what {_host(source)} sends has the SHA-256 {got}, and not {wanted}",
+                        hint="somebody changed the file there, or this copy of it is wrong: look at its page",
+                    )
+                self._says("starts anew: the pieces do not add up to the file")
+
+    def _persist(self, session: requests.Session) -> Source:
+        """Attempts until one of them ends well."""
+        failures, furthest = 0, 0
+        while True:
+            try:
+                return self._attempt(session)
+            except Retryable as error:
+                failures = failures + 1 if self._part.length <= furthest else 1
+                furthest = max(furthest, self._part.length)
+                self._pause(error, failures)
+
+    def _pause(self, error: Retryable, failures: int) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        asked = error.retry_after or 0.0
+        if failures >= self._patience.attempts or asked > _LONGEST_WAIT:
+            again = f", and asks to wait {asked:.0f} s" if asked > _LONGEST_WAIT else f", {failures} times in a row"
+            kept = f"the same command goes on after the {self._part.length / 1e6:.0f} MB that are here"
+            hint = error.hint or (kept if self._part.length else "see that this machine reaches it, and try again")
+            raise MachineFault(f"{self._file.place}: {error.message}{again}", hint=hint)
+        delay = backoff(failures, rng=self._rng, base=self._patience.base, cap=self._patience.cap, at_least=asked)
+        self._says(f"{error.message}; tries again in {delay:.1f} s")
+        self._stop.wait(delay)
+
+    def _attempt(self, session: requests.Session) -> Source:
+        source = self._locate_in_words()
+        start = resume_at(self._part.length, self._part.origin, source, self._file)
+        size = self._file.size or source.size
+        if start and start == size:
+            self._recall()
+            return source
+        headers = {"Accept-Encoding": "identity", **source.headers, **range_headers(start, self._part.origin)}
+        with self._asked(session, source, headers) as response, self._stop.interrupting(lambda: _cut(response)):
+            self._take(response, source, start)
+        return source
+
+    def _locate_in_words(self) -> Source:
+        try:
+            source = self._locate()
+        except MachineFault as error:
+            raise MachineFault(f"{self._file.place}: {error.message}", hint=error.hint) from error
+        for what, wanted, told in (
+            ("size", self._file.size, source.size),
+            ("SHA-256", self._file.sha256, source.sha256),
+        ):
+            if wanted and told and wanted != told:
+                raise MachineFault(
+                    f"{self._file.place}: the file at {source.place} has the {what} {told}, and not {wanted}",
+                    hint="somebody changed it there: look for a newer version of the workflow",
+                )
+        return source
+
+    def _take(self, response: requests.Response, source: Source, start: int) -> None:
+        """Put what the answer has into the part. Raises Retryable where it is not the end of the file."""
+        verdict = judge(response.status_code, response.headers, start=start, origin=self._part.origin)
+        if verdict == "refused":
+            raise self._refusal(response, source)
+        if verdict == "changed":
+            self._part.begin(origin_of(source, {}))
+            raise Retryable(f"{_host(source)} has another file by now")
+        if verdict == "nothing left":
+            self._recall()
+            return
+        total = total_of(response.status_code, response.headers)
+        size = self._file.size or source.size
+        if size is not None and total is not None and total != size:
+            hint = "somebody changed the file there: look at its page"
+            raise Retryable(f"{_host(source)} has {total} bytes of it, and it should be {size}", hint=hint)
+        self._require_an_end(response, source, total if size is None else size)
+        if verdict == "rest":
+            self._recall()
+        else:
+            self._part.begin(origin_of(source, response.headers))
+        require_free(self._part.target.parent, (total or size or 0) - self._part.length)
+        self._drain(response, source, total if size is None else size)
+
+    def _require_an_end(self, response: requests.Response, source: Source, size: int | None) -> None:
+        """Where nothing tells how long the file is, a broken connection looks like its end."""
+        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        known = size is not None or chunked or self._file.sha256 or self._file.name.endswith(".safetensors")
+        if not known:
+            text = f"{self._file.place}: {_host(source)} does not say how long it is, and no hash of it is known"
+            raise MachineFault(text, hint="add size or sha256 to its [[models]] in workflow.toml")
+
+    def _drain(self, response: requests.Response, source: Source, size: int | None) -> None:
+        most = size if size is not None else self._most
+        self._watch.at(self._file.place, self._part.length, size)
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
+            if most is not None and self._part.length + len(chunk) > most:
+                self._part.begin(origin_of(source, {}))
+                hint = "see that its URL is right"
+                text = f"{self._file.place}: {_host(source)} sends more than {most} bytes"
+                raise MachineFault(text, hint=hint)
+            self._part.append(chunk)
+            self._watch.at(self._file.place, self._part.length, size)
+            if self._stop.is_set():
+                raise Stopped
+        if size is not None and self._part.length < size:
+            raise Retryable(f"{_host(source)} ended it after {self._part.length} of {size} bytes")
+
+    def _recall(self) -> None:
+        if self._part.unread:
+            self._says("reads what is here already")
+        self._part.recall(stop=self._stop, at=lambda done: self._watch.at(self._file.place, done, self._file.size))
+
+    def _refusal(self, response: requests.Response, source: Source) -> Retryable | MachineFault:
+        status = response.status_code
+        if net.is_passing(status):
+            return Retryable(f"{_host(source)} answered {status}", retry_after=net.retry_after(response))
+        if source.identity and status in (401, 403, 404):  # a signed address that expired; the next one is new
+            return Retryable(f"{_host(source)} answered {status}")
+        what = f"answered {status}" if status != 200 else "compresses the file, though it was asked not to"
+        hint = "it wants an account: download the file by hand" if status in (401, 403) else "see that its URL is right"
+        return MachineFault(f"{self._file.place}: {_host(source)} {what}", hint=hint)
+
+    @contextmanager
+    def _asked(self, session: requests.Session, source: Source, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """One GET, its body unread. Raises Retryable for the network's troubles, also while the body is read."""
+        try:
+            # with an `auth`, requests does not put what ~/.netrc says in place of the token
+            auth = _as_it_is if source.headers else None
+            with session.get(source.url, headers=headers, auth=auth, stream=True, timeout=_TIMEOUT) as response:
+                yield response
+        except _HOPELESS as error:
+            kind = type(error).__name__
+            hint = "see that its URL is right"
+            raise MachineFault(f"{self._file.place}: {source.place} leads nowhere: {kind}", hint=hint) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            # without its cause, whose text can hold the query
+            raise Retryable(_in_words(error, _host(source))) from None
+
+    def _says(self, text: str) -> None:
+        self._watch.says(self._file.place, text)
+
+
+def _in_words(error: Exception, host: str) -> str:
+    match error:
+        case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
+            return f"{host} has no valid TLS certificate"
+        case requests.Timeout() | urllib3.exceptions.TimeoutError():
+            return f"{host} does not answer"
+        case requests.ConnectionError():
+            return f"there is no connection to {host}"
+    return f"{host} broke the connection off"
+
+
+def _host(source: Source) -> str:
+    return urlsplit(source.url).hostname or "the server"
+
+
+def _cut(response: requests.Response) -> None:
+    """End the wait for its body, from another thread."""
+    with suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+        response.raw.shutdown()
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

@@ -1,0 +1,114 @@
+"""Hugging Face: where one of its files is now, how large it is, and its hash.
+
+`huggingface_hub` finds the token (HF_TOKEN, `hf auth login`) and the mirror (HF_ENDPOINT), asks, and knows what a
+refusal means. The bytes come through `download`, for hf_hub_download keeps nothing of a broken download: since 1.18
+each try starts anew in a file of its own (huggingface_hub#4228, #4196). Never: sends the token to a server that is not
+the hub.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import cast
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from huggingface_hub import HfFileMetadata, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's or httpx2's, as it has it
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not declared
+
+from miner import __version__, net
+from miner.errors import MachineFault, MinerError, Retryable
+from miner.models.source import HubFile, Source
+
+_TIMEOUT = 15.0  # seconds for one answer of the hub
+_LIBRARY = "xalora-miner"
+_RESET = re.compile(r";\s*t=(\d{1,6})")  # draft-ietf-httpapi-ratelimit-headers
+_SHA256 = re.compile(r"[0-9a-f]{64}")  # an ETag of this form is the content's hash: the file is in LFS or Xet
+
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings would tear the progress bars
+
+
+def locate(file: HubFile, *, page: str) -> Source:
+    """Ask the hub for `file`. `page` is where its licence is accepted, if the manifest says so.
+
+    Blocks for _TIMEOUT a redirect. Raises Retryable for what may pass, MachineFault for what the operator has to do.
+    """
+    try:
+        url = hf_hub_url(file.repo, file.path, revision=file.revision)
+        found = get_hf_file_metadata(url, timeout=_TIMEOUT, library_name=_LIBRARY, library_version=__version__)
+    except (HTTPError, HFValidationError, OSError) as error:
+        raise _translated(error, file, page or file.page) from None  # its text holds the whole answer
+    if found.etag is None or found.commit_hash is None:
+        raise MachineFault(
+            f"{urlsplit(url).netloc} does not answer as Hugging Face does",
+            hint="see that HF_ENDPOINT names a mirror of it, and that no portal stands in the way",
+        )
+    return _source(found, url, found.etag)
+
+
+def _source(found: HfFileMetadata, url: str, etag: str) -> Source:
+    location = urljoin(url, found.location)
+    return Source(
+        url=location,
+        headers=_auth() if _origin(location) == _origin(constants.ENDPOINT) else {},
+        place=url,
+        size=found.size,
+        sha256=etag if _SHA256.fullmatch(etag) else "",
+        identity=etag,
+    )
+
+
+def _auth() -> Mapping[str, str]:
+    headers = build_hf_headers(library_name=_LIBRARY, library_version=__version__)
+    return {key: value for key, value in headers.items() if key.lower() == "authorization"}
+
+
+def _origin(url: str) -> tuple[str, str]:
+    return urlsplit(url).scheme, urlsplit(url).netloc
+
+
+def _translated(error: Exception, file: HubFile, page: str) -> MinerError:
+    """A hub's error as one of ours. GatedRepoError is a RepositoryNotFoundError too, so the order counts."""
+    match error:
+        case OfflineModeIsEnabled():
+            return MachineFault("HF_HUB_OFFLINE is set, so Hugging Face is not asked", hint="unset it")
+        case GatedRepoError():
+            return MachineFault(
+                f"{file.repo} is gated: accept its licence at {page}",
+                hint="then set HF_TOKEN to a token of the account that accepted it",
+            )
+        case RepositoryNotFoundError():
+            hint = "if it is private, set HF_TOKEN to a token that may read it"
+            return MachineFault(f"Hugging Face has no {file.repo}, or hides it", hint=hint)
+        case RevisionNotFoundError() | RemoteEntryNotFoundError() | HFValidationError():
+            return MachineFault(f"{file.repo} has no {file.path} at {file.revision}", hint=f"look at {page}")
+        case HfHubHTTPError():
+            return _refused(error, file)
+    return Retryable("the connection to Hugging Face failed")
+
+
+def _wanted_wait(error: HfHubHTTPError) -> float | None:
+    """Seconds that the hub asks to wait: it says so in `Retry-After`, or as the `t` of `RateLimit`."""
+    response = cast("requests.Response", error.response)  # httpx's: it has the same headers
+    reset = _RESET.search(error.response.headers.get("RateLimit", ""))
+    return net.retry_after(response) or (float(reset[1]) if reset else None)
+
+
+def _refused(error: HfHubHTTPError, file: HubFile) -> MinerError:
+    status = error.response.status_code
+    if net.is_passing(status):
+        return Retryable(f"Hugging Face answered {status}", retry_after=_wanted_wait(error))
+    hint = "see that HF_TOKEN is right" if status in (401, 403) else f"look at {file.page}"
+    return MachineFault(f"Hugging Face answered {status} for {file.repo}", hint=hint)

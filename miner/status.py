@@ -1,0 +1,191 @@
+"""The commands that look at a running worker, and those that press its buttons: over its local HTTP, like the page.
+
+Standard output holds the status and nothing else. Exit codes: 0; 1 where no worker answers; 78 for the configuration.
+Rich and requests are imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from miner.errors import Retryable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+TIMEOUT = 5.0  # seconds
+EVERY = 0.5  # seconds between two looks
+BAR = 24  # characters
+
+Config = Annotated[Path | None, typer.Option("--config", help="config.toml to read instead of the usual places.")]
+Url = Annotated[str, typer.Option(help="Where the worker shows itself, if not where config says.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, once.")]
+
+COLOURS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "red"}
+SIGNS = {"good": "✓", "note": "·", "warning": "!", "bad": "✗"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A running worker, seen from outside. Methods block for TIMEOUT at most, and raise Retryable."""
+
+    url: str
+    token: str
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def press(self, button: str) -> Any:
+        return self._ask("POST", f"/api/{button}")
+
+    def everything(self) -> dict[str, Any]:
+        """What the page shows, but for the history."""
+        return {name: self.get(f"/api/{name}") for name in ("now", "past", "health", "workflows")}
+
+    def _ask(self, method: str, path: str) -> Any:
+        import requests
+
+        headers = {"X-Xalora-Action": "1", **({"Authorization": f"Bearer {self.token}"} if self.token else {})}
+        try:
+            with requests.Session() as session:
+                session.trust_env = False
+                reply = session.request(method, self.url + path, headers=headers, timeout=TIMEOUT)
+                body = reply.json()
+        except (requests.RequestException, ValueError) as error:
+            hint = "is it running, and is [status] enabled there? `xalora-miner run` starts it"
+            raise Retryable(f"no worker answers at {self.url}", hint=hint) from error
+        if reply.status_code != 200:
+            hint = "XALORA_STATUS_TOKEN has to be the worker's" if reply.status_code == 401 else ""
+            raise Retryable(f"{self.url} answered {reply.status_code}: {body.get('message', '')}", hint=hint)
+        return body
+
+
+def status(config: Config = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Show what the worker does; live in a terminal, until Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+
+    port = _port(config, url)
+    if as_json:
+        typer.echo(json.dumps(port.everything(), indent=2))
+        return
+    console = Console()
+    first = render(port.everything(), at=time.time())
+    if not console.is_terminal:
+        console.print(first)
+        return
+    with suppress(KeyboardInterrupt), Live(first, console=console, auto_refresh=False) as live:
+        for picture in _pictures(port):
+            live.update(picture, refresh=True)
+
+
+def pause(config: Config = None, url: Url = "") -> None:
+    """Take no new task; what is in hand is finished. Holds until `resume` or a restart."""
+    _press("pause", config, url)
+
+
+def resume(config: Config = None, url: Url = "") -> None:
+    """Take tasks again after `pause`."""
+    _press("resume", config, url)
+
+
+def drain(config: Config = None, url: Url = "") -> None:
+    """Finish what is in hand, then end the worker: what its first SIGTERM does."""
+    _press("drain", config, url)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (status, pause, resume, drain):
+        app.command()(command)
+
+
+def _press(button: str, config: Path | None, url: str) -> None:
+    now = _port(config, url).press(button)
+    typer.echo(f"{now['state']}: {now['says']}")
+
+
+def _port(config: Path | None, url: str) -> Port:
+    from miner.config import load_settings
+    from miner.dashboard.listening import url_of
+
+    settings = load_settings(config_file=config, flags={}).settings.status
+    token = settings.token.get_secret_value() if settings.token else ""
+    return Port(url=url.rstrip("/") or url_of(settings.host, settings.port), token=token)
+
+
+def _pictures(port: Port) -> Iterator[RenderableType]:
+    """One after the other, for ever; a worker that is away is waited for."""
+    from rich.text import Text
+
+    never = threading.Event()
+    while not never.wait(EVERY):
+        try:
+            yield render(port.everything(), at=time.time())
+        except Retryable as error:
+            yield Text(f"{error.message}; trying again", style="yellow")
+
+
+# ---- the picture ------------------------------------------------------------------------------------------------
+
+
+def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
+    """One picture of it, for people; `at` is the time in Unix seconds."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    now, day, health = shown["now"], shown["past"]["day"], shown["health"]
+    head = Text.assemble(
+        (now["says"], "bold"), "\n", (f"{now['miner_id']} · up {_span(at - now['started_at'])}", "dim")
+    )
+    tasks = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("lane", "task", "workflow", "stage", "", "for", "left"):
+        tasks.add_column(column, no_wrap=True, header_style="dim")
+    for lane in now["lanes"]:
+        for task in lane["tasks"]:
+            tasks.add_row(lane["name"], *_row(task, at))
+        if not lane["tasks"]:
+            tasks.add_row(lane["name"], Text(lane["says"], style="dim"))
+    sums = Text(
+        f"last 24 hours: {day['done']} done, {day['failed']} failed, {day['refused']} refused, {day['lost']} lost;"
+        f" {_span(day['render_seconds'])} of rendering"
+    )
+    wrong = [_mark(mark) for mark in health if mark["level"] in ("warning", "bad")]
+    return Padding(Group(head, "", tasks, "", sums, *wrong), (1, 0))
+
+
+def _row(task: Mapping[str, Any], at: float) -> tuple[str, ...]:
+    share, usual = task["share"], task["usual_seconds"]
+    rendering = task["stage"] == "render"
+    left = _span(max(usual - (at - task["since"]), 0.0)) if rendering and usual else ""
+    bar = f"{'━' * round(BAR * share):─<{BAR}} {share:4.0%}" if share is not None else ""
+    return task["task_id"][:12], task["workflow"] or "?", task["stage"], bar, _span(at - task["since"]), left
+
+
+def _mark(mark: Mapping[str, Any]) -> RenderableType:
+    from rich.text import Text
+
+    cure = f"\n  next: {mark['cure']}" if mark["cure"] else ""
+    sign = (f"{SIGNS[mark['level']]} {mark['name']}: ", COLOURS[mark["level"]])
+    return Text.assemble(sign, mark["says"], (cure, "dim"))
+
+
+def _span(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
+    seconds = max(seconds, 0.0)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
