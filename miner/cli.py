@@ -15,6 +15,7 @@ import typer
 
 from miner import __version__
 from miner.errors import ConfigError, MinerError
+from miner.models.cli import models_app
 from miner.status import add_to
 from miner.submit import submit_app
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(submit_app, name="submit")
+app.add_typer(models_app, name="models")
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="config.toml to read instead of the usual places.")]
 

@@ -1,0 +1,23 @@
+"""Contents for tests: bytes that differ from their neighbours, and whole safetensors files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+
+def content(size: int, seed: int = 0) -> bytes:
+    """`size` bytes, of which no two blocks are alike."""
+    blocks = (hashlib.sha512(b"%d %d" % (seed, number)).digest() for number in range(size // 64 + 1))
+    return b"".join(blocks)[:size]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def safetensors(size: int = 4096, *, header: object = None, data: int | None = None) -> bytes:
+    """A safetensors file with one tensor of `size` bytes; `header` and `data` spoil it."""
+    tensors = {"lora_up": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"a": "b"}}
+    head = json.dumps(tensors if header is None else header).encode()
+    return len(head).to_bytes(8, "little") + head + content(size if data is None else data)
