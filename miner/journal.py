@@ -113,7 +113,11 @@ class Journal:
         self._clock = clock
         self._mutex = threading.Lock()
         self.news = 0  # counts what the history shows
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            hint = "give another folder with XALORA_STATE_DIR"
+            raise ConfigError(f"[state] dir {folder} cannot be used: {error.strerror}", hint=hint) from error
         with contextlib.suppress(PermissionError):  # somebody else's folder, which the operator gave us
             folder.chmod(0o700)
         self._lock_file = _lock(folder)
@@ -293,7 +297,8 @@ def _entry(row: sqlite3.Row) -> Entry:
         outcome = _OUTCOME.validate_json(row["outcome"]) if row["outcome"] else None
         return replace(entry, outcome=outcome, **_stages(step, row["record"]))
     except ValueError as error:  # JSONDecodeError and pydantic's ValidationError are both kinds of it
-        log.error("record_unreadable", task_id=entry.task_id, step=step, reason=type(error).__name__)
+        reason, then = type(error).__name__, "going on with what is left of it"
+        log.error("record_unreadable", task_id=entry.task_id, step=step, reason=reason, next=then)
         return entry
 
 

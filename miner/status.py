@@ -165,12 +165,12 @@ def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
     return Padding(Group(head, "", tasks, "", sums, *wrong), (1, 0))
 
 
-def _row(task: Mapping[str, Any], at: float) -> tuple[str, ...]:
+def _row(task: Mapping[str, Any], at: float) -> tuple[RenderableType, ...]:
     share, usual = task["share"], task["usual_seconds"]
     rendering = task["stage"] == "render"
     left = _span(max(usual - (at - task["since"]), 0.0)) if rendering and usual else ""
     bar = f"{'━' * round(BAR * share):─<{BAR}} {share:4.0%}" if share is not None else ""
-    return task["task_id"][:12], task["workflow"] or "?", task["stage"], bar, _span(at - task["since"]), left
+    return _plain(task["task_id"][:12]), _plain(task["workflow"]), task["stage"], bar, _span(at - task["since"]), left
 
 
 def _mark(mark: Mapping[str, Any]) -> RenderableType:
@@ -179,6 +179,13 @@ def _mark(mark: Mapping[str, Any]) -> RenderableType:
     cure = f"\n  next: {mark['cure']}" if mark["cure"] else ""
     sign = (f"{SIGNS[mark['level']]} {mark['name']}: ", COLOURS[mark["level"]])
     return Text.assemble(sign, mark["says"], (cure, "dim"))
+
+
+def _plain(text: str) -> RenderableType:
+    """What may come from a task, as text and nothing else."""
+    from rich.text import Text
+
+    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
 
 
 def _span(seconds: float) -> str:

@@ -28,6 +28,7 @@ class Notifier:
         message = "\n".join(f"{name}={value.replace(chr(10), ' ')[:LONGEST]}" for name, value in fields.items())
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+            ear.setblocking(False)  # one that does not read must not hold us up
             ear.sendto(message.encode(), address)
 
 

@@ -161,7 +161,7 @@ class Relay:
 
     def _pump(self, pair: _Pair, down: bool) -> None:
         source, sink = (pair.server, pair.client) if down else (pair.client, pair.server)
-        with contextlib.suppress(OSError):
+        try:
             while chunk := source.recv(1 << 18):
                 if not down and chunk.startswith(VERBS):
                     pair.request = chunk.partition(b"\r\n")[0]
@@ -172,6 +172,8 @@ class Relay:
                     return
                 sink.sendall(chunk)
             sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one side was reset, so the other one is to be
+            pair.end()
 
     def _claim(self, pair: _Pair, chunk: bytes, down: bool) -> Hold | None:
         """The hold that this chunk is for; each holds one call."""

@@ -256,7 +256,7 @@ def _files(output: Any) -> tuple[OutputFile, ...]:
 
 
 def _is_path(text: Any, longest: int) -> bool:
-    return isinstance(text, str) and 0 < len(text) <= longest and text.isprintable()
+    return isinstance(text, str) and text.isprintable() and 0 < len(text.encode()) <= longest  # of bytes
 
 
 def _ids(items: Any) -> tuple[str, ...]:

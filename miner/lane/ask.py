@@ -41,7 +41,7 @@ class Ask:
     wait: float  # seconds that the sequencer may hold a request
     prefer_warm: bool
     clock: Callable[[], float] = time.time
-    says: str = "starting"
+    doing: str = "starting"
     _warm_first: bool = False  # a task came since the last request that offered everything
     _failures: int = 0
     _heard: bool = False  # the last request was answered: until then none is held, so that a lost lease is heard of
@@ -49,15 +49,19 @@ class Ask:
     _complained_at: float = 0.0
     _rng: random.Random = field(default_factory=random.Random)
 
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        if self.desk.wants_more:
+            return self.doing
+        return "paused: finishing what is in hand" if self.desk.holds else "paused: asking for no task"
+
     def once(self, version: int) -> None:
         """One request, or one wait until a request makes sense again; a change since `version` of the desk ends it."""
-        if not self.desk.wants_more:
-            self.says = "paused: finishing what is in hand" if self.desk.holds else "paused: taking no new task"
-            self.desk.pause(WAKE, since=version)
-        elif not self.desk.has_room():
+        if not self.desk.wants_more or not self.desk.has_room():
             self.desk.pause(WAKE, since=version)
         elif (trouble := self.trouble()) is not None:
-            self.says = f"waiting: {trouble}"
+            self.doing = f"waiting: {trouble}"
             self._complain(trouble)
             self.desk.pause(WAKE, since=version)
         elif ids := self.offer.ids_ahead(in_hand=self.desk.workflows) if self.desk.holds else self.offer.ids():
@@ -74,7 +78,7 @@ class Ask:
 
     def _request(self, ids: Collection[str], version: int) -> None:
         idle = self.desk.holds == 0
-        self.says = "waiting for a task" if idle else "looking for the next task"
+        self.doing = "waiting for a task" if idle else "looking for the next task"
         first = not self._heard
         wait = self.wait if idle and not first else 0.0
         asked_at = self.clock()
@@ -124,7 +128,7 @@ class Ask:
         self._failures += 1
         self._heard = False
         pause = backoff(self._failures, rng=self._rng, at_least=error.retry_after or 0.0)
-        self.says = f"waiting for the sequencer: {error.message}"
+        self.doing = f"waiting for the sequencer: {error.message}"
         log.warning("no_answer", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
         self.pulse.beat(pause + TURN)
         self.desk.pause(pause, since=version)

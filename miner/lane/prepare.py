@@ -120,7 +120,7 @@ class Prepare:
         try:
             self.uploader.check(lease.target)
         except MachineFault as fault:
-            log.error("cannot_upload", task_id=lease.task_id, reason=fault.message, hint=fault.hint)
+            log.error("cannot_upload", task_id=lease.task_id, reason=fault.message, hint=fault.hint, next="refusing it")
             raise JobFault("this miner is not set up for the task's upload target") from fault
         workflow = self.offer.choose(lease)
         held = self.desk.get(lease.task_id)

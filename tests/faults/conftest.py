@@ -1,4 +1,4 @@
-"""One scene serves many cells, since starting it costs more than a cell; one that a cell spoils is replaced."""
+"""One scene serves many cells: starting its processes costs more than a cell. A cell that spoils it gets a new one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.faults.scene import Scene, scene_in
 class Stage:
     """The scene in use, and how to get another one."""
 
-    def __init__(self, make_folder: Callable[[], Path]) -> None:
+    def __init__(self, make_folder: Callable[[], Path], disk: Path) -> None:
         self._make_folder = make_folder
+        self._disk = disk
         self._stack = ExitStack()
         self._scene: Scene | None = None
         self.usable = False
@@ -24,7 +25,9 @@ class Stage:
     def scene(self) -> Scene:
         if self._scene is None or not (self.usable and self._scene.sound):
             self.close()
-            self._scene = self._stack.enter_context(scene_in(self._make_folder(), upload__timeout=3.0))
+            folder = self._make_folder()
+            scene = scene_in(folder, state=self._disk / folder.name, upload__timeout=3.0)
+            self._scene = self._stack.enter_context(scene)
         self.usable = False  # until the cell has said otherwise
         return self._scene
 
@@ -34,8 +37,19 @@ class Stage:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(lambda: tmp_path_factory.mktemp("faults"))
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of 32 MB that holds the miner's state; a plain folder where this user may not mount one."""
+    disk = tmp_path_factory.mktemp("disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    yield disk
+    if mounted:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Stage]:
+    stage = Stage(lambda: tmp_path_factory.mktemp("faults"), small_disk)
     yield stage
     stage.close()
 
@@ -45,20 +59,3 @@ def scene(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Scene]:
     failed = request.session.testsfailed
     yield stage.scene()
     stage.usable = request.session.testsfailed == failed
-
-
-@pytest.fixture
-def small_disk_scene(tmp_path: Path) -> Iterator[Scene]:
-    """A scene whose miner keeps its state on a disk of its own, of 2 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"a full disk needs one that is small, and the right to mount it: {mounted.stderr.strip()}")
-    try:
-        with scene_in(tmp_path, state=disk / "state") as scene:
-            yield scene
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

@@ -46,6 +46,7 @@ CASES = [
     Case(fault="miner killed, back before it goes on", at="rendering"),
     Case(fault="miner killed one record earlier", at="prepared"),
     Case(fault="miner killed one record earlier", at="answered"),
+    *(Case(fault="disk full", at=step) for step in STEPS if step not in ("uploaded", "answered")),
     *everywhere("engine killed"),
     *everywhere("engine restarted"),
     *everywhere("engine stopped"),
@@ -71,20 +72,8 @@ CASES = [
 ]
 
 
-DISK_FULL = [Case(fault="disk full", at=step) for step in STEPS if step not in ("uploaded", "answered")]
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_task_is_answered_once(case: Case, scene: Scene) -> None:
-    try_out(case, scene)
-
-
-@pytest.mark.parametrize("case", DISK_FULL, ids=str)
-def test_a_full_disk_costs_no_task(case: Case, small_disk_scene: Scene) -> None:
-    try_out(case, small_disk_scene)
-
-
-def try_out(case: Case, scene: Scene) -> None:
     before = scene.rig.devnet.stats()["violations"]
     scene.begin(case.at, acted=case.acted, target=case.target)
     with FAULTS[case.fault](scene):

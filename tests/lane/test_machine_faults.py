@@ -69,6 +69,21 @@ def test_a_process_that_is_killed_in_the_middle_is_started_again_and_the_task_do
     assert processes(rig) == 2
 
 
+def test_a_process_that_hangs_in_the_middle_is_ended_and_the_task_done_by_the_next_one(
+    rig: Rig, managed: dict[str, Any]
+) -> None:
+    """Stopped for good, it takes connections and answers none; that is noticed when it was silent for long enough."""
+    start_managed(rig, flows.wait(600.0, until="gate"), managed)
+    task_id = rig.create(parameters={})
+    until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
+    (started,) = rig.logged("comfyui_started")
+    os.kill(started["pid"], signal.SIGSTOP)
+    (rig.folder / "state" / "comfyui-embedded" / "input" / "gate").touch()
+    (task,) = rig.ended(task_id)
+    assert task["status"] == "finished"
+    assert processes(rig) == 2
+
+
 def test_a_process_that_dies_while_nothing_is_to_do_is_started_again(rig: Rig, managed: dict[str, Any]) -> None:
     """Else the miner leases a task to find out."""
     start_managed(rig, flows.wait(0.0), managed)
