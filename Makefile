@@ -9,11 +9,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 ARGS ?=
 TASKS ?= 1000
 SEED ?= 1
-MINUTES ?= 5
 JSON ?=
+MINERS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos fuzz contract lock dist clean
+.PHONY: help demo test lint bench chaos fleet contract lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -37,8 +37,8 @@ bench: .venv/.test ## measure start, memory and throughput, and write bench.json
 chaos: .venv/.test ## break things at random and count what was lost (TASKS=1000 SEED=1 JSON=file)
 	@$(BIN)/python -m tests.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
 
-fuzz: .venv/.test ## feed made-up tasks and replies to the miner (MINUTES=5)
-	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+fleet: .venv/.test ## simulate many miners at one sequencer (MINERS=10000)
+	@$(BIN)/python -m tests.fleet --miners $(MINERS)
 
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
 	@test -n "$(COMFYUI_URL)" || { echo 'make contract: say where ComfyUI is: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }

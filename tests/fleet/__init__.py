@@ -1,0 +1,1 @@
+"""A fleet of miners against one sequencer, simulated: `python -m tests.fleet --miners 10000`, or `make fleet`."""

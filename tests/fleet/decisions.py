@@ -1,0 +1,36 @@
+"""What the simulated miners decide by: the worker's own functions, and the numbers of its lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from miner import policy
+from miner.config import settings
+from miner.lane.heartbeat import WAKE
+
+_SEQUENCER = settings.Sequencer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The real functions, unless a test passes others to see that they count."""
+
+    backoff: Callable[..., float] = policy.backoff
+    idle_delay: Callable[..., float] = policy.idle_delay
+    observe: Callable[..., tuple[policy.Hold, ...]] = policy.observe
+    learn: Callable[..., policy.Allowance] = policy.learn
+    prefetchable: Callable[..., tuple[str, ...]] = policy.prefetchable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """Seconds, as a miner has them that nobody configured, and one count."""
+
+    poll_interval: float = _SEQUENCER.poll_interval
+    heartbeat: float = _SEQUENCER.heartbeat
+    wait: float = _SEQUENCER.wait  # how long a request may be held; 0: it never asks for that
+    timeout: float = _SEQUENCER.timeout
+    connect: float = 10.0  # of `timeout`, what a new connection may take: miner/sequencer/client.py
+    wake: float = WAKE
+    prefetch: int = settings.Miner().prefetch
