@@ -1,0 +1,39 @@
+/* An NVML of one card, for machines without one: the few calls that the dashboard makes, with values that move. */
+
+#include <string.h>
+
+struct rates { unsigned gpu, memory; };
+struct memory { unsigned long long total, free, used; };
+
+static unsigned turn;
+
+/* A number from 0 to 99 that goes up and down slowly. */
+static unsigned wave(unsigned period) {
+    unsigned at = turn % period;
+    return 200 * (at < period / 2 ? at : period - at) / period;
+}
+
+int nvmlInitWithFlags(unsigned flags) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = &turn; return index != 0; }
+int nvmlDeviceGetName(void *device, char *name, unsigned length) { strncpy(name, "NVIDIA GeForce RTX 4090", length); return 0; }
+int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { strncpy(uuid, "GPU-6f1c0a2b-0000", length); return 0; }
+
+int nvmlDeviceGetUtilizationRates(void *device, struct rates *rates) {
+    turn++;
+    rates->gpu = turn % 23 < 3 ? 4 : 88 + wave(7) / 9;
+    rates->memory = 40;
+    return 0;
+}
+
+int nvmlDeviceGetMemoryInfo(void *device, struct memory *memory) {
+    memory->total = 25757220864ULL;
+    memory->used = 14500000000ULL + 60000000ULL * wave(40);
+    memory->free = memory->total - memory->used;
+    return 0;
+}
+
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *degrees) { *degrees = 58 + wave(60) / 6; return 0; }
+int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) { *milliwatts = turn % 23 < 3 ? 78000 : 330000 + 900 * wave(11); return 0; }
+const char *nvmlErrorString(int code) { return "stand-in"; }
