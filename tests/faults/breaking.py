@@ -85,12 +85,17 @@ def disk_full(scene: Scene) -> Iterator[None]:
         pytest.skip("a full disk has to be a small one, and this user may not mount it: run this as root")
     said = ("upload_failed", "delivery_failed") if scene.step == "rendering" else ("not_recorded",)
     before = _count(scene, *said)
-    with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
-        while file.write(bytes(4096)):
-            pass
-    yield
-    until(lambda: _count(scene, *said) > before or not scene.rig.worker.alive, why="a complaint")
-    (disk / "ballast").unlink()
+    with closing(_journal(scene)) as journal:  # else a record may fit where an old one was
+        journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ballast = disk / "ballast"
+    try:
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        yield
+        until(lambda: _count(scene, *said) > before or not scene.rig.worker.alive, why="a complaint")
+    finally:
+        ballast.unlink()
 
 
 def _count(scene: Scene, *endings: str) -> int:
