@@ -70,8 +70,13 @@ _MIGRATIONS: list[str] = [
         DELETE FROM pictures WHERE task_id = old.task_id AND miner_id = old.miner_id;
     END;
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN lease TEXT;  -- JSON of the Lease that counts, where it came after the record's
+    """,
 ]
 """Each brings the schema one version up; a file's version is its `user_version`. Only ever append."""
+
+SCHEMA = len(_MIGRATIONS)  # the newest `user_version` that this program knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +146,12 @@ class Journal:
             (lease.task_id, miner_id, lease.task_type, _dump(lease), lease.leased_at),
         )
 
+    def leased_again(self, miner_id: str, lease: Lease) -> None:
+        """The lease that counts from now on, whatever lease the records of later steps hold."""
+        self._write(
+            "UPDATE tasks SET lease = ? WHERE task_id = ? AND miner_id = ?", (_dump(lease), lease.task_id, miner_id)
+        )
+
     def prepared(self, miner_id: str, job: Job) -> None:
         self._step(miner_id, job.task_id, "prepared", job, workflow=job.workflow)
 
@@ -165,7 +176,7 @@ class Journal:
     def closed(self, miner_id: str, task_id: str, verdict: str) -> None:
         """Nothing is owed any more. What was secret goes; the outcome stays for the history."""
         self._write(
-            "UPDATE tasks SET step = 'closed', record = NULL, verdict = ?, ended_at = ?"
+            "UPDATE tasks SET step = 'closed', record = NULL, lease = NULL, verdict = ?, ended_at = ?"
             " WHERE task_id = ? AND miner_id = ?",
             (verdict, self._clock(), task_id, miner_id),
         )
@@ -257,9 +268,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
+        if version > SCHEMA:
             raise ConfigError(
-                f"{path} was written by a newer xalora-miner (schema {version}, this one knows {len(_MIGRATIONS)})",
+                f"{path} was written by a newer xalora-miner (schema {version}, this one knows {SCHEMA})",
                 hint="run the newer version, or give this one its own folder with XALORA_STATE_DIR",
             )
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
@@ -295,7 +306,10 @@ def _entry(row: sqlite3.Row) -> Entry:
     )
     try:
         outcome = _OUTCOME.validate_json(row["outcome"]) if row["outcome"] else None
-        return replace(entry, outcome=outcome, **_stages(step, row["record"]))
+        stages = _stages(step, row["record"])
+        if stages and row["lease"]:
+            stages = _leased_anew(stages, _LEASE.validate_python(json.loads(row["lease"])))
+        return replace(entry, outcome=outcome, **stages)
     except ValueError as error:  # JSONDecodeError and pydantic's ValidationError are both kinds of it
         reason, then = type(error).__name__, "going on with what is left of it"
         log.error("record_unreadable", task_id=entry.task_id, step=step, reason=reason, next=then)
@@ -316,6 +330,15 @@ def _stages(step: str | None, record: str | None) -> dict[str, Any]:
         return {}
     job = _JOB.validate_python(json.loads(record))
     return {"job": job, "lease": job.lease}
+
+
+def _leased_anew(stages: dict[str, Any], lease: Lease) -> dict[str, Any]:
+    """The stages of a task that was leased again while it was in hand."""
+    job = replace(stages["job"], lease=lease) if "job" in stages else None
+    return {
+        name: lease if name == "lease" else job if name == "job" else replace(stage, job=job)
+        for name, stage in stages.items()
+    }
 
 
 def _dump(record: Any) -> str:

@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -72,9 +73,25 @@ def setup(
             renderer if level == "DEBUG" else Folding(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Undaunted(out))),
         cache_logger_on_first_use=False,
     )
+
+
+class Undaunted:
+    """A stream that goes on where a line cannot be written: the disk is full, or the reader has gone."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._out.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._out.flush()
 
 
 def is_journal(stream: str, out: TextIO) -> bool:

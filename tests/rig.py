@@ -21,6 +21,7 @@ from typing import Any
 import requests
 from PIL import Image
 
+from miner.comfy import family
 from miner.devnet.serve import Running
 
 MINER_ID = "0x00000000000000000000000000000000000d37e0"
@@ -234,6 +235,11 @@ class Rig:
     def close(self) -> None:
         for process in reversed(self._processes):
             process.kill()
+        for file in (self.folder / "state").glob("comfyui-*/pid"):  # it outlives a worker that was killed
+            left_behind = json.loads(file.read_text())
+            found = family.look(left_behind["pid"])
+            if found is not None and found.started == left_behind["started"]:
+                family.end(found, grace=0.0)
         self.session.close()
 
 

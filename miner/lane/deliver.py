@@ -19,7 +19,7 @@ from miner import metrics
 from miner.comfy.client import ComfyDown, DiskFault, OutputGone
 from miner.comfy.host import ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault, Retryable
-from miner.job import Media, Outcome, PresignedPut, Rendered, Uploaded
+from miner.job import Job, Lease, Media, Outcome, PresignedPut, Rendered, Uploaded, UploadTarget
 from miner.journal import Journal
 from miner.lane.desk import Desk
 from miner.lane.offer import Offer
@@ -66,6 +66,8 @@ class Deliver:
 
     def _deliver(self, rendered: Rendered) -> None:
         task_id = rendered.job.task_id
+        held = self.desk.get(task_id)
+        held.rendered_at = held.rendered_at or self.clock()  # after a restart nobody else has said so
         try:
             uploaded = self._upload(rendered)
         except LeaseLost:
@@ -120,10 +122,12 @@ class Deliver:
         """Upload until it is done or pointless. None: shutting down, and the journal has it for the next start."""
         job, attempt = rendered.job, 0
         while True:
-            if self.desk.get(job.task_id).gone.is_set():
+            held = self.desk.get(job.task_id)
+            if held.gone.is_set():
                 raise LeaseLost("taken away by the sequencer")
+            lease = held.lease
             try:
-                uploaded = self._try(rendered)
+                uploaded = self._try(rendered, lease)
             except (Retryable, ComfyDown, DiskFault) as error:
                 attempt += 1
                 retry_after = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
@@ -136,12 +140,14 @@ class Deliver:
                 if self.signals.aborting.wait(pause):
                     return None
             else:
-                if self.desk.get(job.task_id).gone.is_set():
+                if held.gone.is_set():
                     raise LeaseLost("taken away by the sequencer")
+                if held.lease is not lease:
+                    continue  # leased again meanwhile, with another place for the result
                 self._record(uploaded)
                 return uploaded
 
-    def _try(self, rendered: Rendered) -> Uploaded:
+    def _try(self, rendered: Rendered, lease: Lease) -> Uploaded:
         output = self.offer.library.get(rendered.job.workflow).manifest.output
         self.says = f"converting the result of {short(rendered.job.task_id)}"
         self.pulse.beat(REMOTE)
@@ -150,7 +156,7 @@ class Deliver:
         quality = rendered.job.values.get(output.quality_parameter)
         media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
         begun = self.clock()
-        key = self._put(rendered, media, format=output.format)
+        key = self._put(rendered.job, lease.target, media, format=output.format)
         self._finished = media
         held = self.desk.get(rendered.job.task_id)
         held.size, held.rendered_in = media.size, rendered.inference_latency
@@ -169,9 +175,8 @@ class Deliver:
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
 
-    def _put(self, rendered: Rendered, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word for it
+    def _put(self, job: Job, target: UploadTarget | None, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word
         """Upload it; gives the object's key."""
-        job, target = rendered.job, rendered.job.lease.target
         if target is None:
             raise JobFault("the task has no upload target")
         key = (

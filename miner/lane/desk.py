@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -131,9 +131,9 @@ class Desk:
                     held.gone.set()
 
     def _take(self, lease: Lease) -> None:
-        """A lease has arrived. One that is in hand already is the sequencer's way of saying `running`; one that was
-        answered before is wanted anew, with a new place for its result."""
-        if lease.task_id in self._held:
+        """A lease has arrived. One that was answered before is wanted anew, with a new place for its result."""
+        if (held := self._held.get(lease.task_id)) is not None:
+            self._take_again(held, lease)
             return
         if self._outbox.has(self.miner_id, lease.task_id):  # a second answer would contradict the first
             self._outbox.nudge()
@@ -145,6 +145,18 @@ class Desk:
         log.debug("task_step", task_id=lease.task_id, step="leased")
         self.hold(lease)
         self.put(lease)
+
+    def _take_again(self, held: Held, lease: Lease) -> None:
+        """It was given up for lost, or this is the sequencer's way of saying `running`: the work on it goes on, and its
+        result goes to the new place."""
+        if held.answering:
+            return
+        with self._changed:
+            held.lease, held.hold = replace(lease, leased_at=held.lease.leased_at), Hold(task_id=lease.task_id)
+        try:
+            self._journal.leased_again(self.miner_id, held.lease)
+        except MachineFault as fault:
+            log.error("lease_not_recorded", task_id=lease.task_id, reason=fault.message, next="working on it anyway")
 
     def _known(self, task_id: str) -> Entry | None:
         try:

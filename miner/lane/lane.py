@@ -35,7 +35,7 @@ from miner.lane.recover import Recover
 from miner.lane.render import Render
 from miner.lane.signals import Signals
 from miner.outbox import Outbox
-from miner.pulse import Pulse
+from miner.pulse import IDLE, Pulse
 from miner.uploads import Uploader
 
 log = structlog.get_logger()
@@ -156,12 +156,9 @@ class Lane:
             thread.start()
 
     def drain(self) -> None:
-        """Take nothing new; what is in hand goes on to its answer."""
+        """Take nothing new; what is in hand, or leased by a request that is under way, goes on to its answer."""
         self.signals.draining.set()
-        if self.desk.busy:
-            self.desk.wake()
-        else:
-            self.abort()
+        self.desk.wake()
 
     def abort(self) -> None:
         """Interrupt what is in hand; it is answered with `miner is shutting down`."""
@@ -216,6 +213,7 @@ class Lane:
             structlog.contextvars.bind_contextvars(lane=self.name)
             try:
                 run()
+                self.loops[loop].pulse.beat(IDLE)  # it has ended, and owes nothing more
             except BaseException as error:
                 self.failed = self.failed or error
                 log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")

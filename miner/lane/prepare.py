@@ -36,6 +36,7 @@ from miner.uploads import Uploader
 
 log = structlog.get_logger()
 
+LONGEST = 3600.0  # seconds that a task may take in all, unless its workflow's own limit is longer
 FREE_REFUSALS = 5  # wrong tasks in a row that are answered without a pause
 
 
@@ -79,6 +80,7 @@ class Prepare:
             else:
                 break
         self.ask.farewell()
+        self.signals.aborting.set()  # nothing is left to interrupt: what still waits for ComfyUI waits in vain
         self.doing = "stopped"
         self.out.put(None)
 
@@ -127,7 +129,8 @@ class Prepare:
         held.workflow = workflow.name
         checked = self.offer.check(workflow, lease)
         held.seed, held.ignored = checked.values.get("seed"), checked.ignored
-        timeout = lease.timeout_seconds or workflow.manifest.timeout_seconds
+        usual = workflow.manifest.timeout_seconds
+        timeout = min(lease.timeout_seconds or usual, max(usual, LONGEST))
         job = Job(
             lease=lease,
             workflow=workflow.name,

@@ -323,6 +323,7 @@ class Render:
             self.host.condemn(fault.message)
 
     def _tick_cancelled(self, until: float) -> None:
+        self.pulse.beat()
         self.host.check()
         if self.clock() >= until:
             raise MachineFault(f"it ignored an interrupt for {self.interrupt_grace:.0f} s")

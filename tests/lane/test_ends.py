@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from miner.worker import EXIT_BUG
-from tests.faults.scene import Scene
+from tests.faults.scene import Scene, scene_in
 from tests.lane import flows
 from tests.rig import Process, Rig, until
 
@@ -84,6 +84,30 @@ def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(scene: Scene) 
     assert rig.worker.stop() == 0
     assert rig.task(late)["status"] == "waiting"
     assert rig.task(scene.task_id)["status"] == "finished"
+
+
+def test_a_lease_that_arrives_as_the_drain_begins_is_finished(tmp_path: Path) -> None:
+    """It was asked for before the signal, so it is in hand, and there is time."""
+    with scene_in(tmp_path, sequencer__wait=0.0) as scene:
+        scene.begin("leased")
+        scene.rig.worker.send(signal.SIGTERM)
+        until(lambda: scene.rig.logged("draining"), why="the drain")
+        scene.held.release()
+        until(lambda: not scene.rig.worker.alive, why="the worker's end")
+        task = scene.rig.task(scene.task_id)
+    assert (task["status"], task["msg"]) == ("finished", "")
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(rig: Rig) -> None:
+    """Where the log goes to a file, it is on the disk that gets full."""
+    rig.start_devnet()
+    rig.start_worker(rig.start_engine())
+    rig.ended(rig.create())
+    rig.worker.kill()
+    rig.worker.log = Path("/dev/full")
+    rig.restart_worker()
+    (task,) = rig.ended(rig.create(), patience=25.0)
+    assert task["status"] == "finished"
 
 
 def test_the_third_signal_ends_it_at_once(rig: Rig) -> None:

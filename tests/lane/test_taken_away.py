@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from miner.devnet.options import DevnetOptions
 from miner.devnet.serve import serve
 from tests.faults.scene import Scene, Step
 from tests.lane import flows
+from tests.relay import Relay
 from tests.rig import Rig, until
 
 
@@ -106,3 +108,30 @@ def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_
         (task,) = rig.ended(task_id)
     assert task["status"] == "finished"
     assert [lease["ended"] for lease in task["leases"]] == ["silent", "answered"]
+
+
+def test_one_that_is_leased_again_while_it_is_in_hand_goes_to_its_new_place(rig: Rig, tmp_path: Path) -> None:
+    """The network was away for longer than the sequencer waits for a sign of life, but the render went on."""
+    with (
+        serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as rig.devnet,
+        closing(Relay(rig.devnet.url)) as relay,
+    ):
+        rig.add_workflow("gated", flows.wait(600.0, until="gate"))
+        rig.start_worker(
+            rig.start_engine("--test-nodes"),
+            workflows={"4": ["gated"]},
+            sequencer__url=relay.url,
+            network__allow=[relay.host],
+        )
+        task_id = rig.create(parameters={})
+        until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
+        before = len(rig.devnet.requests("miner_request"))
+        until(lambda: len(rig.devnet.requests("miner_request")) >= before + 2, why="`running`")
+        with relay.away():
+            until(lambda: rig.task(task_id)["status"] == "waiting", why="the loss")
+        until(lambda: len(rig.task(task_id)["leases"]) == 2, why="the second lease")
+        (rig.folder / "engine" / "input" / "gate").touch()
+        (task,) = rig.ended(task_id)
+        violations = rig.devnet.stats()["violation_list"]
+        rig.worker.kill()
+    assert (task["status"], task["msg"], violations) == ("finished", "", [])
