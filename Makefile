@@ -11,9 +11,10 @@ TASKS ?= 1000
 SEED ?= 1
 JSON ?=
 MINERS ?= 10000
+MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos fleet contract lock dist clean
+.PHONY: help demo test lint bench chaos fuzz fleet contract lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -36,6 +37,9 @@ bench: .venv/.test ## measure start, memory and throughput, and write bench.json
 
 chaos: .venv/.test ## break things at random and count what was lost (TASKS=1000 SEED=1 JSON=file)
 	@$(BIN)/python -m tests.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
+
+fuzz: .venv/.test ## try tasks and replies of any JSON, and count them (MINUTES=5)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 fleet: .venv/.test ## simulate many miners at one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.fleet --miners $(MINERS)

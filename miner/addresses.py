@@ -122,7 +122,7 @@ def require_elsewhere(own: str, peer: str) -> None:
     """
     here, there = ipaddress.ip_address(own), ipaddress.ip_address(peer)
     if not is_public(peer):
-        return  # it was allowed by name
+        return  # judged before
     both_v6 = isinstance(here, ipaddress.IPv6Address) and isinstance(there, ipaddress.IPv6Address)
     if here == there or (both_v6 and int(here) >> 72 == int(there) >> 72):
         raise Refused("the address is in the miner's own network")

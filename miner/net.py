@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -108,6 +109,9 @@ def _in_time(look_up: Callable[[], list[str]]) -> list[str]:
         raise requests.ConnectTimeout from None
 
 
+_allowed: ContextVar[bool] = ContextVar("allowed")  # whether the operator named the place that is asked now
+
+
 class _Watched(HTTPConnection):
     """A connection that the deadline in force can cut, also where it is an old one that is used again."""
 
@@ -115,7 +119,8 @@ class _Watched(HTTPConnection):
         sock = super()._new_conn()
         deadline.in_force().watch(sock)
         try:
-            require_elsewhere(sock.getsockname()[0], sock.getpeername()[0])
+            if not _allowed.get():
+                require_elsewhere(sock.getsockname()[0], sock.getpeername()[0])
         except BaseException:
             sock.close()
             raise
@@ -212,6 +217,8 @@ class Session(HTTPSession):  # type: ignore[misc]  # requests-hardened carries n
         """One request, its answer's body still unread. Raises Refused and Retryable, here and while it is read."""
         self._guard.check(url)
         limit = deadline.in_force()
+        place = parse_url(url)
+        named = _allowed.set(self._guard.allows(place.host, place.port))
         try:
             timeout = (min(_CONNECT_SECONDS, limit.left), limit.left)
             with self.request(method, url, stream=True, timeout=timeout, **kwargs) as response:
@@ -223,6 +230,8 @@ class Session(HTTPSession):  # type: ignore[misc]  # requests-hardened carries n
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # Without its cause: the text of such an error holds addresses and the URL, whose query can be a secret.
             raise Retryable(_in_words(error, limit)) from None
+        finally:
+            _allowed.reset(named)
 
 
 def _in_words(error: Exception, limit: deadline.Deadline) -> str:

@@ -7,6 +7,7 @@ It translates ComfyUI's answers and the HTTP library's errors into ours, once. I
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import requests
 import urllib3
@@ -94,12 +96,12 @@ class ComfyClient:
     """
 
     def __init__(self, url: str, *, client_id: str, timeout: float = 10.0) -> None:
-        self.url = url.rstrip("/")
+        self.url, headers = without_user(url)
         self.client_id = client_id
         self._timeout = timeout
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers["Accept-Encoding"] = "identity"
+        self._session.headers.update({"Accept-Encoding": "identity", **headers})
 
     def close(self) -> None:
         self._session.close()
@@ -214,6 +216,16 @@ class ComfyClient:
                 f"ComfyUI at {self.url} did not answer {path}: {type(error).__name__}",
                 hint="see that it runs and that XALORA_COMFYUI_URL is its address",
             ) from error
+
+
+def without_user(url: str) -> tuple[str, dict[str, str]]:
+    """A URL without its user part, and the headers that say the same: no message or page can show what is not in it."""
+    parts = urlsplit(url.rstrip("/"))
+    user, _, place = parts.netloc.rpartition("@")
+    if not user:
+        return parts.geturl(), {}
+    words = unquote_to_bytes(user if ":" in user else f"{user}:")
+    return parts._replace(netloc=place).geturl(), {"Authorization": f"Basic {base64.b64encode(words).decode()}"}
 
 
 def parse_history(entry: dict[str, Any]) -> History:

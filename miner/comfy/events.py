@@ -17,6 +17,8 @@ from typing import Any
 
 import websocket
 
+from miner.comfy.client import without_user
+
 FIRST_PAUSE = 0.1  # seconds between two connections; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0
 STEADY = 5.0  # seconds that a connection has to last for the next one to be made at once
@@ -72,8 +74,8 @@ class EventStream:
         longest_pause: float = LONGEST_PAUSE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        base = url.rstrip("/").replace("http", "ws", 1)
-        self._address = f"{base}/ws?clientId={client_id}"
+        base, self._headers = without_user(url)
+        self._address = f"{base.replace('http', 'ws', 1)}/ws?clientId={client_id}"
         self._clock = clock
         self._socket: websocket.WebSocket | None = None
         self._closed = threading.Event()
@@ -122,7 +124,11 @@ class EventStream:
             return False
         try:
             self._socket = websocket.create_connection(
-                self._address, timeout=CONNECT_TIMEOUT, skip_utf8_validation=True, enable_multithread=False
+                self._address,
+                header=self._headers,
+                timeout=CONNECT_TIMEOUT,
+                skip_utf8_validation=True,
+                enable_multithread=False,
             )
             self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
         except (websocket.WebSocketException, OSError):

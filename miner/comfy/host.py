@@ -129,7 +129,7 @@ class ComfyHost:
             try:
                 self.process.stop()
             except ComfyDown as down:
-                log.error("comfyui_not_stopped", reason=down.message, hint=down.hint)
+                log.error("comfyui_not_stopped", reason=down.message, hint=down.hint, next="the next start ends it")
 
     # ---- its files --------------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class ComfyHost:
         """Delete what a finished prompt left in ComfyUI's folders, where this machine has them."""
         for root in (self.output_dir, self._input_dir):
             if root is not None:
-                _remove_tree(root / folder_of(prompt_id))
+                _remove_tree(root.resolve() / folder_of(prompt_id))
 
 
 def _wait(seconds: float, stop: threading.Event, tick: Callable[[], None]) -> None:
@@ -170,7 +170,8 @@ def folder_of(prompt_id: str) -> str:
 
 
 def _remove_tree(folder: Path) -> None:
-    if folder.is_dir() and not folder.is_symlink():
+    """`folder`, with what is in it, unless a symbolic link leads there: that would be somebody else's."""
+    if folder.is_dir() and folder.resolve() == folder:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             log.warning("output_not_deleted", folder=str(folder), next="it stays; see the folder's rights")

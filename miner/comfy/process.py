@@ -266,6 +266,7 @@ class ComfyProcess:
             deaths=len(self._deaths),
             last_words=list(last_words) or None,
             log=str(self.log_path),
+            next="starting it again; five deaths in ten minutes pause the lane",
         )
 
     def _end(self, grace: float) -> None:

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 MINER_ID = re.compile(r"(0x[0-9a-fA-F]{40})(-[A-Za-z0-9_]+)?")
 HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 # Up to the last @, since a password may hold a slash. Quotes and backslashes are those of JSON around the URL.
-_CREDENTIALS = re.compile(r'(?<=://)(?:[^"\\]|\\.)*@')
+# Without a scheme, which may have been forgotten, from the start up to it.
+_CREDENTIALS = re.compile(r'(?<=://)(?:[^"\\]|\\.)*@|(?:(?<=^")|^)(?![^"]*://)[^"\s]*@')
 _QUERY = re.compile(r'(://[^?#"]*[?#])(?:[^"\\]|\\.)+')
 
 

@@ -25,8 +25,10 @@ from miner.dashboard.listening import is_loopback
 COOKIE = "xalora_status"
 HEADER = "x-xalora-action"  # a form of another site cannot send it
 SLOWNESS = 0.5  # seconds for a wrong token
+MOST_AT_ONCE = 128  # requests in hand, a page's stream of events among them; probes come on top
 
-OPEN = frozenset({"/healthz", "/readyz", "/sign-in", "/app.css", "/icon.svg"})
+PROBES = frozenset({"/healthz", "/readyz"})
+OPEN = PROBES | {"/sign-in", "/app.css", "/icon.svg"}
 """What needs no token: probes have none, and the sign-in page is for those who have not shown it yet."""
 
 _HEADERS = {
@@ -51,20 +53,28 @@ class Guard:
         self._host = host
         self._token = token
         self._one_guess = asyncio.Lock()
+        self._in_hand = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = Headers(scope=scope)
-        answer = self._as_a_stranger(scope, headers) or await self._without_token(scope, headers)
-        await (answer or self._app)(scope, receive, _hardened(send))
+        if self._in_hand >= MOST_AT_ONCE and scope["path"] not in PROBES:
+            await _refused(503, f"{MOST_AT_ONCE} requests are in hand; close some pages")(scope, receive, send)
+            return
+        self._in_hand += 1
+        try:
+            headers = Headers(scope=scope)
+            answer = self._as_a_stranger(scope, headers) or await self._without_token(scope, headers)
+            await (answer or self._app)(scope, receive, _hardened(send))
+        finally:
+            self._in_hand -= 1
 
     def _as_a_stranger(self, scope: Scope, headers: Headers) -> Response | None:
         """The refusal for a request that another site's page made, or None."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_ours(host):
             return _refused(403, f"Host {host[:100]!a} is not this server's name; use http://127.0.0.1 or localhost")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) != host:
             return _refused(403, "the request comes from a page of another site")
         if scope["method"] not in ("GET", "HEAD"):
             if headers.get("sec-fetch-site", "same-origin") != "same-origin":
@@ -115,6 +125,14 @@ class SignIn:
         reply = RedirectResponse("/", 303)
         reply.set_cookie(COOKIE, cookie_of(self._token), max_age=90 * 86400, httponly=True, samesite="strict")
         return reply
+
+
+def _place(origin: str) -> str:
+    """`host:port` of an `Origin`; empty for what is none, such as `null`."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def cookie_of(token: str) -> str:

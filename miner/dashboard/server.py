@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 STOP_GRACE = 1  # seconds that requests in hand have to end
 LOOK = 0.2  # seconds between two looks whether to stop
+MOST_CONNECTIONS = 512  # open ones; `access.MOST_AT_ONCE` of them may be busy with other things than probes
 
 
 class Dashboard:
@@ -66,7 +67,11 @@ class Dashboard:
             return
         log.info("dashboard", url=url_of(host, listener.getsockname()[1]))
         with closing(listener), ThreadPoolExecutor(1, thread_name_prefix="dashboard-reader") as readers:
-            asyncio.run(self._serve(listener, readers))
+            try:
+                asyncio.run(self._serve(listener, readers))
+            except BaseException:
+                log.exception("dashboard_failed", next="mining without it")
+                raise
 
     async def _serve(self, listener: socket.socket, readers: Executor) -> None:
         import uvicorn
@@ -74,6 +79,7 @@ class Dashboard:
         from miner.dashboard.api import Api
         from miner.dashboard.app import build_app
         from miner.dashboard.history import History
+        from miner.dashboard.impatient import Impatient
         from miner.dashboard.view import View
 
         token = self.settings.token.get_secret_value() if self.settings.token else ""
@@ -82,7 +88,7 @@ class Dashboard:
             api = Api(view, readers=readers)
             config = uvicorn.Config(
                 build_app(api, host=self.settings.host, token=token),
-                http="h11",
+                http=Impatient,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -90,7 +96,7 @@ class Dashboard:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=128,
+                limit_concurrency=MOST_CONNECTIONS,
                 timeout_graceful_shutdown=STOP_GRACE,
             )
             server = uvicorn.Server(config)

@@ -3,7 +3,7 @@
 Promises: reading takes microseconds, waits for nobody and changes nothing, though the lanes go on meanwhile; so two
 fields may be a moment apart. Nothing of a task's parameters is in it. Times are Unix seconds, and what a viewer can
 count itself (how long something has taken) is not in it, so that a snapshot is equal to the last one while nothing
-happens.
+happens. A sentence may repeat what others wrote, so each is cleaned as a line of the log is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from miner.comfy.events import Preview, Progress
 from miner.crew import Crew
 from miner.lane import Lane
 from miner.lane.desk import Held
+from miner.lane.lane import Loop
+from miner.log import clean
+from miner.outbox import Outbox
 
 Stage = Literal["prepare", "queue", "render", "deliver", "answer"]
 State = Literal["working", "paused", "draining"]
@@ -111,12 +114,12 @@ def take(controls: Controls, *, usual: Mapping[str, float | None]) -> Now:
     return Now(
         version=__version__,
         miner_id=crew.settings.miner.id,
-        sequencer=urlsplit(crew.settings.sequencer.url).netloc,
+        sequencer=urlsplit(crew.settings.sequencer.url).netloc.rpartition("@")[2],
         answered_at=max((lane.desk.answered_at for lane in crew.lanes), default=0.0),
         started_at=controls.started_at,
         state="draining" if controls.draining else "paused" if controls.paused else "working",
-        says=crew.says(),
-        outbox=LoopNow(name="outbox", says=outbox.says, late=round(outbox.pulse.late)),
+        says=clean(crew.says()),
+        outbox=_loop("outbox", outbox),
         unacknowledged=outbox.depth,
         lanes=tuple(_lane(lane, usual) for lane in crew.lanes),
     )
@@ -137,24 +140,27 @@ def _lane(lane: Lane, usual: Mapping[str, float | None]) -> LaneNow:
     return LaneNow(
         name=lane.name,
         miner_id=lane.desk.miner_id,
-        says=lane.sentence,
+        says=clean(lane.sentence),
         device=stats.device if stats else "",
         comfyui_url=lane.host.client.url,
         comfyui_version=stats.version if stats else "",
         comfyui_ready=lane.host.ready.is_set(),
         comfyui_restarts=lane.restarts,
         failed=lane.failed is not None,
-        loops=tuple(
-            LoopNow(name=name, says=loop.says, late=round(loop.pulse.late)) for name, loop in lane.loops.items()
-        ),
+        loops=tuple(_loop(name, loop) for name, loop in lane.loops.items()),
         tasks=tuple(_task(lane, held, usual) for held in lane.desk.in_hand),
     )
 
 
+def _loop(name: str, loop: Loop | Outbox) -> LoopNow:
+    return LoopNow(name=name, says=clean(loop.says), late=round(loop.pulse.late))
+
+
 def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
     now = lane.render.now
-    stage, since = _stage(held, rendering=now.task_id == held.lease.task_id, started_at=now.started_at)
-    progress = now.progress if stage == "render" else None
+    progress = now.progress if now.task_id == held.lease.task_id else None
+    started_at = now.started_at if now.task_id == held.lease.task_id else None
+    stage, since = _stage(held, begun=progress is not None or started_at is not None, started_at=started_at)
     return TaskNow(
         task_id=held.lease.task_id,
         task_type=held.lease.task_type,
@@ -169,16 +175,16 @@ def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
     )
 
 
-def _stage(held: Held, *, rendering: bool, started_at: float | None) -> tuple[Stage, float]:
-    """Where a task is, and since when as far as that is known."""
+def _stage(held: Held, *, begun: bool, started_at: float | None) -> tuple[Stage, float]:
+    """Where a task is, and since when as far as that is known; `begun`: ComfyUI has told something of it."""
     if held.answering:
         return "answer", held.rendered_at or held.lease.leased_at
     if held.rendered_at:
         return "deliver", held.rendered_at
-    if rendering and started_at:
-        return "render", started_at
-    if held.prompted_at:
-        return "queue", held.prompted_at
+    if begun:
+        return "render", started_at or held.prompted_at or held.lease.leased_at
+    if held.prompted_at or held.attempts:
+        return "queue", held.prompted_at or held.lease.leased_at
     return "prepare", held.lease.leased_at
 
 

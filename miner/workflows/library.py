@@ -30,6 +30,7 @@ from miner.workflows.parameters import (
     SeedParameter,
     StringParameter,
     place_of,
+    printable,
     shown,
 )
 
@@ -69,7 +70,7 @@ class Workflow:
         names the parameter, the reason and what is allowed. Pure but for a seed's draw.
         """
         known = self.manifest.parameters
-        unknown = (shown(str(name))[1:-1] for name in parameters if name not in known)
+        unknown = (printable(str(name)[:60]) for name in parameters if name not in known)
         ignored = tuple(islice(unknown, MOST_IGNORED))
         if ignored and refuse_unknown:
             raise JobFault(f"{ignored[0]} is no parameter of {self.name}; it takes {', '.join(known)}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from miner.errors import ConfigError
 from miner.job import Value
@@ -38,6 +38,7 @@ CONTENT_TYPES = {
 }
 
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 10**9 bytes
+WEIGHTS = (".safetensors", ".sft", ".gguf")
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]*$", max_length=255)]
 HttpsUrl = Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=2048)]
 
@@ -68,11 +69,18 @@ class Needs(_Section):
     max_pixels: Annotated[int, Field(ge=1)] | None = None  # of an input image: width x height
 
 
+def weights_file(name: str) -> str:
+    """Check that a file of weights holds weights alone: ComfyUI unpickles others, and a pickle is a program."""
+    if not name.endswith(WEIGHTS):
+        raise ValueError(f"must end in {' or '.join(WEIGHTS)}: other files of weights are programs")
+    return name
+
+
 class Model(_Section):
     """A file of weights under ComfyUI's models folder."""
 
     folder: Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_-]+)*$")]
-    name: FileName
+    name: Annotated[FileName, AfterValidator(weights_file)]
     url: HttpsUrl
     size: Annotated[int, Field(ge=1)] | None = None  # bytes, where known
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # where known

@@ -28,6 +28,8 @@ LONGEST_NAME = 255  # characters of an enum's or a LoRA's name
 SEEDS = 2**63  # seeds are below this; ComfyUI takes them below 2**64
 DRAWN_SEEDS = 2**53  # those that we draw also survive a consumer that reads JSON numbers as doubles
 
+LONGEST_SHOWN = 30  # characters of a value that a message repeats
+
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all of category Cc but tab and newline
@@ -40,7 +42,10 @@ class Refused(ValueError):
 
 
 def shown(value: object) -> str:
-    """`value` for a message: at most 63 characters on one line, whatever it is."""
+    """`value` for a message: at most 50 characters on one line.
+
+    A longer text may be a prompt in a wrong field; it is not repeated, since messages are logged and kept.
+    """
     match value:
         case bool() | None:
             return {True: "true", False: "false", None: "null"}[value]
@@ -48,12 +53,18 @@ def shown(value: object) -> str:
             return "a number of 19 digits or more"
         case int() | float():
             return str(value)
+        case str() if len(value) > LONGEST_SHOWN:
+            return f"a text of {len(value):,} characters"
         case str():
-            head = "".join(c if c.isprintable() else "?" for c in value[:60])
-            return f"'{head}…'" if len(value) > 60 else f"'{head}'"
+            return f"'{printable(value)}'"
         case Mapping():
             return "an object"
     return "an array"
+
+
+def printable(text: str) -> str:
+    """`text` with `?` for what would break a line or a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def clean_text(text: str, *, longest: int) -> str:

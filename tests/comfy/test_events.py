@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import queue
 import socket
 import struct
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from miner.comfy.client import without_user
 from miner.comfy.events import Ended, Event, EventStream, Preview, Progress, Started, parse
 
 PATIENCE = 60.0  # seconds
@@ -227,3 +229,21 @@ def message(kind: str, **data: object) -> bytes:
 )
 def test_a_message_is_an_event_or_nothing(opcode: int, data: bytes, event: Event | None) -> None:
     assert parse(opcode, data) == event
+
+
+def test_the_user_part_of_a_url_is_a_header_and_in_no_url() -> None:
+    """A proxy in front of ComfyUI asks for it, and nobody else is to see it."""
+    seen: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+
+    def tell(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        seen.put((connection.request.path, connection.request.headers.get("Authorization")))
+
+    with server(tell) as url:
+        named = url.replace("://", "://operator:p%40ss@")
+        with closing(EventStream(named, client_id="c")) as stream:
+            stream.next(1.0)
+            path, authorization = seen.get(timeout=10.0)
+    assert (path, authorization) == ("/ws?clientId=c", f"Basic {base64.b64encode(b'operator:p@ss').decode()}")
+    assert without_user("http://operator@[::1]:8188/comfy/")[0] == "http://[::1]:8188/comfy"
+    assert without_user("http://127.0.0.1:8188") == ("http://127.0.0.1:8188", {})

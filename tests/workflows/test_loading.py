@@ -35,6 +35,7 @@ SPOILT_MANIFESTS = [
     ("max_pixels = 1000000", "", "needs.max_pixels", "parameters.image takes an image"),
     ('folder = "diffusion_models"', 'folder = "../etc"', "models.0.folder", "should match pattern"),
     ('name = "sample.safetensors"', 'name = "../sample.safetensors"', "models.0.name", "should match pattern"),
+    ('name = "sample.safetensors"', 'name = "sample.ckpt"', "models.0.name", "files of weights are programs"),
     ('url = "https:', 'url = "http:', "models.0.url", "should match pattern"),
     ("size = 10", "size = 0", "models.0.size", "greater than or equal to 1"),
     ('sha256 = "00', 'sha256 = "', "models.0.sha256", "should match pattern"),
