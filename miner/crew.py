@@ -122,7 +122,9 @@ class Crew:
 
     def says(self) -> str:
         """One sentence about all of it."""
-        return "; ".join(lane.sentence for lane in self.lanes)
+        if len(self.lanes) == 1:
+            return self.lanes[0].sentence
+        return "; ".join(f"lane {lane.name}: {lane.sentence}" for lane in self.lanes)
 
     # ---- building a lane --------------------------------------------------------------------------
 

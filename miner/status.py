@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 5.0  # seconds
 EVERY = 0.5  # seconds between two looks
-BAR = 24  # characters
+BAR = 16  # characters
 
 Config = Annotated[Path | None, typer.Option("--config", help="config.toml to read instead of the usual places.")]
 Url = Annotated[str, typer.Option(help="Where the worker shows itself, if not where config says.")]
@@ -151,18 +151,17 @@ def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
     )
     tasks = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("lane", "task", "workflow", "stage", "", "for", "left"):
-        tasks.add_column(column, no_wrap=True, header_style="dim")
+        tasks.add_column(column, no_wrap=column != "workflow", header_style="dim")
     for lane in now["lanes"]:
         for task in lane["tasks"]:
             tasks.add_row(lane["name"], *_row(task, at))
-        if not lane["tasks"]:
-            tasks.add_row(lane["name"], Text(lane["says"], style="dim"))
+    in_hand = tasks if tasks.row_count else Text("nothing in hand", style="dim")
     sums = Text(
         f"last 24 hours: {day['done']} done, {day['failed']} failed, {day['refused']} refused, {day['lost']} lost;"
         f" {_span(day['render_seconds'])} of rendering"
     )
     wrong = [_mark(mark) for mark in health if mark["level"] in ("warning", "bad")]
-    return Padding(Group(head, "", tasks, "", sums, *wrong), (1, 0))
+    return Padding(Group(head, "", in_hand, "", sums, *wrong), (1, 0))
 
 
 def _row(task: Mapping[str, Any], at: float) -> tuple[RenderableType, ...]:
@@ -170,7 +169,7 @@ def _row(task: Mapping[str, Any], at: float) -> tuple[RenderableType, ...]:
     rendering = task["stage"] == "render"
     left = _span(max(usual - (at - task["since"]), 0.0)) if rendering and usual else ""
     bar = f"{'━' * round(BAR * share):─<{BAR}} {share:4.0%}" if share is not None else ""
-    return _plain(task["task_id"][:12]), _plain(task["workflow"]), task["stage"], bar, _span(at - task["since"]), left
+    return _plain(task["task_id"][:8]), _plain(task["workflow"]), task["stage"], bar, _span(at - task["since"]), left
 
 
 def _mark(mark: Mapping[str, Any]) -> RenderableType:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar, cast, get_args
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -26,6 +27,8 @@ PAGE = 30  # tasks of the history at a time
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 class Api:
@@ -138,6 +141,12 @@ async def no_journal(_request: Request, error: Exception) -> Response:
     """The reply where the disk does not let us read."""
     fault = cast("MachineFault", error)
     return JSONResponse({"message": fault.message, "hint": fault.hint}, 503)
+
+
+async def bug(request: Request, error: Exception) -> Response:
+    """The reply to what should not happen; the log has the rest."""
+    log.error("dashboard_bug", path=request.url.path, exc_info=error, next="the other pages and the miner go on")
+    return JSONResponse({"message": "the miner's log says what went wrong"}, 500)
 
 
 def _json(value: Any) -> Response:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from miner.dashboard.access import Guard, SignIn
-from miner.dashboard.api import Api, no_journal
+from miner.dashboard.api import Api, bug, no_journal
 from miner.errors import MachineFault
 
 
@@ -25,7 +25,7 @@ def build_app(api: Api, *, host: str, token: str) -> Starlette:
             *(_file(path, name) for path, name in _files().items()),
         ],
         middleware=[Middleware(Guard, host=host, token=token)],
-        exception_handlers={MachineFault: no_journal},
+        exception_handlers={MachineFault: no_journal, Exception: bug},
     )
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from miner.errors import MachineFault
+from miner.errors import MinerError
 
 TURN = 0.25  # seconds between two looks
 BEAT = 5.0
@@ -51,12 +51,14 @@ class Hub:
         """The stream of one watcher, until it leaves or the hub is closed."""
         self._watchers += 1
         try:
-            if self._turning is None:
+            if self._turning is None or self._turning.done():
                 self._latest = {}  # nobody looked meanwhile
                 self._turning = asyncio.create_task(self._turn())
             told: dict[str, bytes] = {}
             yield b"retry: 1000\n\n"
             while not self._closing:
+                if self._turning is not None and self._turning.done():
+                    self._turning.result()  # raises what is a bug, so that the page sees an end and comes again
                 bell, latest = self._bell, self._latest
                 news = [event for name, event in latest.items() if told.get(name) is not event]
                 told = latest
@@ -115,7 +117,7 @@ def _read(topics: Sequence[Topic]) -> dict[str, bytes]:
     for topic in topics:
         try:
             values = topic.read()
-        except MachineFault as fault:
+        except MinerError as fault:
             values = {"trouble": {"says": fault.message, "cure": fault.hint}}
         fresh |= {name: event_of(name, value) for name, value in values.items()}
     return fresh

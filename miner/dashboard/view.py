@@ -111,10 +111,10 @@ class View:
         return self.gpus.cards()
 
     def scene(self) -> Scene:
-        """What the checks look at."""
+        """What the checks look at; a journal that cannot be read is no reason for a probe to fail."""
         crew = self.controls.crew
         return Scene(
-            now=self.now(),
+            now=snapshot.take(self.controls, usual={}),
             at=self._clock(),
             runnable=len({name for lane in crew.lanes for name in lane.offer.runnable}),
             enabled=len(crew.settings.workflows.enabled),
@@ -159,7 +159,7 @@ class View:
             state=state,
             lanes=tuple(lane.name for lane in runs),
             rests_until=min(rests) if state == "resting" else 0.0,
-            reasons=tuple(reason.text for reason in reasons),
+            reasons=tuple(dict.fromkeys(reason.text for reason in reasons)),
             cure=reasons[0].cure if reasons else "",
             command=_COMMANDS.get(reasons[0].kind, "").format(workflow=name) if reasons else "",
         )

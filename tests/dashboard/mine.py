@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,23 +14,34 @@ from typing import Any
 
 import requests
 
-from tests.rig import Rig, free_port, rig_in, until
+from tests.rig import Rig, rig_in, until
 
 ACTION = {"X-Xalora-Action": "1"}
 SLOW = {
     "picture": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0}},
     "work": {
         "class_type": "DevnetWait",
-        "inputs": {"image": ["picture", 0], "seconds": 1.0, "steps": 20, "previews_per_second": 10.0},
+        "inputs": {"image": ["picture", 0], "seconds": 1.0, "steps": 20, "previews_per_second": 10.0, "until": ""},
     },
     "save": {"class_type": "SaveImage", "inputs": {"images": ["work", 0], "filename_prefix": "out"}},
 }
 PARAMETERS = """
 seconds = { type = "float", default = 1.0, min = 0.0, max = 3600.0, bind = ["work.seconds"] }
 colour = { type = "int", default = 0, min = 0, max = 16777215, bind = ["picture.color"] }
+previews = { type = "float", default = 10.0, min = 0.0, max = 100.0, bind = ["work.previews_per_second"] }
+gate = { type = "string", max_length = 100, default = "", bind = ["work.until"] }
 words = { type = "string", max_length = 20000, bind = [], description = "accepted, not used" }
 """
 STAND_INS = Path(__file__).parent.parent / "stand_ins"
+
+
+def quiet_port() -> int:
+    """A free port that no connection is given by chance: the system hands out those from 32768 on."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -69,6 +83,10 @@ class Mine:
             workflow_id="slow", parameters={"seconds": seconds, "colour": next(self.colours), **parameters}
         )
 
+    def open(self, gate: str) -> None:
+        """End the wait of the task whose `gate` it is."""
+        (self.rig.folder / "engine" / "input" / gate).touch()
+
     def cancel(self, task_id: str) -> None:
         """As its consumer, and wait until the miner has let go of it."""
         cancel = {"task_id": task_id, "api_key": "devnet"}
@@ -80,9 +98,15 @@ class Mine:
 
 
 @contextmanager
-def mine_in(folder: Path, *, environ: dict[str, str] | None = None, **settings: Any) -> Iterator[Mine]:
+def mine_in(
+    folder: Path,
+    *,
+    environ: dict[str, str] | None = None,
+    workflows: dict[str, list[str]] | None = None,
+    **settings: Any,
+) -> Iterator[Mine]:
     with rig_in(folder) as rig:
-        mine = Mine(rig=rig, port=free_port(), colours=iter(range(1, 1 << 24)))
+        mine = Mine(rig=rig, port=quiet_port(), colours=iter(range(1, 1 << 24)))
         rig.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
         rig.start_devnet()
         engine = rig.start_engine("--test-nodes", "--preview-method", "auto")
@@ -93,8 +117,8 @@ def mine_in(folder: Path, *, environ: dict[str, str] | None = None, **settings: 
             "workflows__folders": [str(rig.workflows), str(STAND_INS)],
             **settings,
         }
-        workflows = {"slow": ["slow"], "3": ["plain-picture"], "2": ["plain-video"], "4": ["upscaler-lanczos"]}
-        rig.start_worker(engine, workflows=workflows, environ=environ, **keys)
+        ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+        rig.start_worker(engine, workflows=ids, environ=environ, **keys)
         mine.until_served()
         yield mine
 

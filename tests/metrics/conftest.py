@@ -9,7 +9,7 @@ from tests.dashboard.mine import mine_in
 from tests.rig import until
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def run(tmp_path_factory):
     """A miner that has done, refused and lost a task."""
     with mine_in(tmp_path_factory.mktemp("metrics")) as mine:
@@ -21,11 +21,11 @@ def run(tmp_path_factory):
         yield mine
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def page(run):
     return run.get("/metrics")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def families(page):
     return {family.name: family for family in text_string_to_metric_families(page.text)}

@@ -32,5 +32,5 @@ export function chart({ title, points, most, text }) {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
       "aria-label": `${title}: ${text(now)} now, between ${text(low)} and ${text(high)} in the last 15 minutes`,
     }, svg("path", { d: area, class: "area" }), svg("path", { d: line, class: "line" })),
-    el("p", { className: "scale quiet", "aria-hidden": "true" }, el("span", {}, "15 min"), el("span", {}, `${text(low)} to ${text(high)}`)));
+    el("p", { className: "scale quiet", "aria-hidden": "true" }, el("span", {}, "15 min"), el("span", {}, low === high ? text(low) : `${text(low)} to ${text(high)}`)));
 }

@@ -26,7 +26,8 @@ export function show(element, shown) {
 
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 0.1) return `${Math.round(value * 1000)} ms`;
+  if (value > 0 && value < 0.1) return `${Math.round(value * 1000)} ms`;
+  if (value === 0) return "0 s";
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 60) return `${value.toFixed(0)} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;

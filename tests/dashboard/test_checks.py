@@ -1,0 +1,98 @@
+"""The checks: each trouble has a mark, a sentence and a cure, and stops what it should stop and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from miner.dashboard.checks import Scene, is_alive, is_ready, marks
+from miner.dashboard.gpus import Card, Sample
+from miner.dashboard.snapshot import LaneNow, LoopNow, Now
+
+AT = 10_000.0
+LANE = LaneNow(
+    name="0",
+    miner_id="0x0",
+    says="waiting for a task",
+    device="NVIDIA",
+    comfyui_url="http://127.0.0.1:8188",
+    comfyui_version="0.33.0",
+    comfyui_ready=True,
+    comfyui_restarts=0,
+    failed=False,
+    loops=tuple(LoopNow(name=name, says="idle", late=0.0) for name in ("prepare", "render", "deliver", "heartbeat")),
+    tasks=(),
+)
+NOW = Now(
+    version="1",
+    miner_id="0x0",
+    sequencer="sequencer.example",
+    answered_at=AT - 1,
+    started_at=AT - 5000,
+    state="working",
+    says="waiting for a task",
+    outbox=LoopNow(name="outbox", says="nothing to submit", late=0.0),
+    unacknowledged=0,
+    lanes=(LANE,),
+)
+HOT = Card(
+    index=0,
+    name="RTX",
+    memory_total=1,
+    samples=(Sample(at=AT, load=1.0, memory=1, temperature=91.0, power=None),),
+)
+SCENE = Scene(now=NOW, at=AT, runnable=2, enabled=2, free_disk=10**11, least_disk=5 * 10**9, wait=20.0)
+
+
+def lane(**changes):
+    return replace(SCENE, now=replace(NOW, lanes=(replace(LANE, **changes),)))
+
+
+def now(**changes):
+    return replace(SCENE, now=replace(NOW, **changes))
+
+
+LATE = (replace(LANE.loops[0], late=40.0), *LANE.loops[1:])
+OUTBOX = LoopNow(name="outbox", says="waiting for the sequencer to take 3 answers", late=0.0)
+
+TROUBLES = {
+    # what: (scene, alive, ready, the mark's name, its level, what it says)
+    "all is well": (SCENE, True, True, "Lane 0", "good", "all its loops turn"),
+    "a loop is stuck": (lane(loops=LATE), False, False, "Lane 0", "bad", "prepare has been stuck for 40 s"),
+    "a loop ended by a bug": (lane(failed=True), False, False, "Lane 0", "bad", "a bug"),
+    "the outbox is stuck": (now(outbox=replace(OUTBOX, late=9.0)), False, False, "Outbox's loop", "bad", "9 s"),
+    "ComfyUI is away": (lane(comfyui_ready=False), True, False, "ComfyUI of lane 0", "bad", "idle"),
+    "ComfyUI restarts": (lane(comfyui_restarts=4), True, True, "ComfyUI of lane 0", "warning", "restarted 4 times"),
+    "silence": (now(answered_at=AT - 111), True, False, "Sequencer", "bad", "last answered 111 s ago"),
+    "a held request": (now(answered_at=AT - 109), True, True, "Sequencer", "good", "answers"),
+    "never an answer": (now(answered_at=0.0), True, False, "Sequencer", "bad", "has not answered since the start"),
+    "a fresh start": (now(answered_at=0.0, started_at=AT - 5), True, True, "Sequencer", "note", "has not answered"),
+    "paused": (now(state="paused", answered_at=AT - 999), True, True, "Leasing", "note", "paused"),
+    "draining": (now(state="draining"), True, False, "Leasing", "bad", "draining"),
+    "nothing runs": (replace(SCENE, runnable=0), True, False, "Workflows", "bad", "can run here"),
+    "some run": (replace(SCENE, runnable=1), True, True, "Workflows", "note", "1 of 2"),
+    "answers wait": (now(unacknowledged=3, outbox=OUTBOX), True, True, "Outbox", "warning", "3 answers"),
+    "disk is tight": (replace(SCENE, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB are free"),
+    "disk is full": (replace(SCENE, free_disk=10**9), True, True, "Disk", "bad", "no task is taken"),
+    "a hot GPU": (replace(SCENE, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
+}
+
+
+@pytest.mark.parametrize(("scene", "alive", "ready", "name", "level", "says"), TROUBLES.values(), ids=TROUBLES)
+def test_a_trouble_has_its_mark_and_stops_what_it_should(scene, alive, ready, name, level, says):
+    (mark,) = [mark for mark in marks(scene) if mark.name == name]
+    assert mark.level == level
+    assert says in mark.says
+    assert (is_alive(scene), is_ready(scene)) == (alive, ready)
+
+
+@pytest.mark.parametrize("scene", [trouble[0] for trouble in TROUBLES.values()], ids=TROUBLES)
+def test_what_is_wrong_has_a_cure(scene):
+    wrong = [mark for mark in marks(scene) if mark.level == "bad" and mark.name != "Leasing"]
+    assert all(mark.cure for mark in wrong)
+
+
+def test_a_lane_without_its_comfyui_does_not_keep_the_others_from_working():
+    away = replace(LANE, name="1", comfyui_ready=False)
+    assert is_ready(replace(SCENE, now=replace(NOW, lanes=(LANE, away))))
