@@ -29,29 +29,32 @@ WIDTH = 160  # columns, where there is no terminal
 
 
 def main() -> int:
-    asked = _arguments()
+    parser = _parser()
+    asked = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode, and so must ours
     comfyui = os.environ.get("COMFYUI_URL", "").rstrip("/")
     wanted = [one for one in _measurements(comfyui) if one.wanted(asked.only)]
+    if not wanted:
+        parser.error(f"--only {asked.only}: no case has that in its name")
     about = _about(quick=asked.quick, comfyui=comfyui)
     with tempfile.TemporaryDirectory(prefix="xalora-bench-") as folder, Stand(Path(folder), quick=asked.quick) as stand:
         rows = _measure(wanted, stand)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(render(rows, caption=_caption(about)))
+    console.print(render(rows))
     write(asked.json, rows, about=about)
-    console.print(f"The same is in {asked.json}.")
+    console.print(f"{_explained(about)} The same is in {asked.json}.", highlight=False)
     if any(row.found is None for row in rows):
         return 2
     return 1 if asked.strict and any(row.met is False for row in rows) else 0
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measures the worker.")
     parser.add_argument("--only", default="", metavar="PATTERN", help="only measurements with such a case's name")
     parser.add_argument("--quick", action="store_true", help="shorter runs, and so less certain figures")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a bound is not met")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), metavar="FILE")
-    return parser.parse_args()
+    return parser
 
 
 def _measurements(comfyui: str) -> Sequence[Measurement]:
@@ -92,7 +95,7 @@ def _about(*, quick: bool, comfyui: str) -> dict[str, Any]:
     }
 
 
-def _caption(about: dict[str, Any]) -> str:
+def _explained(about: dict[str, Any]) -> str:
     runs = ", --quick" if about["quick"] else ""
     return (
         f"xalora-miner {about['version']}, Python {about['python']}, {about['cores']} cores, load {about['load']:.1f} "

@@ -70,8 +70,8 @@ class Row:
         return f"{self.found.value:,.{self.case.digits}f} {self.case.unit}".rstrip() if self.found else "–"
 
 
-def render(rows: Sequence[Row], *, caption: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left")
+def render(rows: Sequence[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("case", overflow="fold")
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("wanted", justify="right", no_wrap=True)

@@ -71,6 +71,7 @@ class Campaign:
         self._every = every
         self._say = say
         self._kinds = {**ON_THE_WIRE, **(ON_THE_ENGINE if stand.own_engine else {})}
+        self._deck: list[str] = []
         self._faults: Counter[str] = Counter()
         self._bugs: list[str] = []
         self._created = 0
@@ -103,7 +104,9 @@ class Campaign:
             self._created += 1
 
     def _strike(self, rng: random.Random) -> None:
-        kind = rng.choice(list(self._kinds))
+        if not self._deck:  # each kind comes as often as any other
+            self._deck = rng.sample(list(self._kinds), len(self._kinds))
+        kind = self._deck.pop()
         self._faults[kind] += 1
         self._say(f"{self._seconds:5.0f} s  {self._created:4} tasks  {kind}")
         try:

@@ -29,6 +29,10 @@ def miner_stopped(stand: Stand, rng: random.Random) -> None:
     stand.restart_worker()
 
 
+def miner_reloaded(stand: Stand, rng: random.Random) -> None:
+    stand.reload_worker(poll_interval=rng.uniform(0.04, 0.06))
+
+
 def engine_killed(stand: Stand, rng: random.Random) -> None:
     stand.rig.engine.kill()
     _last(rng, 0.8)
@@ -92,6 +96,7 @@ def _last(rng: random.Random, seconds: float) -> None:
 ON_THE_WIRE: Mapping[str, Fault] = {
     "miner killed": miner_killed,
     "miner stopped": miner_stopped,
+    "miner reloaded": miner_reloaded,
     "websocket dropped": websocket_dropped,
     "comfyui cut off": comfyui_cut,
     "sequencer killed": sequencer_killed,

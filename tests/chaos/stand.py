@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -45,7 +46,7 @@ class Stand:
             upload__endpoint=f"{self.sequencer.url}/s3",
             **SETTINGS,
         )
-        self._worker_starts = 1
+        self._starts_before = 0
 
     def start_devnet(self) -> None:
         self.rig.start_devnet("--leases", "2", port=self._devnet_port)
@@ -56,12 +57,23 @@ class Stand:
     def restart_worker(self) -> None:
         """After its end, whichever that was."""
         self.rig.worker.kill()
+        self._starts_before = len(self.rig.logged("started"))
         self.rig.restart_worker()
-        self._worker_starts += 1
+
+    def reload_worker(self, poll_interval: float) -> None:
+        """Another configuration: what is in hand is finished under the old one."""
+        self._await_worker()
+        config = self.rig.folder / "config.toml"
+        config.write_text(re.sub(r"poll_interval = .*", f"poll_interval = {poll_interval}", config.read_text()))
+        self.rig.worker.send(signal.SIGHUP)
+
+    def _await_worker(self) -> None:
+        """Until it has taken its signals over: before that, any of them ends it."""
+        until(lambda: len(self.rig.logged("started")) > self._starts_before, why="the worker's start")
 
     def stop_worker(self, *, hurry: bool) -> None:
         """Tell it to stop, once or twice; fails where it does not end as it should."""
-        until(lambda: len(self.rig.logged("started")) == self._worker_starts, why="the worker's start")
+        self._await_worker()
         if hurry:
             self.rig.worker.send(signal.SIGTERM)
         code = self.rig.worker.stop(timeout=60.0)

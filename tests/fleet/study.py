@@ -23,20 +23,20 @@ MANY = 10_000  # miners; fewer are watched for longer, so that they get as many 
 
 _POLLED = (  # load, seconds to settle, to be watched, what happens, seconds after it
     (IDLE, 1.0, 4.0, MINUTE, 60.0),
-    (IDLE, 1.0, 4.0, SILENCE, 12.0),
-    (IDLE, 1.0, 4.0, RESTART, 12.0),
-    (BUSY, 30.0, 5.0, MINUTE, 60.0),
+    (IDLE, 1.0, 4.0, SILENCE, 8.0),
+    (IDLE, 1.0, 4.0, RESTART, 8.0),
+    (BUSY, 30.0, 4.0, RESTART, 8.0),
 )
 _HELD = (
     (IDLE, 1.0, 20.0, MINUTE, 60.0),
-    (IDLE, 1.0, 20.0, SILENCE, 60.0),
+    (IDLE, 1.0, 20.0, SILENCE, 45.0),
     (IDLE, 1.0, 20.0, RESTART, 45.0),
     (IDLE, 1.0, 20.0, ROLLING, 45.0),
-    (IDLE, 1.0, 20.0, RACK, 45.0),
-    (IDLE, 1.0, 20.0, BURST, 45.0),
-    (BUSY, 30.0, 10.0, MINUTE, 60.0),
-    (BUSY, 30.0, 10.0, SILENCE, 25.0),
-    (BUSY, 30.0, 10.0, RESTART, 25.0),
+    (IDLE, 1.0, 20.0, RACK, 30.0),
+    (IDLE, 1.0, 20.0, BURST, 30.0),
+    (BUSY, 30.0, 8.0, MINUTE, 45.0),
+    (BUSY, 30.0, 8.0, SILENCE, 15.0),
+    (BUSY, 30.0, 8.0, RESTART, 15.0),
 )
 
 

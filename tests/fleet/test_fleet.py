@@ -119,4 +119,5 @@ def test_the_command_prints_its_tables_and_writes_the_figures(tmp_path):
     runs = json.loads((tmp_path / "f.json").read_text())
     assert all(run["miners"] == 100 and run["numbers"]["wait"] == 0.0 for run in runs)
     assert done.returncode == (0 if all(run["ratio"] <= 3.0 for run in runs) else 1), done.stderr
-    assert done.stdout.count("| 100 | polls | idle | a minute's outage |") == 1
+    assert done.stdout.splitlines()[0] == "| requests a second: mean, busiest second | 100 |"
+    assert done.stdout.count("| polls, idle: a minute's outage | ") == 2
