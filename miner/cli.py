@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from miner import __version__
+from miner.doctor.cli import add_to as add_doctor_to
 from miner.errors import ConfigError, MinerError
 from miner.models.cli import models_app
 from miner.status import add_to
@@ -92,6 +93,7 @@ def _keep_memory_small() -> None:
 
 
 add_to(app)
+add_doctor_to(app)
 
 
 @app.command("config")

@@ -6,6 +6,7 @@ nothing; the worker does.
 
 from __future__ import annotations
 
+from miner import expected
 from miner.comfy.client import ComfyClient
 from miner.comfy.events import EventStream
 from miner.comfy.host import ComfyHost
@@ -92,6 +93,8 @@ class Crew:
         """Whether to take new tasks; what is in hand goes on all the same."""
         for lane in self.lanes:
             lane.desk.want_more(wanted)
+        if not wanted:
+            self._sequencer.abort_waits(for_good=False)  # one that is held would still bring a task
 
     def abandon(self) -> None:
         """After a bug: its loops are daemons and cannot be joined. The heartbeats stop, so that the sequencer does not
@@ -134,6 +137,7 @@ class Crew:
             self._library,
             enabled=settings.workflows.enabled,
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
+            measured=expected.read(settings.state.dir),
         )
         client_id = f"xalora-{station.miner_id}"
         host = ComfyHost(

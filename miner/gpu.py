@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from miner import gpu_probe
 from miner.comfy.client import ComfyClient, ComfyDown, Stats
-from miner.comfy.launch import child_environment
+from miner.comfy.launch import child_environment, python_of
 from miner.config import Settings
 
 Asked = Literal["torch", "nvml"]
@@ -85,7 +85,7 @@ class GpuHealth:
 def probe_for(settings: Settings) -> Gpus:
     """The GPUs that the ComfyUI of the settings can use. Blocks for seconds; raises nothing."""
     comfyui = settings.comfyui
-    python = comfyui.python or (_python_of(comfyui.home) if comfyui.home else None)
+    python = comfyui.python or (python_of(comfyui.home) if comfyui.home else None)
     return chosen(probe(python=python, comfyui_url=comfyui.url), comfyui.gpus)
 
 
@@ -212,11 +212,6 @@ def _named_by_nvml(gpu: Gpu, cards: Iterable[Gpu]) -> Gpu:
     """Torch counts the cards that it may see (CUDA_VISIBLE_DEVICES), NVML all of them; a UUID joins the two."""
     card = next((card for card in cards if card.uuid and card.uuid == gpu.uuid), None)
     return replace(gpu, index=card.index, users=card.users) if card else gpu
-
-
-def _python_of(home: Path) -> Path | None:
-    own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
-    return next((python for python in own if python.exists()), None)
 
 
 # ---- health -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from miner.comfy.launch import Launch, embedded_launch, managed_launch
+from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
 from miner.config import Settings
 from miner.errors import ConfigError
 
@@ -80,7 +80,7 @@ def _managed(settings: Settings, home: Path) -> list[tuple[str, Launch]]:
             gpu or "",
             managed_launch(
                 home=home,
-                python=comfyui.python or _python_of(home),
+                python=comfyui.python or python_of(home) or Path("python3"),
                 port=comfyui.port + number,
                 gpu=gpu,
                 state=settings.state.dir,
@@ -109,9 +109,3 @@ def _ids(settings: Settings, names: list[str]) -> list[str]:
 def _short(gpu: str) -> str:
     """Six characters of a GPU's UUID (`GPU-6f1c0a2b-…` → `6f1c0a`), or its number."""
     return gpu.removeprefix("GPU-").removeprefix("MIG-").replace("-", "")[:6]
-
-
-def _python_of(home: Path) -> Path:
-    """The Python of a ComfyUI's own environment, else the one on the path."""
-    own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
-    return next((python for python in own if python.exists()), Path("python3"))

@@ -107,6 +107,12 @@ def embedded_launch(
     )
 
 
+def python_of(home: Path) -> Path | None:
+    """The Python of a ComfyUI's own environment, `venv` or `.venv` in its folder, or None where it has neither."""
+    own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
+    return next((python for python in own if python.exists()), None)
+
+
 def lane_folder(state: Path, lane: str) -> Path:
     """Where one ComfyUI of ours keeps everything that is its own."""
     return state.absolute() / f"comfyui-{lane}"

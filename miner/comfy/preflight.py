@@ -97,7 +97,7 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
     for name, parameter in workflow.manifest.parameters.items():
         for bind in parameter.bind:
             reasons += _check_bind(name, parameter, place_of(bind), workflow.graph, machine.object_info)
-    return (*reasons, *_check_needs(workflow, machine))
+    return (*reasons, *check_needs(workflow, machine))
 
 
 def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Place] = ()) -> tuple[Reason, ...]:
@@ -239,7 +239,8 @@ def _check_range(name: str, parameter: IntParameter | FloatParameter | SeedParam
             )
 
 
-def _check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
+def check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
+    """What `machine` is too old or too small for, whatever nodes its ComfyUI has. Pure."""
     needs = workflow.manifest.needs
     version = re.match(r"v?(\d+)\.(\d+)\.(\d+)", machine.version)
     if version and tuple(map(int, version.groups())) < tuple(map(int, needs.comfyui.split("."))):

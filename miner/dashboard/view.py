@@ -85,7 +85,7 @@ class View:
             self._usual, self._usual_news = {}, news
         for lane in self.controls.crew.lanes:
             for name in set(lane.desk.workflows) - self._usual.keys():
-                self._usual[name] = self.history.usual_seconds(name)
+                self._usual[name] = self.history.usual_seconds(name) or lane.offer.usual_seconds(name)
         return snapshot.take(self.controls, usual=self._usual)
 
     def past(self) -> PastNow:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from miner import policy
 from miner.comfy import preflight
 from miner.comfy.client import Stats
 from miner.comfy.preflight import Machine, Reason
+from miner.expected import Measured, warm_seconds
 from miner.job import Job, Lease
 from miner.policy import Average, Health
 from miner.workflows import Checked, Library, Workflow
@@ -31,15 +33,18 @@ class Offer:
         *,
         enabled: Collection[str],
         refuse_unknown: bool,
+        measured: Mapping[str, Measured] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises ConfigError where a name in `enabled` is no workflow's."""
+        """`measured` is what a bench knows of this machine. Raises ConfigError where a name in `enabled` is no
+        workflow's."""
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
         self._refuse_unknown = refuse_unknown
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()
         self._health: dict[str, Health] = {}
+        self._measured = measured
         self._seconds: dict[str, Average] = {}  # of a render, by workflow
         self._warm = ""  # the workflow whose models ComfyUI has in memory
         self._clock = clock
@@ -58,6 +63,8 @@ class Offer:
             if reasons:
                 text, cure = reasons[0].text, reasons[0].cure
                 log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
+        for name, seconds in warm_seconds(self._measured, device=stats.device).items():
+            self._seconds.setdefault(name, Average(seconds))
         log.info("workflows_offered", names=list(self.runnable))
 
     @property
@@ -111,6 +118,10 @@ class Offer:
         """Those of `ids` that need no other model than ComfyUI has in memory; none where that makes no difference."""
         warm = [one for one in self.library.ids_of([self._warm]) if one in ids] if self._warm else []
         return tuple(warm) if len(warm) < len(ids) else ()
+
+    def usual_seconds(self, name: str) -> float | None:
+        """How long a render takes, by the last tasks or the bench; None: nothing is known."""
+        return self._seconds.get(name, Average()).value
 
     def rendered(self, name: str, *, seconds: float) -> None:
         """A task of this workflow was rendered."""

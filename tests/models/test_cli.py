@@ -32,8 +32,8 @@ class Machine:
         self.models = folder / "models"
         self.config = folder / "config.toml"
         shared = self.model("text_encoders", "shared.safetensors", SHARED)
-        self.workflow("one", vram_gb=0, models=[self.model("vae", "one.pth", ONE), shared])
-        self.workflow("two", vram_gb=10_000, models=[self.model("vae", "two.pth", TWO), shared])
+        self.workflow("one", vram_gb=0, models=[self.model("vae", "one.gguf", ONE), shared])
+        self.workflow("two", vram_gb=10_000, models=[self.model("vae", "two.gguf", TWO), shared])
         self.settings()
 
     def model(self, folder: str, name: str, data: bytes, *, repo: str = "org/repo") -> str:
@@ -93,18 +93,18 @@ def test_list_pull_and_verify_tell_one_story(machine):
 
     machine.hub.busy += [{"Retry-After": "0"}, {"RateLimit": '"resolvers";r=0;t=1'}]
     cdn = machine.hub.cdn
-    cdn.files["/org/repo/one.pth"].script[:] = [Step(cut=100_000), Step(status=403)]
+    cdn.files["/org/repo/one.gguf"].script[:] = [Step(cut=100_000), Step(status=403)]
     pulled = machine.run("pull", HF_TOKEN="hf_accepted")
     assert pulled.returncode == 0, pulled.stderr
     assert "3 of 3 files" in pulled.stdout
-    assert machine.file("vae/one.pth").read_bytes() == ONE
-    assert machine.file("vae/two.pth").read_bytes() == TWO
+    assert machine.file("vae/one.gguf").read_bytes() == ONE
+    assert machine.file("vae/two.gguf").read_bytes() == TWO
     assert machine.file("text_encoders/shared.safetensors").read_bytes() == SHARED
     assert not list(machine.models.rglob("*.part*"))
     assert cdn.sent == {
-        "/org/repo/one.pth": len(ONE),
+        "/org/repo/one.gguf": len(ONE),
         "/org/repo/shared.safetensors": len(SHARED),
-        "/org/repo/two.pth": len(TWO),
+        "/org/repo/two.gguf": len(TWO),
     }
     assert set(machine.hub.tokens) == {"Bearer hf_accepted"}
     assert all("Authorization" not in request.headers for request in cdn.requests)
@@ -118,27 +118,27 @@ def test_list_pull_and_verify_tell_one_story(machine):
 def test_each_failure_is_one_clear_line_and_the_next_step(machine):
     """A gated repository with the page to accept at, a file that is gone, and one that is another by now."""
     machine.hub.gated.add("gated/repo")
-    machine.workflow("three", vram_gb=0, models=[machine.model("vae", "three.pth", ONE, repo="gated/repo")])
+    machine.workflow("three", vram_gb=0, models=[machine.model("vae", "three.gguf", ONE, repo="gated/repo")])
     machine.settings(enabled=("one", "two", "three"))
-    machine.hub.publish("org/repo", "one.pth", ONE[:-1] + b"?")
-    machine.hub.files.pop("/org/repo/resolve/main/two.pth")
+    machine.hub.publish("org/repo", "one.gguf", ONE[:-1] + b"?")
+    machine.hub.files.pop("/org/repo/resolve/main/two.gguf")
     pulled = machine.run("pull")
     assert pulled.returncode == 1
     assert "1 of 4 files" in pulled.stdout
     errors = [line for line in pulled.stderr.splitlines() if line.startswith("error: ")]
     assert sorted(line.partition(", and not")[0] for line in errors) == [
-        f"error: vae/one.pth: the file at {machine.hub.url}/org/repo/resolve/main/one.pth has the SHA-256 "
+        f"error: vae/one.gguf: the file at {machine.hub.url}/org/repo/resolve/main/one.gguf has the SHA-256 "
         + sha256(ONE[:-1] + b"?"),
-        "error: vae/three.pth: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
-        "error: vae/two.pth: org/repo has no two.pth at main",
+        "error: vae/three.gguf: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
+        "error: vae/two.gguf: org/repo has no two.gguf at main",
     ]
     assert "next:  then set HF_TOKEN to a token of the account that accepted it" in pulled.stderr
     assert "Traceback" not in pulled.stderr
-    assert machine.hub.cdn.gets("/org/repo/one.pth") == []
+    assert machine.hub.cdn.gets("/org/repo/one.gguf") == []
 
 
 def test_an_endpoint_that_is_no_hub_is_named(machine):
-    url = machine.hub.cdn.put("/org/repo/resolve/main/one.pth", ONE).partition("/org")[0]
+    url = machine.hub.cdn.put("/org/repo/resolve/main/one.gguf", ONE).partition("/org")[0]
     pulled = machine.run("pull", "one", HF_ENDPOINT=url)
     assert pulled.returncode == 1
     assert "does not answer as Hugging Face does" in pulled.stderr
@@ -147,14 +147,14 @@ def test_an_endpoint_that_is_no_hub_is_named(machine):
 
 def test_prune_asks_first(machine):
     with contextlib.closing(Records(machine.folder / "state")) as records:
-        path = machine.file("vae/two.pth")
+        path = machine.file("vae/two.gguf")
         path.parent.mkdir(parents=True)
         path.write_bytes(TWO)
         records.downloaded(path, path.stat(), sha256(TWO))
     machine.settings(enabled=("one",))
     refused = machine.run("prune", answer="n\n")
     assert refused.returncode == 1
-    assert "vae/two.pth" in refused.stdout
+    assert "vae/two.gguf" in refused.stdout
     assert path.exists()
     assert machine.run("prune", "--yes").returncode == 0
     assert not path.exists()
@@ -167,15 +167,15 @@ def test_on_start_brings_what_fits_the_gpu_and_writes_lines(machine):
     events = [json.loads(line) for line in pulled.stderr.splitlines()]
     assert {event["workflow"] for event in events if event["event"] == "models_left_out"} == {"two"}
     assert [event["source"] for event in events if event["event"] == "gpus"]
-    assert {event["file"] for event in events if event["event"] == "model_download"} >= {"vae/one.pth"}
-    assert machine.file("vae/one.pth").exists()
-    assert not machine.file("vae/two.pth").exists()
+    assert {event["file"] for event in events if event["event"] == "model_download"} >= {"vae/one.gguf"}
+    assert machine.file("vae/one.gguf").exists()
+    assert not machine.file("vae/two.gguf").exists()
 
 
 def test_ctrl_c_ends_it_at_once_and_keeps_what_was_fetched(machine):
     hold = threading.Event()
-    machine.hub.cdn.files["/org/repo/one.pth"].script.append(Step(hold=hold))
-    part = machine.file("vae/one.pth.part")
+    machine.hub.cdn.files["/org/repo/one.gguf"].script.append(Step(hold=hold))
+    part = machine.file("vae/one.gguf.part")
     with machine.start("pull", "one") as process:
         until(lambda: part.exists() and part.stat().st_size, why="a part to grow")
         process.send_signal(signal.SIGINT)  # the server is silent, and is not waited for
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_was_fetched(machine):
     assert process.returncode == 130, err
     assert "the same command goes on" in err
     assert 0 < part.stat().st_size < len(ONE)
-    assert not machine.file("vae/one.pth").exists()
+    assert not machine.file("vae/one.gguf").exists()
 
 
 def test_a_lora_of_hugging_face_is_named_as_tasks_name_it(machine):

@@ -1,0 +1,86 @@
+"""The bench of the machine: how long one task of a workflow at its defaults takes here, cold and warm.
+
+Cold is a render after ComfyUI was told to forget its models; warm are those right after it. Each has a prompt, a seed
+or a picture of its own, so that nothing but the models is remembered from the one before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from miner.comfy.preflight import installed_loras
+from miner.doctor.order import PICTURE_URL, Render, failed, order, render
+from miner.doctor.room import Room
+from miner.doctor.selftest import some_picture
+from miner.errors import MinerError
+from miner.expected import Measured
+from miner.workflows import Workflow
+from miner.workflows.parameters import ImageParameter, LoraParameter, StringParameter
+
+PICTURE_SIZE = (512, 512)  # pixels of an input picture, the size that upscalers are given most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What came of one workflow: `measured`, or the render that failed."""
+
+    workflow: str
+    measured: Measured | None = None
+    failure: Render | None = None
+
+
+def measure(room: Room, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
+    """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
+    them; raises ComfyDown where ComfyUI is gone."""
+    loras = installed_loras(room.object_info)
+    room.host.client.free()
+    done: list[Render] = []
+    for number in range(1 + runs):
+        one = _one(room, workflow, number, loras, limit or workflow.manifest.timeout_seconds)
+        if not one.ok or one.seconds is None:
+            return Row(workflow=workflow.name, failure=one)
+        done.append(one)
+    return Row(workflow=workflow.name, measured=measured(room, workflow.name, done))
+
+
+def measured(room: Room, name: str, done: Sequence[Render]) -> Measured:
+    """The first of `done` is the cold one."""
+    seconds = [one.seconds or 0.0 for one in done]
+    return Measured(
+        workflow=name,
+        cold=round(seconds[0], 3),
+        warm=round(fmean(seconds[1:]), 3),
+        runs=len(done) - 1,
+        peak_memory=max((one.peak_memory for one in done if one.peak_memory is not None), default=None),
+        device=room.stats.device,
+        comfyui=room.stats.version,
+        at=time.time(),
+    )
+
+
+def _one(room: Room, workflow: Workflow, number: int, loras: Sequence[str], limit: float) -> Render:
+    try:
+        asked = usual(workflow, number, loras=loras)
+        wanted = order(room, workflow, asked, loras=loras, picture=some_picture(PICTURE_SIZE), limit=limit)
+    except MinerError as error:
+        return failed(workflow.name, workflow.manifest.output.format, error)
+    return render(room, wanted)
+
+
+def usual(workflow: Workflow, number: int, *, loras: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a task that asks for nothing special; `number` makes its words new. Pure."""
+    asked: dict[str, Any] = {}
+    for name, parameter in workflow.manifest.parameters.items():
+        if not parameter.required:
+            continue
+        if isinstance(parameter, StringParameter):
+            asked[name] = f"a lighthouse by the sea, the {number}. of its kind"
+        elif isinstance(parameter, ImageParameter):
+            asked[name] = PICTURE_URL
+        elif isinstance(parameter, LoraParameter):
+            asked[name] = loras[0] if loras else ""
+    return asked

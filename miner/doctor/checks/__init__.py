@@ -1,0 +1,34 @@
+"""The checks, in the order in which an operator reads them."""
+
+from __future__ import annotations
+
+from miner.doctor.checks.comfyui import comfyui
+from miner.doctor.checks.configuration import configuration, permissions
+from miner.doctor.checks.gpu import gpu
+from miner.doctor.checks.machine import disk, disk_speed, ports
+from miner.doctor.checks.models import models
+from miner.doctor.checks.network import name_lookup, sequencer
+from miner.doctor.checks.state import journal, state_folder
+from miner.doctor.checks.worker import worker
+from miner.doctor.checks.workflows import workflows
+from miner.doctor.examination import Check
+from miner.doctor.facts import Facts
+
+PROBE_LIMIT = 150.0  # seconds; a cold import of torch from a slow disk, and the nodes of a ComfyUI that just started
+
+CHECKS: tuple[Check[Facts], ...] = (
+    Check(name="configuration", title="Configuration", look=configuration),
+    Check(name="permissions", title="Permissions", look=permissions),
+    Check(name="name_lookup", title="DNS", look=name_lookup),
+    Check(name="sequencer", title="Sequencer", look=sequencer, limit=45.0),
+    Check(name="gpu", title="GPU", look=gpu, limit=PROBE_LIMIT),
+    Check(name="comfyui", title="ComfyUI", look=comfyui, limit=PROBE_LIMIT),
+    Check(name="models", title="Models", look=models, limit=60.0),
+    Check(name="workflows", title="Workflows", look=workflows, limit=PROBE_LIMIT),
+    Check(name="disk", title="Disk", look=disk),
+    Check(name="disk_speed", title="Disk's speed", look=disk_speed),
+    Check(name="state_folder", title="State folder", look=state_folder),
+    Check(name="journal", title="Journal", look=journal, limit=60.0),
+    Check(name="ports", title="Ports", look=ports),
+    Check(name="worker", title="Worker", look=worker),
+)

@@ -1,0 +1,118 @@
+"""ComfyUI, whichever way it is used: whether it answers, and whether one of ours could be started."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from miner.comfy.launch import Launch, child_environment
+from miner.config.address import mask_url
+from miner.dashboard.checks import Mark
+from miner.doctor.facts import Facts, Seen
+from miner.doctor.report import bad, good, note, of_error, warning
+
+TIMEOUT = 60.0  # seconds for ComfyUI's Python to look at its packages; a cold start from a slow disk takes ten
+
+_PACKAGES = """
+import importlib.metadata, json, pathlib, platform, re, sys
+lines = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+names = [match[0] for match in map(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*").match, lines) if match]
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+print(json.dumps({"python": platform.python_version(), "packages": {name: version(name) for name in names}}))
+"""
+
+
+def comfyui(facts: Facts) -> Iterator[Mark]:
+    """Every place where tasks are rendered. Blocks while they answer; a managed one is not started."""
+    if (trouble := facts.places().trouble) is not None:
+        yield of_error("ComfyUI", trouble)
+        return
+    if facts.embedded:
+        cure = "set XALORA_COMFYUI_HOME, or XALORA_COMFYUI_URL for one that runs already"
+        says = "neither is set: the embedded engine runs image nodes on the CPU, and upscaling models where torch is"
+        yield warning("ComfyUI", says, cure)
+    seen = facts.comfyuis()
+    if facts.managed and seen and not seen[0].stats:
+        yield from could_start(seen[0].station.launch)
+    for one in seen:
+        name = "Embedded engine" if facts.embedded else f"ComfyUI {one.station.name}" if len(seen) > 1 else "ComfyUI"
+        yield from _answering(name, one, managed=facts.managed)
+
+
+def _answering(name: str, seen: Seen, *, managed: bool) -> Iterator[Mark]:
+    station = seen.station
+    if seen.stats is not None:
+        version = seen.stats.version or "of an unknown version"
+        says = f"{version} answers at {mask_url(station.url)}, on {seen.stats.device or 'an unknown device'}"
+        slow = station.launch is None and not seen.stats.on_gpu
+        cure = "see what its log says of the GPU at its start"
+        yield warning(name, f"{says}: it renders on the CPU", cure) if slow else good(name, says)
+    elif managed:
+        yield note(name, f"not running now; the miner starts it at {station.url}")
+    elif seen.trouble is not None:
+        yield of_error(name, seen.trouble)
+    if seen.trouble is None:
+        yield from folders(name, seen)
+
+
+def folders(name: str, seen: Seen) -> Iterator[Mark]:
+    """Those of an external one that the settings name."""
+    if seen.station.launch is not None:
+        return
+    for key, path in (("output_dir", seen.station.output_dir), ("input_dir", seen.station.input_dir)):
+        if path is not None and not (path.is_dir() and os.access(path, os.W_OK)):
+            cure = f"name the folder that it uses and let this user write there, or leave [comfyui] {key} out"
+            yield warning(name, f"[comfyui] {key} {path} is no folder that can be written", cure)
+
+
+def could_start(launch: Launch | None) -> Iterator[Mark]:
+    """Whether there are a ComfyUI and a Python with everything that it wants. Starts that Python for a moment."""
+    if launch is None:
+        return
+    home, python = launch.cwd, launch.argv[0]
+    yield good("ComfyUI's home", f"{version_of(home) or 'an unknown version'} in {home}")
+    name, requirements = "ComfyUI's Python", home / "requirements.txt"
+    if not requirements.is_file():
+        yield note(name, f"{home} has no requirements.txt that {python} could be compared with")
+        return
+    command = [python, "-c", _PACKAGES, str(requirements)]
+    env = child_environment(os.environ, None)
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=env, check=False)
+        told = json.loads(ended.stdout.strip().splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        cure = "set XALORA_COMFYUI_PYTHON to the Python of its environment"
+        yield bad(name, f"{python} cannot be run: {reason}", cure)
+        return
+    yield packages(python, told["python"], told["packages"], requirements)
+
+
+def packages(python: str, version: str, installed: dict[str, str], requirements: Path) -> Mark:
+    """Pure. `installed` has a version, or "", for each line of the requirements."""
+    name, missing = "ComfyUI's Python", sorted(package for package, found in installed.items() if not found)
+    install = f"{python} -m pip install -r {requirements}"
+    if "torch" in missing:
+        cure = f"{install}, with the torch that fits the GPU first: https://pytorch.org/get-started/locally/"
+        return bad(name, f"{python} ({version}) has no torch", cure)
+    if missing:
+        return warning(name, f"{python} ({version}) lacks {', '.join(missing)}", install)
+    return good(name, f"{version} with torch {installed.get('torch', 'unknown')}, and all that ComfyUI asks for")
+
+
+def version_of(home: Path) -> str:
+    """A ComfyUI's version by its own file, or ""."""
+    try:
+        text = (home / "comfyui_version.py").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(r'__version__ = "([^"]+)"', text)
+    return found[1] if found else ""

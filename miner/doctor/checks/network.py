@@ -1,0 +1,198 @@
+"""The way to the sequencer: its name, its answer, its clock, our key.
+
+Promises: nothing that is asked here leases, creates or answers a task. The one call that is made is a consumer's
+question for the result of a task that does not exist (docs/protocol.md): it takes a key, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+
+from miner import __version__
+from miner.addresses import is_literal
+from miner.dashboard.checks import Mark
+from miner.doctor.facts import Facts
+from miner.doctor.report import bad, good, note, warning
+
+LONGEST = 10.0  # seconds for one answer
+SLOW = 2.0  # seconds for one answer
+SKEW_SAME = 2.0  # seconds that nobody could tell from none
+SKEW_SEEN = 60.0  # seconds that the clock may be off before it is worth a word
+SKEW_FATAL = 900.0  # … before S3 refuses what was signed by it (RequestTimeTooSkewed)
+
+_NETWORK = "check this machine's network, and XALORA_WORKFLOW_URL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back. Times are Unix seconds, by our clock unless it says otherwise."""
+
+    status: int
+    date: float | None  # by its clock
+    at: float
+    seconds: float
+    speaks_json: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """Why nothing came back."""
+
+    reason: str
+    cure: str = _NETWORK
+
+
+def name_lookup(facts: Facts) -> Iterator[Mark]:
+    """Whether the sequencer's name has an address."""
+    parts = urlsplit(facts.settings.sequencer.url)
+    host = parts.hostname or ""
+    if is_literal(host):
+        yield good("DNS", f"{host} is an address, so there is nothing to look up")
+        return
+    began = time.monotonic()
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError) as error:
+        cure = "see /etc/resolv.conf and XALORA_WORKFLOW_URL; in a container, the runtime's DNS options"
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no name"
+        yield bad("DNS", f"{host} has no address: {reason}", cure)
+        return
+    yield resolved(host, len(found), time.monotonic() - began)
+
+
+def resolved(host: str, addresses: int, seconds: float) -> Mark:
+    """Pure."""
+    says = f"{host} has {addresses} address{'es'[: 2 * (addresses != 1)]}, found in {seconds * 1000:.0f} ms"
+    return warning("DNS", says, "use a nearer resolver") if seconds > SLOW else good("DNS", says)
+
+
+def sequencer(facts: Facts) -> Iterator[Mark]:
+    """Whether it answers, what its clock says, and what it makes of the key."""
+    settings = facts.settings.sequencer
+    secret = settings.api_key.get_secret_value() if settings.api_key else ""
+    timeout = min(settings.timeout, LONGEST)
+    answer = ask(settings.url, secret, timeout=timeout)
+    yield reachable(urlsplit(settings.url).netloc.rpartition("@")[2], answer)
+    if isinstance(answer, Answer):
+        yield clock(answer)
+        yield key(settings.url, secret, answer, timeout=timeout)
+
+
+def ask(url: str, key: str, *, timeout: float) -> Answer | Silence:
+    """Ask for a task that is nobody's, with `key` both ways in which the protocol sends one. Blocks for `timeout` s."""
+    headers = {"User-Agent": f"xalora-miner/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
+    body = {"task_id": f"doctor-{secrets.token_hex(16)}", "api_key": key}
+    with closing(requests.Session()) as session:
+        session.trust_env = False
+        began = time.time()
+        try:
+            with session.post(
+                f"{url}/task_result_query",
+                json=body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                stream=True,  # of the body not a byte is needed
+            ) as reply:
+                ended = time.time()
+                return Answer(
+                    status=reply.status_code,
+                    date=_unix(reply.headers.get("Date", "")),
+                    at=(began + ended) / 2,
+                    seconds=ended - began,
+                    speaks_json="json" in reply.headers.get("Content-Type", ""),
+                )
+        except requests.RequestException as error:
+            return _silence(error, timeout)
+
+
+def reachable(host: str, answer: Answer | Silence) -> Mark:
+    """Pure."""
+    name = "Sequencer"
+    if isinstance(answer, Silence):
+        return bad(name, f"{host} does not answer: {answer.reason}", answer.cure)
+    if answer.status >= 500 or answer.status == 429:
+        cure = "wait: the miner goes on asking by itself; if it lasts, ask who runs it"
+        return warning(name, f"{host} answers {answer.status}: it is overloaded or out of order", cure)
+    if 300 <= answer.status < 400:
+        cure = "set XALORA_WORKFLOW_URL to the address that it sends to; the miner follows none"
+        return bad(name, f"{host} answers {answer.status}: it sends elsewhere", cure)
+    if not answer.speaks_json:
+        says = f"{host} answers {answer.status} without JSON, which no sequencer does"
+        return bad(name, says, "see that XALORA_WORKFLOW_URL is the sequencer's base URL")
+    says = f"{host} answers in {answer.seconds * 1000:.0f} ms"
+    return warning(name, says, "use a nearer network") if answer.seconds > SLOW else good(name, says)
+
+
+def clock(answer: Answer) -> Mark:
+    """Ours against the sequencer's. Pure."""
+    name = "Clock"
+    if answer.date is None:
+        return note(name, "the sequencer's answer has no Date to compare with")
+    skew = answer.at - answer.date - 0.5  # on average; it tells whole seconds
+    if abs(skew) < SKEW_SAME:
+        return good(name, "it agrees with the sequencer's")
+    says = f"this machine's is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the sequencer's"
+    cure = "turn on time synchronisation: timedatectl set-ntp true"
+    if abs(skew) >= SKEW_FATAL:
+        return bad(name, f"{says}: uploads that are signed here will be refused, and certificates may be", cure)
+    return warning(name, says, cure) if abs(skew) >= SKEW_SEEN else good(name, says)
+
+
+def key(url: str, secret: str, answer: Answer, *, timeout: float) -> Mark:
+    """Whether the key opens what a made-up one does not. Asks once or twice more."""
+    name = "API key"
+    if not secret:
+        return note(name, "none is set; a sequencer that wants one says so at the first request for a task")
+    if _refuses(answer) and not _opens_by_halves(url, secret, timeout):
+        cure = "see that XALORA_API_KEY is what was issued to you, whole and for this sequencer"
+        return bad(name, f"the sequencer refuses it ({answer.status})", cure)
+    control = ask(url, f"no-such-key-{secrets.token_hex(8)}", timeout=timeout)
+    if isinstance(control, Answer) and _refuses(control):
+        return good(name, "the sequencer takes it, and refuses another")
+    says = "the sequencer answers any key alike; only the first request for a task tells, and doctor does not make one"
+    return note(name, says)
+
+
+def _opens_by_halves(url: str, secret: str, timeout: float) -> bool:
+    """A combined key is `<consumer id>#<key>` or `<consumer id>-<key>`, and consumers send its second half."""
+    _, _, half = secret.partition("#" if "#" in secret else "-")
+    answer = ask(url, half, timeout=timeout) if half else None
+    return isinstance(answer, Answer) and not _refuses(answer)
+
+
+def _refuses(answer: Answer) -> bool:
+    return answer.status in (401, 403)
+
+
+def _unix(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
+
+
+def _silence(error: requests.RequestException, timeout: float) -> Silence:
+    """In words; requests' own text is a page, and names the whole URL."""
+    inner: BaseException = error
+    while (deeper := inner.__cause__ or inner.__context__) is not None:
+        inner = deeper
+    if isinstance(error, requests.Timeout):
+        return Silence(reason=f"there was no reply within {timeout:g} s")
+    if isinstance(error, requests.exceptions.SSLError):
+        reason = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else type(inner).__name__
+        cure = "see this machine's clock and its CA certificates; a proxy that reads along has a certificate of its own"
+        return Silence(reason=f"no TLS connection: {reason}", cure=cure)
+    if isinstance(inner, OSError) and inner.strerror:
+        return Silence(reason=inner.strerror.lower())
+    return Silence(reason=type(inner).__name__)

@@ -1,0 +1,57 @@
+"""What a rendered file is, found out by decoding all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from miner.errors import MachineFault
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A picture or a video. Without a decoder for it, all is 0 and empty, and `decoder` says so."""
+
+    width: int = 0  # pixels
+    height: int = 0
+    frames: int = 0
+    middles: tuple[Colour, ...] = ()  # the colour in the middle of each frame
+    decoder: bool = True
+
+
+def decode(path: Path) -> Decoded:
+    """Decode every frame. Raises MachineFault where one cannot be, or they differ in size."""
+    try:
+        frames = [(image.size, _middle(image)) for image in _frames(path)]
+    except ImportError:
+        return Decoded(decoder=False)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MachineFault(f"what it rendered cannot be decoded: {error}", hint="see ComfyUI's log") from error
+    if len({size for size, _ in frames}) != 1:
+        raise MachineFault("what it rendered has no frames of one size", hint="see ComfyUI's log")
+    (width, height), _ = frames[0]
+    return Decoded(width=width, height=height, frames=len(frames), middles=tuple(middle for _, middle in frames))
+
+
+def _frames(path: Path) -> Iterator[Image.Image]:
+    if path.suffix in (".mp4", ".webm"):
+        av: Any = import_module("av")  # in the extra `engine`; its errors are kinds of OSError and ValueError
+        with av.open(str(path)) as video:
+            yield from (frame.to_image() for frame in video.decode(video=0))
+        return
+    with Image.open(path) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            yield image.convert("RGB")
+
+
+def _middle(image: Image.Image) -> Colour:
+    red, green, blue = image.convert("RGB").getpixel((image.width // 2, image.height // 2))  # type: ignore[misc]
+    return red, green, blue

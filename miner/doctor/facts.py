@@ -1,0 +1,229 @@
+"""What several checks look at, found out once and shared between their threads.
+
+Promises: it reads and asks, and changes nothing: no folder of the miner is made, no lock is kept, no task is asked for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from miner.comfy.client import ComfyClient, ComfyDown, Stats
+from miner.comfy.launch import embedded_launch
+from miner.comfy.preflight import Machine
+from miner.config import Loaded, Settings
+from miner.config.settings import State
+from miner.dashboard.checks import Mark
+from miner.dashboard.listening import url_of
+from miner.doctor.engine import started_engine
+from miner.errors import ConfigError, MachineFault, MinerError, Retryable
+from miner.gpu import Gpus, probe_for
+from miner.models.catalogue import Look, files_of
+from miner.models.disk import disk_errors
+from miner.models.records import Records
+from miner.models.store import store_of
+from miner.stations import Station, stations
+from miner.status import Port
+from miner.workflows import Library, Workflow
+
+COMFYUI_TIMEOUT = 10.0  # seconds for one answer of it
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A question that is asked when the first wants to know; the others wait for its answer. It must not raise."""
+
+    def __init__(self, ask: Callable[[], T]) -> None:
+        self._ask = ask
+        self._mutex = threading.Lock()
+        self._answer: tuple[T] | None = None
+
+    def __call__(self) -> T:
+        with self._mutex:
+            if self._answer is None:
+                self._answer = (self._ask(),)
+        return self._answer[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The miner that runs on this machine already, if one does."""
+
+    holds: bool  # the state folder: it is this configuration's
+    url: str = ""  # where it was asked; "" if it shows itself nowhere
+    health: tuple[Mark, ...] = ()  # its own marks
+    state: str = ""  # "working", "paused" or "draining"; "" if it does not answer
+    in_hand: int = 0  # tasks
+    trouble: str = ""  # why it could not be asked
+
+    @property
+    def rests(self) -> bool:
+        """Whether it takes no task and has none."""
+        return self.state == "paused" and not self.in_hand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where tasks are rendered, or why there is no such place."""
+
+    stations: tuple[Station, ...] = ()
+    trouble: ConfigError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One ComfyUI, as far as it answers."""
+
+    station: Station
+    stats: Stats | None = None
+    object_info: dict[str, Any] | None = None
+    trouble: MachineFault | None = None
+
+    @property
+    def machine(self) -> Machine | None:
+        """What workflows are judged against; None while it does not answer."""
+        if self.stats is None or self.object_info is None:
+            return None
+        return machine_of(self.object_info, self.stats)
+
+
+def machine_of(object_info: dict[str, Any], stats: Stats) -> Machine:
+    """As a worker judges: the memory of a GPU counts, that of a CPU does not. Pure."""
+    vram = stats.vram_total if stats.on_gpu else None
+    return Machine(object_info=object_info, version=stats.version, vram=vram)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """The models of the enabled workflows, or why it is not known where they are."""
+
+    root: Path | None = None
+    looks: tuple[Look, ...] = ()
+    trouble: MinerError | None = None
+
+
+class Facts:
+    """Of one configuration. `places`, `worker` … may be called from any thread, and block while they are found out."""
+
+    def __init__(self, loaded: Loaded, library: Library) -> None:
+        """Raises ConfigError where an enabled workflow is none."""
+        self.loaded = loaded
+        self.settings = loaded.settings
+        self.library = library
+        self.enabled: tuple[Workflow, ...] = tuple(library.get(name) for name in self.settings.workflows.enabled)
+        self.worker = Once(lambda: find_worker(self.settings))
+        self.places = Once(lambda: find_places(self.settings))
+        self.gpus: Once[Gpus] = Once(lambda: probe_for(self.settings))
+        self.comfyuis = Once(self._comfyuis)
+        self.shelf = Once(lambda: find_models(self.settings, self.enabled))
+
+    def _comfyuis(self) -> tuple[Seen, ...]:
+        places = self.places().stations
+        if self.embedded and not self.worker().holds:
+            return tuple(see_engine(self.settings) for _ in places)
+        return tuple(see(station) for station in places)
+
+    @property
+    def managed(self) -> bool:
+        return self.settings.comfyui.home is not None
+
+    @property
+    def embedded(self) -> bool:
+        return not (self.settings.comfyui.url or self.managed)
+
+
+def find_places(settings: Settings) -> Places:
+    """The stations that a worker would have, made up in a folder that is gone at once: what starts a ComfyUI has
+    folders made for it."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return Places(stations=stations(settings.model_copy(update={"state": State(dir=Path(folder))})))
+    except ConfigError as error:
+        return Places(trouble=error)
+
+
+def see(station: Station, *, timeout: float = COMFYUI_TIMEOUT) -> Seen:
+    """What is at the station's address. Blocks for `timeout` seconds, and for a minute while it tells of its nodes."""
+    with closing(ComfyClient(station.url, client_id="", timeout=timeout)) as client:
+        try:
+            stats = client.stats()
+            return Seen(station=station, stats=stats, object_info=client.object_info())
+        except ComfyDown as down:
+            return Seen(station=station, trouble=down)
+
+
+def see_engine(settings: Settings) -> Seen:
+    """The embedded engine as a worker would start it, started for a moment on a free port in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        launch = embedded_launch(
+            port=_free_port(), state=Path(folder), models_dir=settings.models.dir, extra_args=settings.comfyui.args
+        )
+        station = Station(name="0", miner_id=settings.miner.id, url=launch.url, launch=launch)
+        try:
+            with started_engine(launch, Path(folder)):
+                return see(station)
+        except ComfyDown as down:
+            return Seen(station=station, trouble=down)
+
+
+def _free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_held(state: Path) -> bool:
+    """Whether a miner has the state folder. Its lock is shared for a moment, and no miner waits for it."""
+    with suppress(OSError):
+        handle = os.open(state / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def find_worker(settings: Settings) -> Worker:
+    """Ask the state folder, and where `[status]` says that one would show itself."""
+    holds, status = is_held(settings.state.dir), settings.status
+    if not status.enabled or not status.port:
+        return Worker(holds=holds, trouble="[status] says that it shows itself nowhere")
+    url = url_of(status.host, status.port)
+    port = Port(url=url, token=status.token.get_secret_value() if status.token else "")
+    try:
+        now, health = port.get("/api/now"), port.get("/api/health")
+        return Worker(
+            holds=holds,
+            url=url,
+            health=tuple(Mark(**mark) for mark in health),
+            state=str(now["state"]),
+            in_hand=sum(len(lane["tasks"]) for lane in now["lanes"]),
+        )
+    except Retryable as error:
+        return Worker(holds=holds, url=url, trouble=error.message)
+    except (KeyError, TypeError, AttributeError):
+        return Worker(holds=holds, url=url, trouble=f"what answers at {url} is no xalora-miner of this version")
+
+
+def find_models(settings: Settings, workflows: tuple[Workflow, ...]) -> Shelf:
+    """Every file that `workflows` need, by its size and the hashes that are known: none of them is read."""
+    try:
+        store, files = store_of(settings), files_of(workflows)
+        with tempfile.TemporaryDirectory() as empty:
+            known = (settings.state.dir / "models.db").is_file()
+            records = Records(settings.state.dir if known else Path(empty))
+            with closing(records), disk_errors(store.root):
+                return Shelf(root=store.root, looks=tuple(store.look(file, records) for file in files))
+    except MinerError as error:
+        return Shelf(trouble=error)

@@ -1,0 +1,45 @@
+"""The most video memory that is in use while something runs, by NVML. Without NVML there is no answer."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from miner.gpu import Nvml
+
+EVERY = 0.05  # seconds between two looks; a look takes about a millisecond a card
+
+
+class Peak:
+    """A context: a thread of its own looks at all cards until it is left; the one with most in use counts."""
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peak", daemon=True)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes in use on one card, by anybody."""
+        return self._most
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        nvml = Nvml()
+        try:
+            while True:
+                used = [card.memory_used for card in nvml.health() or () if card.memory_used is not None]
+                self._most = max((*used, self._most or 0)) if used else self._most
+                if not used or self._ended.wait(EVERY):
+                    return
+        finally:
+            nvml.close()

@@ -1,0 +1,137 @@
+"""The self-test: what a task would go through on this machine's ComfyUI, from the graph to the decoded file.
+
+Two graphs without a model come first: a plain picture, and three frames that are uploaded and saved as an animation,
+both with pixels that are known beforehand. Their nodes are in ComfyUI 0.3.64, in 0.33.0 and in the embedded engine.
+Then one task of each runnable workflow, at its smallest. The sequencer is not asked for anything.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from miner.comfy.host import folder_of
+from miner.comfy.preflight import check_workflow, installed_loras
+from miner.dashboard.checks import Mark
+from miner.doctor.decode import Colour
+from miner.doctor.facts import machine_of
+from miner.doctor.order import PICTURE_URL, Order, Render, failed, order, render
+from miner.doctor.report import bad, good, warning
+from miner.doctor.room import Room
+from miner.errors import MinerError
+from miner.job import Graph
+from miner.workflows import Workflow
+
+SIZE = (64, 48)  # pixels
+FRAMES = 3
+PLAIN_LIMIT = 120.0  # seconds; the first prompt of a fresh ComfyUI imports much
+PICTURE, VIDEO = "a picture", "a short video"
+
+
+def selftest(room: Room, workflows: Sequence[Workflow]) -> Iterator[Render]:
+    """Each as soon as it is done. Where a plain one fails, no model is tried. Blocks for minutes; raises nothing."""
+    plain = [_plain_picture(room), _plain_video(room)]
+    yield from plain
+    if not all(one.ok for one in plain):
+        return
+    loras = installed_loras(room.object_info)
+    for workflow in runnable(room, workflows):
+        yield _smallest(room, workflow, loras)
+
+
+def runnable(room: Room, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
+    """Those of `workflows` that pass the preflight here."""
+    machine = machine_of(room.object_info, room.stats)
+    return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
+
+
+def mark(one: Render) -> Mark:
+    """Without a plain one nothing can be done; without one workflow, less. Pure."""
+    name = f"Render {one.name}"
+    if one.ok:
+        return good(name, one.says)
+    return (bad if one.name in (PICTURE, VIDEO) else warning)(name, one.says, one.cure)
+
+
+def some_picture(size: tuple[int, int]) -> bytes:
+    """A PNG that no other is equal to, so that ComfyUI's cache does not answer instead of it."""
+    out = io.BytesIO()
+    Image.frombytes("RGB", SIZE, secrets.token_bytes(3 * SIZE[0] * SIZE[1])).resize(size).save(out, "PNG")
+    return out.getvalue()
+
+
+def _smallest(room: Room, workflow: Workflow, loras: Sequence[str]) -> Render:
+    manifest = workflow.manifest
+    try:
+        parameters = workflow.smallest(loras=loras, image=PICTURE_URL)
+        wanted = order(
+            room, workflow, parameters, loras=loras, picture=some_picture(SIZE), limit=manifest.timeout_seconds
+        )
+    except MinerError as error:
+        return failed(workflow.name, manifest.output.format, error)
+    return render(room, wanted)
+
+
+def _plain_picture(room: Room) -> Render:
+    prompt_id, (width, height), colour = str(uuid.uuid4()), SIZE, _colour()
+    red, green, blue = colour
+    empty = {"width": width, "height": height, "batch_size": 1, "color": red << 16 | green << 8 | blue}
+    graph: Graph = {
+        "picture": {"class_type": "EmptyImage", "inputs": empty},
+        "save": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["picture", 0], "filename_prefix": f"{folder_of(prompt_id)}/out"},
+        },
+    }
+    return render(room, _plain(PICTURE, graph, prompt_id, "png", [colour]))
+
+
+def _plain_video(room: Room) -> Render:
+    prompt_id, colours = str(uuid.uuid4()), [_colour() for _ in range(FRAMES)]
+    try:
+        name = room.host.client.upload_image(animation(colours), "frames.webp", subfolder=folder_of(prompt_id))
+    except MinerError as error:
+        return failed(VIDEO, "webp", error)
+    saved = {
+        "images": ["frames", 0],
+        "filename_prefix": f"{folder_of(prompt_id)}/out",
+        "fps": 8.0,
+        "lossless": True,
+        "quality": 80,
+        "method": "default",
+    }
+    graph: Graph = {
+        "frames": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "save": {"class_type": "SaveAnimatedWEBP", "inputs": saved},
+    }
+    return render(room, _plain(VIDEO, graph, prompt_id, "webp", colours))
+
+
+def animation(colours: Sequence[Colour]) -> bytes:
+    """A lossless animated WebP, one frame a colour."""
+    first, *rest = (Image.new("RGB", SIZE, colour) for colour in colours)
+    out = io.BytesIO()
+    first.save(out, "WEBP", save_all=True, append_images=rest, lossless=True, duration=125)
+    return out.getvalue()
+
+
+def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequence[Colour]) -> Order:  # noqa: A002
+    return Order(
+        name=name,
+        graph=graph,
+        prompt_id=prompt_id,
+        node="save",
+        format=format,
+        limit=PLAIN_LIMIT,
+        size=SIZE,
+        middles=middles,
+    )
+
+
+def _colour() -> Colour:
+    red, green, blue = secrets.token_bytes(3)
+    return red, green, blue
