@@ -33,6 +33,13 @@ def idle_delay(poll_interval: float, *, rng: random.Random) -> float:
     return poll_interval * rng.uniform(0.5, 1.5)
 
 
+def return_delay(wait: float, *, rng: random.Random) -> float:
+    """Seconds before the next request that the sequencer may hold for `wait`, when it let go of the last one early or
+    has just come back: all that it held end in one moment, and their miners are to come back over all of that time.
+    """
+    return rng.uniform(0.0, wait)
+
+
 # ---- what the sequencer's replies say about the tasks in hand ---------------------------------------------------
 
 

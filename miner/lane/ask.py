@@ -18,12 +18,14 @@ from miner.errors import Retryable
 from miner.lane.desk import Desk
 from miner.lane.disk import Disk
 from miner.lane.offer import Offer
-from miner.policy import backoff, idle_delay
+from miner.policy import backoff, idle_delay, return_delay
 from miner.pulse import REMOTE, TURN, Pulse
 from miner.sequencer import Reply
 
 log = structlog.get_logger()
 
+FIRST_PAUSE = 0.5  # seconds at most, after a failure, where the sequencer is asked often
+EARLY = 1.0  # seconds; a request that was held for that much less than it should have been was let go early
 COMPLAIN_EVERY = 60.0  # seconds between two lines about the same trouble
 WAKE = 1.0  # seconds between two looks at what nobody tells of
 
@@ -58,7 +60,10 @@ class Ask:
 
     def once(self, version: int) -> None:
         """One request, or one wait until a request makes sense again; a change since `version` of the desk ends it."""
-        if not self.desk.wants_more or not self.desk.has_room():
+        if not self.desk.wants_more:
+            self.farewell()
+            self.desk.pause(WAKE, since=version)
+        elif not self.desk.has_room():
             self.desk.pause(WAKE, since=version)
         elif (trouble := self.trouble()) is not None:
             self.doing = f"waiting: {trouble}"
@@ -70,30 +75,33 @@ class Ask:
             self.desk.pause(WAKE, since=version)
 
     def farewell(self) -> None:
-        """A request that the drain cut short may have leased a task: ask once more, for nothing new, so that one which
-        never arrived is answered now and not after the next start."""
+        """A request that a drain or a pause cut short may have leased a task: ask once more, for nothing new, so that
+        one which never arrived is answered now and not after the next start."""
         if self._failures:
+            self._failures = 0
             with contextlib.suppress(Retryable):
                 self.desk.ask(())
 
     def _request(self, ids: Collection[str], version: int) -> None:
         idle = self.desk.holds == 0
         self.doing = "waiting for a task" if idle else "looking for the next task"
-        first = not self._heard
+        first, back = not self._heard, self._failures > 0
         wait = self.wait if idle and not first else 0.0
         asked_at = self.clock()
         self.pulse.beat(wait + REMOTE)
         try:
             reply = self._ask(ids, wait)
         except Retryable as error:
-            self._failed(error, version)
+            self._failed(error, version, pace=self.wait if idle else 0.0)
             return
         self._failures, self._complaint, self._heard = 0, "", True
         if reply.lease is not None:
             self._warm_first = self.prefer_warm
             return
-        honoured = reply.waited and self.clock() - asked_at >= 0.5 * wait
-        if not (idle and (first or honoured)):
+        early = reply.held_for and self.clock() - asked_at < reply.held_for - EARLY
+        if early or (back and idle and self.wait):
+            self.desk.pause(return_delay(self.wait, rng=self._rng), since=version)
+        elif not (idle and (first or reply.held_for)):
             self.desk.pause(idle_delay(self.poll_interval, rng=self._rng), since=version)
 
     def _ask(self, ids: Collection[str], wait: float) -> Reply:
@@ -124,10 +132,13 @@ class Ask:
             reasons = {name: r[0].text for name, r in self.offer.verdicts.items() if r}
             log.warning("not_asking", reason=trouble, workflows=reasons or None, next="asking when that is over")
 
-    def _failed(self, error: Retryable, version: int) -> None:
+    def _failed(self, error: Retryable, version: int, *, pace: float) -> None:
+        """`pace` are the seconds between two requests where all goes well: the first pause is about as long, so that a
+        fleet whose held requests all fail in one moment does not come back in one."""
         self._failures += 1
         self._heard = False
-        pause = backoff(self._failures, rng=self._rng, at_least=error.retry_after or 0.0)
+        base = max(FIRST_PAUSE, pace)
+        pause = backoff(self._failures, rng=self._rng, base=base, at_least=error.retry_after or 0.0)
         self.doing = f"waiting for the sequencer: {error.message}"
         log.warning("no_answer", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
         self.pulse.beat(pause + TURN)

@@ -8,6 +8,7 @@ described in docs/protocol.md.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
@@ -26,7 +27,12 @@ from miner.sequencer.held import Sockets, WatchedAdapter
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 
 MAX_REPLY_BYTES = 1 << 20
+# Seconds for a new connection. Linux knocks again after 1 and 3 s; where a fleet knocks at a host that comes back, a
+# longer patience lets more of it in at once (docs/scale.md).
+CONNECT = 4.0
 UNAUTHORIZED_PAUSE = 300.0  # seconds between asks while the id or the key is refused
+
+_APPLIED = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})\b", re.IGNORECASE)  # RFC 7240
 
 Ack = Literal["acknowledged", "refused", "gone"]
 """What became of a submission: taken; never to be taken (400); or its task is not there any more (404)."""
@@ -68,8 +74,8 @@ class Sequencer:
         if response.status_code not in (200, 204):
             raise _failure("/miner_request", response, data)
         reply = parse_reply(data if response.status_code == 200 else b"{}", leased_at=time.time())
-        waited = "wait=" in response.headers.get("Preference-Applied", "").lower()
-        return replace(reply, waited=waited)
+        applied = _APPLIED.search(response.headers.get("Preference-Applied", ""))
+        return replace(reply, held_for=min(float(applied[1]), wait) if applied else 0.0)
 
     def submit(self, miner_id: str, outcome: Outcome) -> Ack:
         """Answer a task. Raises Retryable when it is not known whether the answer arrived: submit it again."""
@@ -82,9 +88,9 @@ class Sequencer:
             return "gone"
         raise _failure("/miner_submit", response, data)
 
-    def abort_waits(self) -> None:
-        """End every held request now, and hold none any more; each raises Retryable where it waits."""
-        self._held.shut()
+    def abort_waits(self, *, for_good: bool = True) -> None:
+        """End every held request now; each raises Retryable where it waits. `for_good`: and hold none any more."""
+        self._held.shut(for_good=for_good)
 
     def close(self) -> None:
         for session in self._sessions.values():
@@ -101,7 +107,7 @@ class Sequencer:
                     self._url + path,
                     data=json.dumps(body).encode(),
                     headers={"Content-Type": "application/json", **(headers or {})},
-                    timeout=(min(10.0, timeout), timeout),
+                    timeout=(min(CONNECT, timeout), timeout),
                     allow_redirects=False,
                     stream=True,
                 ) as response,

@@ -31,9 +31,10 @@ class Sockets:
             if self._shut:
                 _shut_down(connection)
 
-    def shut(self) -> None:
+    def shut(self, *, for_good: bool = True) -> None:
+        """Shut those that are open; `for_good`: and any that opens later."""
         with self._mutex:
-            self._shut = True
+            self._shut = self._shut or for_good
             for connection in self._open:
                 _shut_down(connection)
 

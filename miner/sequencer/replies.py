@@ -26,7 +26,7 @@ class Reply:
     running: str | None = None  # a task that it believes this miner id holds
     canceled: tuple[str, ...] = ()
     msg: str = ""
-    waited: bool = False  # it honoured `Prefer: wait`, so asking again at once is right
+    held_for: float = 0.0  # seconds for which it was to hold the request; after that, asking again at once is right
 
 
 def parse_reply(data: bytes, *, leased_at: float) -> Reply:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from miner import policy
 from miner.config import settings
+from miner.lane.ask import EARLY, FIRST_PAUSE
 from miner.lane.heartbeat import WAKE
+from miner.sequencer.client import CONNECT
 
 _SEQUENCER = settings.Sequencer()
 
@@ -18,6 +20,7 @@ class Policy:
 
     backoff: Callable[..., float] = policy.backoff
     idle_delay: Callable[..., float] = policy.idle_delay
+    return_delay: Callable[..., float] = policy.return_delay
     observe: Callable[..., tuple[policy.Hold, ...]] = policy.observe
     learn: Callable[..., policy.Allowance] = policy.learn
     prefetchable: Callable[..., tuple[str, ...]] = policy.prefetchable
@@ -31,6 +34,8 @@ class Numbers:
     heartbeat: float = _SEQUENCER.heartbeat
     wait: float = _SEQUENCER.wait  # how long a request may be held; 0: it never asks for that
     timeout: float = _SEQUENCER.timeout
-    connect: float = 10.0  # of `timeout`, what a new connection may take: miner/sequencer/client.py
+    connect: float = CONNECT  # of `timeout`
+    first_pause: float = FIRST_PAUSE
     wake: float = WAKE
+    early: float = EARLY
     prefetch: int = settings.Miner().prefetch

@@ -83,7 +83,7 @@ class Miner:
     def hear(self, now: float, answer: Answer, *, waited: bool) -> None:
         """The answer to a request; it leaves the sequencer `now`."""
         now += TRIP
-        first = not self._heard
+        first, back = not self._heard, self._failures > 0
         self._failures, self._heard = 0, True
         if isinstance(answer, Task):
             self._take(now, answer)
@@ -91,8 +91,12 @@ class Miner:
             self._hear_running(now)
         else:
             world = self._world
-            honoured = waited and now - self._asked_at >= 0.5 * world.numbers.wait
-            pause = 0.0 if first or honoured else world.policy.idle_delay(world.numbers.poll_interval, rng=world.rng)
+            numbers = world.numbers
+            early = waited and now - self._asked_at < numbers.wait - numbers.early
+            if early or (back and self._task is None and numbers.wait):
+                pause = world.policy.return_delay(numbers.wait, rng=world.rng)
+            else:
+                pause = 0.0 if first or waited else world.policy.idle_delay(numbers.poll_interval, rng=world.rng)
             self.ask(now + pause)
 
     def cut(self, now: float, kind: Kind) -> None:
@@ -110,9 +114,12 @@ class Miner:
 
     def _failed(self, now: float, turn: int) -> None:
         if turn == self._turn:
+            world = self._world
+            pace = world.numbers.wait if self._task is None else 0.0
             self._failures += 1
             self._heard = False
-            self.ask(now + self._world.policy.backoff(self._failures, rng=self._world.rng))
+            pause = world.policy.backoff(self._failures, rng=world.rng, base=max(world.numbers.first_pause, pace))
+            self.ask(now + pause)
 
     # ---- a task -----------------------------------------------------------------------------------
 

@@ -108,8 +108,8 @@ def test_a_request_says_who_asks_and_for_what(server, sequencer):
 
 def test_a_wait_is_asked_for_and_known_to_be_honoured(server, sequencer):
     server.script += [(200, {"Preference-Applied": "wait=20"}, b"{}"), (204, {}, b"")]
-    assert sequencer.request(ME, ["4"], wait=20.0).waited
-    assert not sequencer.request(ME, ["4"], wait=20.0).waited
+    server.script += [(200, {"Preference-Applied": "respond-async, Wait=5"}, b"{}")]
+    assert [sequencer.request(ME, ["4"], wait=20.0).held_for for _ in range(3)] == [20.0, 0.0, 5.0]
     assert server.seen[0][1]["Prefer"] == "wait=20"
 
 
