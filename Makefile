@@ -14,11 +14,11 @@ MINERS ?= 10000
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos fuzz fleet contract lock dist clean
+.PHONY: help demo test lint bench chaos fuzz fleet contract image-check lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.base ## send pictures the whole way through devnet and the embedded engine (ARGS='--image FILE')
 	@$(BIN)/xalora-miner demo $(ARGS)
@@ -47,6 +47,9 @@ fleet: .venv/.test ## simulate many miners at one sequencer (MINERS=10000)
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
 	@test -n "$(COMFYUI_URL)" || { echo 'make contract: say where ComfyUI is: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }
 	@COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/python -m pytest tests/contract $(ARGS)
+
+image-check: .venv/.test ## build the image with buildah, run it and send a task through it (variables: tests/shipping/image.py)
+	@$(BIN)/python -m tests.shipping.image
 
 lock: .venv/.base ## write the lock files anew from pyproject.toml
 	@$(PIP) 'uv>=0.9,<1'

@@ -67,7 +67,6 @@ class Worker:
 
     def run(self) -> int:
         """Block until it has drained; gives the exit code."""
-        self._notifier.tell(READY="1", STATUS="starting")
         next_one: Configured | None = self._configured
         while next_one is not None:
             self._configured = next_one
@@ -143,6 +142,7 @@ class Worker:
         next_one: Configured | None = None
         abort_at = float("inf")
         crew.start()
+        self._notifier.tell(READY="1", STATUS="starting")  # after a reload, too: RELOADING holds until then
         log.info("started", version=__version__, miner=self._configured[0].miner.id, comfyui=crew.urls)
         while crew.alive and not crew.failed:
             self._woken.wait(WATCH)
