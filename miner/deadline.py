@@ -22,29 +22,28 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._ends = time.monotonic() + seconds
+        self.ends = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._twins: list[socket.socket] = []  # duplicates: TLS takes the first descriptor away from its object
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
 
     @property
     def left(self) -> float:
         """Seconds, a little more than none, for a time-out of 0 means something else."""
-        return max(self._ends - time.monotonic(), 0.001)
+        return max(self.ends - time.monotonic(), 0.001)
 
     @property
     def expired(self) -> bool:
-        return time.monotonic() >= self._ends
+        return time.monotonic() >= self.ends
 
     def watch(self, sock: socket.socket) -> None:
         sock.settimeout(self.left)
         with self._lock:
             self._twins.append(socket.socket(fileno=os.dup(sock.fileno())))
         if self.expired:
-            self._cut()
+            self.cut()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Shut down what is watched; from any thread."""
         with self._lock:
             for twin in self._twins:
                 with suppress(OSError):  # it was not connected any more
@@ -52,19 +51,53 @@ class Deadline:
 
     def __enter__(self) -> Deadline:
         self._token = _in_force.set(self)
-        self._timer.start()
+        _watchdog.watch(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._timer.cancel()
-        self._timer.join()
-        for twin in self._twins:
-            twin.close()
+        _watchdog.forget(self)
+        with self._lock:
+            for twin in self._twins:
+                twin.close()
+            self._twins.clear()
         _in_force.reset(self._token)
 
 
+class _Watchdog:
+    """Cuts what is up, in one thread for all: a timer for each would cost a request a millisecond."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._live: set[Deadline] = set()
+        self._wakes = float("inf")  # when it looks again
+        self._thread: threading.Thread | None = None
+
+    def watch(self, deadline: Deadline) -> None:
+        with self._changed:
+            self._live.add(deadline)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+                self._thread.start()
+            elif deadline.ends < self._wakes:
+                self._changed.notify()
+
+    def forget(self, deadline: Deadline) -> None:
+        with self._changed:
+            self._live.discard(deadline)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                for deadline in [one for one in self._live if one.expired]:
+                    self._live.discard(deadline)
+                    deadline.cut()
+                self._wakes = min((one.ends for one in self._live), default=float("inf"))
+                self._changed.wait(max(self._wakes - time.monotonic(), 0.0) if self._live else None)
+
+
+_watchdog = _Watchdog()
 _in_force: ContextVar[Deadline] = ContextVar("deadline")
 
 

@@ -108,7 +108,7 @@ class Fetcher:
     def _body(self, response: requests.Response) -> bytes:
         status = response.status_code
         if net.is_passing(status):
-            raise Retryable(f"the server answered {status}", retry_after=net.retry_after(response))
+            raise Retryable(f"the server answered {status}", retry_after=net.retry_after(response.headers))
         if not 200 <= status < 300:
             raise Refused(f"the server answered {status}")
         # It was asked for identity; what comes packed all the same could be a bomb, and is not unpacked.

@@ -16,7 +16,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
@@ -220,8 +220,11 @@ class Session(HTTPSession):  # type: ignore[misc]  # requests-hardened carries n
         place = parse_url(url)
         named = _allowed.set(self._guard.allows(place.host, place.port))
         try:
+            # Straight to the adapter: of a session's own, cookies, redirects and the environment, nothing is wanted.
+            request = requests.Request(method, url, **kwargs).prepare()
+            request.headers["User-Agent"] = f"xalora-miner/{__version__}"
             timeout = (min(_CONNECT_SECONDS, limit.left), limit.left)
-            with self.request(method, url, stream=True, timeout=timeout, **kwargs) as response:
+            with self.get_adapter(url).send(request, stream=True, timeout=timeout, verify=True) as response:
                 yield response
             if limit.expired:  # a body that lasts until the connection ends also ends when it is cut
                 raise requests.ReadTimeout
@@ -265,9 +268,9 @@ def is_passing(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 
 
-def retry_after(response: requests.Response) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """What `Retry-After` asks for, in seconds, at most an hour. None where it is missing or makes no sense."""
-    value = response.headers.get("Retry-After", "")
+    value = headers.get("Retry-After", "")
     if re.fullmatch(r"[0-9]{1,9}", value):
         return min(float(value), 3600.0)
     try:

@@ -26,7 +26,7 @@ from miner.sequencer import Sequencer
 log = structlog.get_logger()
 
 Closed = Callable[[str], None]
-"""Called with a task's id once nothing is owed for it any more."""
+"""Called once with a task's id, when nothing is owed for it any more."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,12 @@ class _Letter:
     attempt: int = 0
     due: float = 0.0
     in_hand: bool = False  # a thread is submitting it right now
+    told: bool = False
+
+    def tell(self) -> None:
+        if not self.told:
+            self.told = True
+            self.on_closed(self.outcome.task_id)
 
 
 class Outbox:
@@ -127,6 +133,7 @@ class Outbox:
         task_id = letter.outcome.task_id
         try:
             verdict = self._sequencer.submit(letter.miner_id, letter.outcome)
+            letter.tell()  # before the journal: the next task is sooner, and a crash here costs a repeated submission
             self._journal.closed(letter.miner_id, task_id, verdict)
         except (Retryable, MachineFault) as error:
             letter.attempt += 1
@@ -146,4 +153,3 @@ class Outbox:
         with self._changed:
             del self._letters[letter.miner_id, task_id]
             self._changed.notify_all()
-        letter.on_closed(task_id)

@@ -140,7 +140,7 @@ class Uploader:
         ):
             status = response.status_code
             if net.is_passing(status):
-                raise Retryable(f"the upload target answered {status}", retry_after=net.retry_after(response))
+                raise Retryable(f"the upload target answered {status}", retry_after=net.retry_after(response.headers))
             if not 200 <= status < 300:
                 raise _refusal(status)
             unread = response.raw.length_remaining

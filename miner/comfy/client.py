@@ -15,15 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlencode, urlsplit
 
-import requests
 import urllib3
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.filepost import encode_multipart_formdata
 
 from miner.errors import JobFault, MachineFault
 from miner.job import Graph, OutputFile
 
 CHUNK = 1 << 20  # bytes read at a time
+POOL = 4  # connections that are kept: the loops of a lane, and one to spare
 MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far below
 MAX_OUTPUT = 8 << 30  # bytes of one output file
 _NAME = re.compile(r"[A-Za-z0-9_.+ -]{1,64}")
@@ -99,12 +101,11 @@ class ComfyClient:
         self.url, headers = without_user(url)
         self.client_id = client_id
         self._timeout = timeout
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._session.headers.update({"Accept-Encoding": "identity", **headers})
+        self._headers = {"Accept-Encoding": "identity", **headers}
+        self._pools = urllib3.PoolManager(maxsize=POOL, ca_certs=DEFAULT_CA_BUNDLE_PATH)
 
     def close(self) -> None:
-        self._session.close()
+        self._pools.clear()
 
     def stats(self) -> Stats:
         reply = self._json("GET", "/system_stats")
@@ -133,7 +134,7 @@ class ComfyClient:
     def submit(self, graph: Graph, prompt_id: str) -> None:
         """Queue a prompt under an id of our own. Raises PromptRefused; ComfyUI never removes duplicates."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
-        status, data = self._send("POST", "/prompt", body=body)
+        status, data = self._post("/prompt", body)
         if status == 400:
             raise _refusal(_parse(data, "/prompt"))
         if status != 200:
@@ -148,40 +149,32 @@ class ComfyClient:
         """The gentle end of a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""
         status, _ = self._send("POST", f"/api/jobs/{prompt_id}/cancel")
         if status != 200:  # an older one has no jobs
-            self._send("POST", "/queue", body={"delete": [prompt_id]})
-            self._send("POST", "/interrupt", body={"prompt_id": prompt_id})
+            self._post("/queue", {"delete": [prompt_id]})
+            self._post("/interrupt", {"prompt_id": prompt_id})
 
     def free(self) -> None:
         """Ask it to unload its models, which it does between two prompts."""
-        self._send("POST", "/free", body={"unload_models": True, "free_memory": True})
+        self._post("/free", {"unload_models": True, "free_memory": True})
 
     def upload_image(self, data: bytes, name: str, *, subfolder: str) -> str:
         """Put an input image there; gives the name for LoadImage. ComfyUI takes 100 MB at most."""
-        files = {"image": (name, data, "application/octet-stream")}
         form = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
-        with self._translated("/upload/image"):
-            response = self._session.post(
-                self.url + "/upload/image", files=files, data=form, timeout=(self._timeout, 60.0)
-            )
-        reply = _parse(response.content, "/upload/image") if response.status_code == 200 else {}
+        body, kind = encode_multipart_formdata({"image": (name, data, "application/octet-stream"), **form})
+        status, answer = self._send("POST", "/upload/image", body=body, kind=kind, timeout=60.0)
+        reply = _parse(answer, "/upload/image") if status == 200 else {}
         if not isinstance(reply.get("name"), str):
-            raise ComfyDown(f"ComfyUI answered {response.status_code} to /upload/image")
+            raise ComfyDown(f"ComfyUI answered {status} to /upload/image")
         folder = reply.get("subfolder") or ""
         return f"{folder}/{reply['name']}" if folder else str(reply["name"])
 
     def download(self, file: OutputFile, target: Path) -> None:
         """Stream one of its files to `target`. Raises MachineFault when it is not there any more."""
-        params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.kind}
-        with (
-            self._translated("/view"),
-            self._session.get(
-                self.url + "/view", params=params, timeout=(self._timeout, 60.0), stream=True
-            ) as response,
-        ):
-            if response.status_code == 404:
+        query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.kind})
+        with self._exchange("GET", f"/view?{query}", timeout=60.0) as response:
+            if response.status == 404:
                 raise OutputGone("ComfyUI does not have the output any more")
-            if response.status_code != 200:
-                raise ComfyDown(f"ComfyUI answered {response.status_code} for an output")
+            if response.status != 200:
+                raise ComfyDown(f"ComfyUI answered {response.status} for an output")
             _save(response, target)
 
     def _json(self, method: str, path: str, *, timeout: float | None = None) -> dict[str, Any]:
@@ -190,30 +183,35 @@ class ComfyClient:
             raise ComfyDown(f"ComfyUI answered {status} to {path}")
         return _parse(data, path)
 
+    def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
+        return self._send("POST", path, body=json.dumps(body).encode(), kind="application/json")
+
     def _send(
-        self, method: str, path: str, *, body: dict[str, Any] | None = None, timeout: float | None = None
+        self, method: str, path: str, *, body: bytes | None = None, kind: str = "", timeout: float | None = None
     ) -> tuple[int, bytes]:
-        """Status and body of one exchange."""
-        with (
-            self._translated(path),
-            self._session.request(
-                method,
-                self.url + path,
-                data=None if body is None else json.dumps(body).encode(),
-                headers={} if body is None else {"Content-Type": "application/json"},
-                timeout=timeout or self._timeout,
-                stream=True,
-            ) as response,
-        ):
-            return response.status_code, _read(response)
+        """Status and body of one exchange; `kind` is the content type of what is sent."""
+        with self._exchange(method, path, body=body, kind=kind, timeout=timeout) as response:
+            return response.status, _read(response)
 
     @contextmanager
-    def _translated(self, path: str) -> Iterator[None]:
+    def _exchange(
+        self, method: str, path: str, *, body: bytes | None = None, kind: str = "", timeout: float | None = None
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
-            yield
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            with self._pools.urlopen(
+                method,
+                self.url + path,
+                body=body,
+                headers={**self._headers, **({"Content-Type": kind} if kind else {})},
+                timeout=urllib3.Timeout(connect=self._timeout, read=timeout or self._timeout),
+                retries=False,  # redirects neither
+                preload_content=False,
+            ) as response:
+                yield response
+        except urllib3.exceptions.HTTPError as error:
+            asked = path.partition("?")[0]
             raise ComfyDown(
-                f"ComfyUI at {self.url} did not answer {path}: {type(error).__name__}",
+                f"ComfyUI at {self.url} did not answer {asked}: {type(error).__name__}",
                 hint="see that it runs and that XALORA_COMFYUI_URL is its address",
             ) from error
 
@@ -288,17 +286,17 @@ def _int(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _save(response: requests.Response, target: Path) -> None:
+def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
     """Stream a body to a file; half a file does not stay."""
     try:
         with target.open("wb") as out:
             size = 0
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.stream(CHUNK, decode_content=False):
                 size += len(chunk)
                 if size > MAX_OUTPUT:
                     raise MachineFault(f"an output is larger than {MAX_OUTPUT >> 30} GiB")
                 out.write(chunk)
-    except (requests.RequestException, MachineFault):
+    except (urllib3.exceptions.HTTPError, MachineFault):
         target.unlink(missing_ok=True)
         raise
     except OSError as error:
@@ -306,13 +304,14 @@ def _save(response: requests.Response, target: Path) -> None:
         raise DiskFault(f"an output cannot be written here: {error.strerror}", hint="free some disk space") from error
 
 
-def _read(response: requests.Response) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     """A body within its bound; what answers on that port may not be ComfyUI."""
     data = bytearray()
-    for chunk in response.iter_content(CHUNK):
+    while chunk := response.read1(CHUNK, decode_content=False):
         data += chunk
         if len(data) > MAX_REPLY:
             raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
+    response.release_conn()  # urllib3 keeps the connection of an empty body otherwise
     return bytes(data)
 
 

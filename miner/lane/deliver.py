@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 
 import structlog
 
@@ -34,6 +34,7 @@ from miner.uploads import Uploader, object_key, presigned_key
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 3  # renders of one task whose result was lost
+NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
 LATE = 60.0  # seconds past a task's deadline for which its finished file is still worth an upload
 
 
@@ -55,14 +56,27 @@ class Deliver:
     says: str = "waiting for a result"
     pulse: Pulse = field(default_factory=Pulse)
     _finished: Media | None = None  # the file of the task that is delivered, while it is there
+    _answered: tuple[Outcome, str] | None = None  # the last task's, with its prompt id, until that is tidied up
     _rng: random.Random = field(default_factory=random.Random)
 
     def run(self) -> None:
-        while (rendered := self.results.get()) is not None:
+        while (rendered := self._next()) is not None:
             self._deliver(rendered)
             self.says = "waiting for a result"
             self.pulse.beat(IDLE)
         self.says = "stopped"
+
+    def _next(self) -> Rendered | None:
+        """The next result. The last one's thumbnail is made once the next prompt has had its turn at the CPU."""
+        if self._answered is None:
+            return self.results.get()
+        try:
+            rendered = self.results.get(timeout=NEXT_PROMPT)
+        except Empty:
+            self._tidy(*self._answered)
+            return self.results.get()
+        self._tidy(*self._answered)
+        return rendered
 
     def _deliver(self, rendered: Rendered) -> None:
         task_id = rendered.job.task_id
@@ -87,15 +101,21 @@ class Deliver:
             else:
                 self.desk.release(task_id)  # the journal has it, and the next start delivers it
         finally:
-            self._clear()
+            if self._answered is None:
+                self._clear()
 
     def _answer(self, outcome: Outcome, rendered: Rendered) -> None:
         self.says = f"answering {short(outcome.task_id)}"
         self.pulse.beat(REMOTE)
         self.desk.answer(outcome)
+        self._answered = (outcome, rendered.prompt_id)
+
+    def _tidy(self, outcome: Outcome, prompt_id: str) -> None:
+        """What is left to do for a task that was answered, and need not be done while the GPU waits for the next."""
         if outcome.success and self.thumbnails:
             self._keep_thumbnail(outcome.task_id)
-        self.host.discard(rendered.prompt_id)
+        self.host.discard(prompt_id)
+        self._clear()
 
     def _render_again(self, rendered: Rendered, gone: OutputGone) -> None:
         """What was rendered is not there any more: somebody cleaned up, or ComfyUI was set up anew."""
@@ -171,7 +191,7 @@ class Deliver:
 
     def _clear(self) -> None:
         """Away with the copies of ours; what is in ComfyUI's folder goes with the prompt."""
-        self._finished = None
+        self._finished = self._answered = None
         for path in self.folder.iterdir():
             path.unlink(missing_ok=True)
 

@@ -201,7 +201,7 @@ class Download:
     def _refusal(self, response: requests.Response, source: Source) -> Retryable | MachineFault:
         status = response.status_code
         if net.is_passing(status):
-            return Retryable(f"{_host(source)} answered {status}", retry_after=net.retry_after(response))
+            return Retryable(f"{_host(source)} answered {status}", retry_after=net.retry_after(response.headers))
         if source.identity and status in (401, 403, 404):  # a signed address that expired; the next one is new
             return Retryable(f"{_host(source)} answered {status}")
         what = f"answered {status}" if status != 200 else "compresses the file, though it was asked not to"

@@ -103,7 +103,7 @@ def _wanted_wait(error: HfHubHTTPError) -> float | None:
     """Seconds that the hub asks to wait: it says so in `Retry-After`, or as the `t` of `RateLimit`."""
     response = cast("requests.Response", error.response)  # httpx's: it has the same headers
     reset = _RESET.search(error.response.headers.get("RateLimit", ""))
-    return net.retry_after(response) or (float(reset[1]) if reset else None)
+    return net.retry_after(response.headers) or (float(reset[1]) if reset else None)
 
 
 def _refused(error: HfHubHTTPError, file: HubFile) -> MinerError:

@@ -1,8 +1,9 @@
 """The miner's side of the sequencer's wire: ask for a task, submit an outcome.
 
-It promises that a reply is bounded (bytes, nesting, seconds) and typed before anybody sees it, and that every library
-error leaves as one of ours. It never retries and never decides: that is `policy` and the loops' work. The wire is
-described in docs/protocol.md.
+It speaks through urllib3 itself: what requests adds to each call takes longer than the call, twice a task, while the
+GPU waits. It promises that a reply is bounded (bytes, nesting, seconds) and typed before anybody sees it, and that
+every library error leaves as one of ours. It never retries and never decides: that is `policy` and the loops' work. The
+wire is described in docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Literal
 
-import requests
 import urllib3
 
 from miner import __version__
@@ -23,7 +22,7 @@ from miner.deadline import Deadline
 from miner.errors import Retryable
 from miner.job import Outcome
 from miner.net import retry_after
-from miner.sequencer.held import Sockets, WatchedAdapter
+from miner.sequencer.held import Sockets, WatchedPools
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 
 MAX_REPLY_BYTES = 1 << 20
@@ -49,11 +48,14 @@ class Sequencer:
         self._url = url.rstrip("/")
         self._hardware = hardware
         self._timeout = timeout
-        self._sessions = {False: _session(api_key), True: _session(api_key)}  # for held requests: one of their own
         self._held = Sockets()
-        for scheme in ("http://", "https://"):
-            self._sessions[False].mount(scheme, WatchedAdapter())
-            self._sessions[True].mount(scheme, WatchedAdapter(self._held))
+        self._pools = {False: WatchedPools(), True: WatchedPools(self._held)}  # for held requests: one of their own
+        self._headers = {
+            "User-Agent": f"xalora-miner/{__version__}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+        }
 
     def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
         """Ask for a task that one of `workflow_ids` can do; an empty list only says that this miner lives.
@@ -71,20 +73,20 @@ class Sequencer:
             body["hardware"] = self._hardware
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
         response, data = self._post("/miner_request", body, headers=headers, timeout=self._timeout + wait)
-        if response.status_code not in (200, 204):
+        if response.status not in (200, 204):
             raise _failure("/miner_request", response, data)
-        reply = parse_reply(data if response.status_code == 200 else b"{}", leased_at=time.time())
+        reply = parse_reply(data if response.status == 200 else b"{}", leased_at=time.time())
         applied = _APPLIED.search(response.headers.get("Preference-Applied", ""))
         return replace(reply, held_for=min(float(applied[1]), wait) if applied else 0.0)
 
     def submit(self, miner_id: str, outcome: Outcome) -> Ack:
         """Answer a task. Raises Retryable when it is not known whether the answer arrived: submit it again."""
         response, data = self._post("/miner_submit", {"miner_id": miner_id, **asdict(outcome)}, timeout=self._timeout)
-        if 200 <= response.status_code < 300:
+        if 200 <= response.status < 300:
             return "acknowledged"
-        if response.status_code == 400:
+        if response.status == 400:
             return "refused"
-        if response.status_code == 404:
+        if response.status == 404:
             return "gone"
         raise _failure("/miner_submit", response, data)
 
@@ -93,58 +95,49 @@ class Sequencer:
         self._held.shut(for_good=for_good)
 
     def close(self) -> None:
-        for session in self._sessions.values():
-            session.close()
+        for pools in self._pools.values():
+            pools.clear()
 
     def _post(
         self, path: str, body: Mapping[str, Any], *, timeout: float, headers: Mapping[str, str] | None = None
-    ) -> tuple[requests.Response, bytes]:
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
         """POST JSON and read a bounded body; `timeout` seconds are for all of it, whatever trickles in."""
         try:
             with (
                 Deadline(timeout) as limit,
-                self._sessions["Prefer" in (headers or {})].post(
+                self._pools["Prefer" in (headers or {})].urlopen(
+                    "POST",
                     self._url + path,
-                    data=json.dumps(body).encode(),
-                    headers={"Content-Type": "application/json", **(headers or {})},
-                    timeout=(min(CONNECT, timeout), timeout),
-                    allow_redirects=False,
-                    stream=True,
+                    body=json.dumps(body).encode(),
+                    headers={**self._headers, **(headers or {})},
+                    timeout=urllib3.Timeout(connect=min(CONNECT, timeout), read=timeout),
+                    retries=False,  # redirects neither
+                    preload_content=False,
                 ) as response,
             ):
                 data = _read_bounded(response)
                 if limit.expired:
                     raise Retryable(f"the sequencer did not answer {path}: no whole reply within {timeout:g} s")
                 return response, data
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Retryable(f"the sequencer did not answer {path}: {_in_short(error)}") from error
 
 
-def _session(api_key: str) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept, and none sent back
-    session.headers.update({"User-Agent": f"xalora-miner/{__version__}", "Accept-Encoding": "identity"})
-    if api_key:
-        session.headers["Authorization"] = f"Bearer {api_key}"
-    return session
-
-
-def _read_bounded(response: requests.Response) -> bytes:
+def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Retryable("the sequencer compressed its reply, though it was asked not to")
     data = bytearray()
-    while chunk := response.raw.read1(65536):
+    while chunk := response.read1(65536, decode_content=False):
         data += chunk
         if len(data) > MAX_REPLY_BYTES:
             raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
-    response.raw.release_conn()  # urllib3 keeps the connection of an empty body otherwise
+    response.release_conn()  # urllib3 keeps the connection of an empty body otherwise
     return bytes(data)
 
 
-def _failure(path: str, response: requests.Response, data: bytes) -> Retryable:
+def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes) -> Retryable:
     """The error for a status that is no answer."""
-    status = response.status_code
+    status = response.status
     said = _said(data)
     if status in (401, 403):
         return Unauthorized(
@@ -152,7 +145,7 @@ def _failure(path: str, response: requests.Response, data: bytes) -> Retryable:
             retry_after=UNAUTHORIZED_PAUSE,
             hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows what is in force",
         )
-    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after(response))
+    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after(response.headers))
 
 
 def _said(data: bytes) -> str:

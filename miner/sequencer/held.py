@@ -1,6 +1,6 @@
 """Connections to the sequencer that can be cut: by a deadline, and held requests (`Prefer: wait`) by a drain too.
 
-requests has no way to cancel a request that waits for its reply, and its time-out starts again with every byte;
+urllib3 has no way to cancel a request that waits for its reply, and its time-out starts again with every byte;
 shutting the socket down ends both.
 """
 
@@ -12,7 +12,8 @@ import threading
 import weakref
 from typing import Any
 
-from requests.adapters import HTTPAdapter
+import urllib3
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from miner.deadline import in_force
 
@@ -44,16 +45,11 @@ def _shut_down(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-class WatchedAdapter(HTTPAdapter):
-    """Lets the deadline in force cut a connection, and tells `sockets` of each that it opens."""
+class WatchedPools(urllib3.PoolManager):
+    """Kept connections that the deadline in force can cut; `sockets` is told of each that is opened."""
 
     def __init__(self, sockets: Sockets | None = None) -> None:
-        self._sockets = sockets
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        sockets = self._sockets
+        super().__init__(ca_certs=DEFAULT_CA_BUNDLE_PATH)
 
         def watched(pool: Any) -> Any:
             class Connection(pool.ConnectionCls):  # type: ignore[misc]  # a class made for one pool class
@@ -70,6 +66,4 @@ class WatchedAdapter(HTTPAdapter):
 
             return type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": Connection})
 
-        self.poolmanager.pool_classes_by_scheme = {
-            scheme: watched(pool) for scheme, pool in self.poolmanager.pool_classes_by_scheme.items()
-        }
+        self.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in self.pool_classes_by_scheme.items()}
