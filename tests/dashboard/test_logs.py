@@ -15,7 +15,7 @@ from miner import log
 from miner.log import FOLD_FOR, Folding, is_journal
 
 MINER = Path(log.__file__).parent
-LOGGED = ("crew.py", "dashboard", "journal.py", "lane", "outbox.py", "stations.py", "worker.py")
+LOGGED = ("comfy", "crew.py", "dashboard", "journal.py", "lane", "outbox.py", "stations.py", "worker.py")
 """Where operators' failures are told; devnet and the commands have no operator to tell."""
 
 
