@@ -117,8 +117,11 @@ class _Watched(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
-        deadline.in_force().watch(sock)
+        limit = deadline.in_force()
+        limit.watch(sock)
         try:
+            if limit.expired:
+                raise requests.ConnectTimeout  # no handshake on what was cut: ssl would leave the socket open
             if not _allowed.get():
                 require_elsewhere(sock.getsockname()[0], sock.getpeername()[0])
         except BaseException:
