@@ -2,13 +2,15 @@
 
 Promises: torch is asked where it is installed (ComfyUI's Python, else ours), NVML beside it, ComfyUI's own
 `/system_stats` where neither knows; that there is no GPU is a fact with its reason, and no error. Everything that could
-load a driver is in a process of its own with a limit on its time, `Nvml` excepted, which the dashboard samples.
+load a driver is in a process of its own with a limit on its time, `Nvml` excepted: the dashboard samples it, and a
+worker that starts a ComfyUI a GPU asks it which there are.
 
 Never: imports torch here, or hands the miner's secrets to the Python of ComfyUI.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -218,14 +220,18 @@ def _named_by_nvml(gpu: Gpu, cards: Iterable[Gpu]) -> Gpu:
 
 
 class Nvml:
-    """NVML, held open for sampling. Opening it takes some 10 ms, a sample about one a card.
+    """NVML, held open for sampling. Opening it takes some 30 ms, a sample about one a card.
 
-    For one thread. On a machine without NVML it opens, too, and has nothing to say.
+    For one thread. On a machine without NVML it opens, too, in less than a millisecond, and has nothing to say.
     """
 
     def __init__(self) -> None:
         self._nvml: ModuleType | None = None
-        import pynvml  # type: ignore[import-untyped]  # half a megabyte that a worker without dashboard needs not
+        try:
+            ctypes.CDLL("libnvidia-ml.so.1")
+        except OSError:
+            return
+        import pynvml  # type: ignore[import-untyped]  # half a megabyte that a machine without NVML needs not
 
         try:
             pynvml.nvmlInit()
@@ -237,6 +243,14 @@ class Nvml:
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
             self._nvml = None
+
+    def uuids(self) -> tuple[str, ...]:
+        """Of every card of this machine that answers, in nvidia-smi's order; none without NVML."""
+        if self._nvml is None:
+            return ()
+        cards = (self._told("nvmlDeviceGetHandleByIndex", n) for n in range(self._told("nvmlDeviceGetCount") or 0))
+        uuids = (self._told("nvmlDeviceGetUUID", card) for card in cards if card is not None)
+        return tuple(uuid for uuid in uuids if uuid)
 
     def health(self) -> tuple[GpuHealth, ...] | None:
         """How every card of this machine does now; None without NVML."""

@@ -1,11 +1,14 @@
 """Where a crew works: a station for each ComfyUI, with the id under which its lane asks for tasks.
 
-Managed: one a GPU. External: one a URL. Neither: the embedded engine. Reads the settings and NVML's list of GPUs;
-starts nothing.
+Managed: one a GPU, those of `comfyui.gpus` or all that NVML lists. External: one a URL. Neither: the embedded engine.
+Reads the settings and NVML's list of GPUs; starts nothing.
 """
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import structlog
 from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
 from miner.config import Settings
 from miner.errors import ConfigError
+from miner.gpu import Nvml
 
 log = structlog.get_logger()
 
@@ -30,8 +34,11 @@ class Station:
     input_dir: Path | None = None
 
 
-def stations(settings: Settings) -> tuple[Station, ...]:
-    """At least one. Raises ConfigError where the settings do not fit together."""
+def stations(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tuple[Station, ...]:
+    """At least one. `environ` is what a ComfyUI of ours is started with. Takes some 30 ms where there is NVML.
+
+    Raises ConfigError where the settings do not fit together.
+    """
     comfyui = settings.comfyui
     if comfyui.url:
         ids = _ids(settings, [str(number) for number in range(len(comfyui.urls))])
@@ -45,8 +52,8 @@ def stations(settings: Settings) -> tuple[Station, ...]:
             )
             for number, url in enumerate(comfyui.urls)
         )
-    launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home)
-    ids = _ids(settings, [_short(gpu) for gpu, _ in launches])
+    launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home, environ)
+    ids = _ids(settings, _short([gpu for gpu, _ in launches]))
     return tuple(
         Station(
             name=str(number),
@@ -72,8 +79,8 @@ def _embedded(settings: Settings) -> tuple[str, Launch]:
     )
 
 
-def _managed(settings: Settings, home: Path) -> list[tuple[str, Launch]]:
-    """(GPU, launch) for each GPU; one without a GPU's name where none is known, which leaves the choice to ComfyUI."""
+def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch]]:
+    """(GPU, launch) for each GPU; one without a GPU's name where that leaves the choice to ComfyUI."""
     comfyui = settings.comfyui
     return [
         (
@@ -86,10 +93,24 @@ def _managed(settings: Settings, home: Path) -> list[tuple[str, Launch]]:
                 state=settings.state.dir,
                 models_dir=settings.models.dir,
                 extra_args=comfyui.args,
+                environ=environ,
             ),
         )
-        for number, gpu in enumerate(comfyui.gpus or (None,))
+        for number, gpu in enumerate(comfyui.gpus or _all_gpus(environ) or (None,))
     ]
+
+
+def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The UUIDs of this machine's GPUs, where there is more than one.
+
+    None where CUDA_VISIBLE_DEVICES is set: then the choice is made, and ComfyUI takes the first of those.
+    """
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        return ()
+    nvml = Nvml()
+    uuids = nvml.uuids()
+    nvml.close()
+    return uuids if len(uuids) > 1 else ()
 
 
 def _ids(settings: Settings, names: list[str]) -> list[str]:
@@ -106,6 +127,9 @@ def _ids(settings: Settings, names: list[str]) -> list[str]:
     return [f"{miner_id}{joint}{suffix}" for suffix in suffixes or names]
 
 
-def _short(gpu: str) -> str:
-    """Six characters of a GPU's UUID (`GPU-6f1c0a2b-…` → `6f1c0a`), or its number."""
-    return gpu.removeprefix("GPU-").removeprefix("MIG-").replace("-", "")[:6]
+def _short(gpus: Sequence[str]) -> list[str]:
+    """Of each UUID the first six characters (`GPU-6f1c0a2b-…` → `6f1c0a`), or as many as tell them apart; of a number
+    all of it."""
+    texts = [re.sub(r"^(MIG-)?(GPU-)?|[^0-9A-Za-z]", "", gpu) for gpu in gpus]
+    length = next((n for n in range(6, 64) if len({text[:n] for text in texts}) == len(texts)), None)
+    return [text[:length] for text in texts]

@@ -30,7 +30,7 @@ TOO_LARGE = "its memory is over the limit"  # a reason for a restart that is no 
 
 
 class ComfyHost:
-    """Owned by the render loop, which alone calls `ensure`, `restart` and the stream; the rest is for any thread."""
+    """Owned by the render loop, which alone calls `ensure` and the stream; the rest is for any thread."""
 
     def __init__(
         self,
@@ -94,14 +94,23 @@ class ComfyHost:
 
     def _get_ready(self) -> None:
         self.stats = self.client.stats()
-        nodes = self.client.object_info()
-        try:
-            self._on_ready(nodes, self.stats)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise ComfyDown(f"what ComfyUI says of its nodes makes no sense ({type(error).__name__})") from error
+        _pass_on(self.client.object_info(), self.stats, self._on_ready)
         self.trouble = ""
         self.ready.set()
         log.info("comfyui_ready", url=self.client.url, version=self.stats.version, device=self.stats.device)
+
+    def ask_again(self, tell: Callable[[dict[str, Any], Stats], None]) -> None:
+        """Give `tell` what `on_ready` got, asked anew; nothing while it is not ready, or if it became so meanwhile.
+
+        Any thread may call it. Blocks for two requests. Raises ComfyDown, and leaves it to others to suspect it.
+        """
+        before = self.stats
+        if not self.ready.is_set():
+            return
+        stats, nodes = self.client.stats(), self.client.object_info()  # an external one may have been updated
+        if self.ready.is_set() and self.stats is before:
+            self.stats = stats
+            _pass_on(nodes, stats, tell)
 
     def suspect(self, reason: str) -> None:
         """It did not answer: nothing is submitted until `ensure` has seen it answer again."""
@@ -155,6 +164,14 @@ class ComfyHost:
         for root in (self.output_dir, self._input_dir):
             if root is not None:
                 _remove_tree(root.resolve() / folder_of(prompt_id))
+
+
+def _pass_on(nodes: dict[str, Any], stats: Stats, tell: Callable[[dict[str, Any], Stats], None]) -> None:
+    """`tell` what a ComfyUI says of itself. Raises ComfyDown where that is nothing that a ComfyUI would say."""
+    try:
+        tell(nodes, stats)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ComfyDown(f"what ComfyUI says of its nodes makes no sense ({type(error).__name__})") from error
 
 
 def _wait(seconds: float, stop: threading.Event, tick: Callable[[], None]) -> None:

@@ -31,7 +31,9 @@ from miner.workflows.parameters import (
 ObjectInfo = Mapping[str, Any]
 """ComfyUI's `/object_info`: class → {"input": {"required": {name: spec}, …}, "output": [type, …], …}."""
 
-_WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
+WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
+"""How the files end that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
+
 _ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from all others
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _UNFOLDING = (_DYNAMIC_COMBO, "COMFY_AUTOGROW_V3", "COMFY_DYNAMICSLOT_V3")  # inputs that stand for others
@@ -264,7 +266,7 @@ def _missing_class(class_type: str) -> Reason:
 
 
 def _missing_choice(place: str, value: Any) -> Reason:
-    if str(value).endswith(_WEIGHTS):
+    if str(value).endswith(WEIGHTS):
         text, cure = f"the model {value} ({place}) is not there", "put it into its folder under ComfyUI's models"
         return Reason(kind="model", text=text, cure=cure, missing=str(value))
     return _reason("value", f"{place} is '{value}', which this ComfyUI does not offer")

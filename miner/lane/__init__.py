@@ -1,4 +1,5 @@
-"""A lane: one ComfyUI on one GPU, with a thread each to prepare, render and deliver, and a heartbeat."""
+"""A lane: one ComfyUI on one GPU, with a thread each to prepare, render and deliver, a heartbeat, and one that
+sees when what it can offer has changed."""
 
 from miner.lane.lane import Lane
 

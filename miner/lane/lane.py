@@ -32,8 +32,10 @@ from miner.lane.heartbeat import Heartbeat
 from miner.lane.offer import Offer
 from miner.lane.prepare import Prepare
 from miner.lane.recover import Recover
+from miner.lane.refresh import Refresh
 from miner.lane.render import Render
 from miner.lane.signals import Signals
+from miner.models.arrivals import Arrivals
 from miner.outbox import Outbox
 from miner.pulse import IDLE, Pulse
 from miner.uploads import Uploader
@@ -90,6 +92,10 @@ class Lane:
             to_render=prompts.put,
             to_deliver=results.put,
         )
+        self._disk = Disk(
+            folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
+            least_gb=settings.miner.min_free_disk_gb,
+        )
         pulse = Pulse()
         self.prepare = Prepare(
             desk=desk,
@@ -104,10 +110,7 @@ class Lane:
                 desk=desk,
                 host=host,
                 offer=offer,
-                disk=Disk(
-                    folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
-                    least_gb=settings.miner.min_free_disk_gb,
-                ),
+                disk=self._disk,
                 pulse=pulse,
                 poll_interval=settings.sequencer.poll_interval,
                 wait=settings.sequencer.wait,
@@ -144,15 +147,25 @@ class Lane:
         self.heartbeat = Heartbeat(
             desk=desk, offer=offer, ask=self.prepare.ask, signals=self.signals, interval=settings.sequencer.heartbeat
         )
+        self.refresh = Refresh(
+            desk=desk,
+            host=host,
+            offer=offer,
+            disk=self._disk,
+            arrivals=Arrivals(_models_folders(settings)),
+            signals=self.signals,
+            pulse=Pulse(),
+        )
         self._threads = [
             self._thread("prepare", self._recover_then_prepare),
             self._thread("render", self.render.run),
             self._thread("deliver", self.deliver.run),
         ]
         self._heart = self._thread("heartbeat", self.heartbeat.run)
+        self._refresher = self._thread("refresh", self.refresh.run)
 
     def start(self) -> None:
-        for thread in (*self._threads, self._heart):
+        for thread in (*self._threads, self._heart, self._refresher):
             thread.start()
 
     def drain(self) -> None:
@@ -177,10 +190,12 @@ class Lane:
         self.heartbeat.stop.set()
         self._heart.join()
         self.host.close(leave_running=leave_running)
+        self._refresher.join()  # after ComfyUI's end, which ends its request
 
     def comfyui_ready(self, object_info: dict[str, Any], stats: Stats) -> None:
         """What it can run may have changed, and it may be another process than before."""
-        self.offer.refresh(object_info, stats)
+        self.offer.cold()
+        self.offer.refresh(object_info, stats, free_disk=self._disk.free())
         pid = self.host.process.pid if self.host.process is not None else None
         if self._comfyui_pid not in (None, pid):
             self.restarts += 1
@@ -195,6 +210,7 @@ class Lane:
             "render": self.render,
             "deliver": self.deliver,
             "heartbeat": self.heartbeat,
+            "refresh": self.refresh,
         }
 
     @property
@@ -219,3 +235,9 @@ class Lane:
                 log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")
 
         return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)
+
+
+def _models_folders(settings: Settings) -> list[Path]:
+    """Where ComfyUI finds models, as far as this machine knows."""
+    home = settings.comfyui.home
+    return [path for path in (settings.models.dir, home and home / "models") if path is not None]

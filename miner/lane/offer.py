@@ -1,6 +1,6 @@
 """What a lane can run now: the enabled workflows that passed the preflight on its ComfyUI.
 
-`refresh` is called whenever ComfyUI got ready; from then on only what runs is advertised.
+`refresh` is called whenever ComfyUI got ready, and when models came or went; from then on only what runs is advertised.
 """
 
 from __future__ import annotations
@@ -47,30 +47,61 @@ class Offer:
         self._measured = measured
         self._seconds: dict[str, Average] = {}  # of a render, by workflow
         self._warm = ""  # the workflow whose models ComfyUI has in memory
+        self.refreshed_at = 0.0  # Unix seconds
         self._clock = clock
 
-    def refresh(self, object_info: dict[str, Any], stats: Stats) -> None:
-        """Judge every enabled workflow against what this ComfyUI says of itself."""
-        self._warm = ""
-        self._loras = preflight.installed_loras(object_info)
+    def refresh(self, object_info: dict[str, Any], stats: Stats, *, free_disk: int | None = None) -> bool:
+        """Judge every enabled workflow against what this ComfyUI says of itself; gives whether the offer has changed.
+
+        `free_disk`: bytes; None is not judged. Raises what a lookup does where `object_info` is none.
+        """
         machine = Machine(
             object_info=object_info,
             version=stats.version,
             vram=stats.vram_total if stats.on_gpu else None,
+            free_disk=free_disk,
         )
-        self._verdicts = {w.name: preflight.check_workflow(w, machine) for w in self._enabled}
-        for name, reasons in self._verdicts.items():
-            if reasons:
-                text, cure = reasons[0].text, reasons[0].cure
-                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
+        verdicts = {w.name: preflight.check_workflow(w, machine) for w in self._enabled}
+        loras = preflight.installed_loras(object_info)
+        had, verdicts_before = self._all_names(), self._verdicts
+        self._verdicts, self._loras = verdicts, loras
         for name, seconds in warm_seconds(self._measured, device=stats.device).items():
             self._seconds.setdefault(name, Average(seconds))
-        log.info("workflows_offered", names=list(self.runnable))
+        self._tell_refused(verdicts_before)
+        has, first = self._all_names(), not self.refreshed_at
+        self.refreshed_at = self._clock()
+        if first or has != had:
+            came, went = ([], []) if first else (sorted(has - had), sorted(had - has))
+            names, count = list(self.runnable), len(loras)
+            log.info("workflows_offered", names=names, loras=count, came=came or None, went=went or None)
+        return has != had
+
+    def cold(self) -> None:
+        """ComfyUI may be another process than before, so no model is in its memory."""
+        self._warm = ""
+
+    def _all_names(self) -> set[str]:
+        """Of what tasks can ask for: workflows and LoRAs."""
+        return {*self.runnable, *self._loras}
+
+    def _tell_refused(self, before: Mapping[str, tuple[Reason, ...]]) -> None:
+        """Say why a workflow is not offered, where that is new."""
+        for name, reasons in self._verdicts.items():
+            if reasons and _gist(reasons) != _gist(before.get(name, ())):
+                text, cure = reasons[0].text, reasons[0].cure
+                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
 
     @property
     def runnable(self) -> tuple[str, ...]:
         """Names, in the order in which they are enabled."""
         return tuple(name for name, reasons in self._verdicts.items() if not reasons)
+
+    @property
+    def disk_wanted(self) -> int | None:
+        """Bytes of free disk with which one workflow more may be runnable; None where none lacks any."""
+        lacking = (name for name, reasons in self._verdicts.items() if any(r.kind == "disk" for r in reasons))
+        needs = (self.library.get(name).manifest.needs.disk_gb for name in lacking)
+        return min((int(gigabytes * 1e9) for gigabytes in needs), default=None)
 
     @property
     def loras(self) -> tuple[str, ...]:
@@ -147,3 +178,8 @@ class Offer:
     def check(self, workflow: Workflow, lease: Lease) -> Checked:
         """The task's parameters, believed. Raises JobFault."""
         return workflow.check(lease.parameters, loras=self._loras, refuse_unknown=self._refuse_unknown)
+
+
+def _gist(reasons: Collection[Reason]) -> list[tuple[str, str]]:
+    """What of the reasons stays the same while nothing changes but a number."""
+    return [(reason.kind, reason.missing) for reason in reasons]

@@ -1,7 +1,7 @@
 """The render loop: follows each prompt to its end in ComfyUI, and keeps ComfyUI alive.
 
-Prompts come in ComfyUI's own order, since the prepare loop queues them there. What ends badly is judged here: a wrong
-task is answered, a sick ComfyUI is restarted, a lost prompt is prepared again with the values that it had.
+Prompts come in ComfyUI's own order, since the prepare loop queues them there. What ends badly (see `judge`) is acted
+upon here: a wrong task is answered, a sick ComfyUI is restarted, a lost prompt is prepared again with its values.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from queue import Empty, Queue
 import structlog
 
 from miner import metrics
-from miner.comfy.client import ComfyDown, History, plain_name
+from miner.comfy.client import ComfyDown, History
 from miner.comfy.events import Ended, Event, Preview, Progress, Started
-from miner.comfy.follow import WAKE, PromptLost, follow
-from miner.comfy.host import TOO_LARGE, ComfyHost, folder_of
+from miner.comfy.follow import WAKE, follow
+from miner.comfy.host import TOO_LARGE, ComfyHost
 from miner.errors import JobFault, LeaseLost, MachineFault
-from miner.job import Job, Outcome, OutputFile, Prompt, Rendered
+from miner.job import Job, Outcome, Prompt, Rendered
 from miner.journal import Journal
+from miner.lane.cancel import Cancel
 from miner.lane.desk import Desk
+from miner.lane.judge import OutOfMemory, judge
 from miner.lane.offer import Offer
 from miner.lane.signals import Signals
 from miner.lane.story import short
 from miner.lane.warmup import warm_up
-from miner.policy import blame
 from miner.pulse import IDLE, Pulse
 
 log = structlog.get_logger()
@@ -37,10 +38,6 @@ MAX_ATTEMPTS = 3  # renders of one task that this machine may spoil
 
 class _PromptCame(Exception):  # no error: it ends a wait
     pass
-
-
-class OutOfMemory(MachineFault):
-    """The GPU's memory did not suffice for a prompt."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,8 +72,13 @@ class Render:
     pulse: Pulse = field(default_factory=Pulse)
     _idle_since: float | None = None  # Unix seconds of the last prompt's end
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
-    _doomed: list[str] = field(default_factory=list)  # prompts given up while ComfyUI was away
     _ended: set[str] = field(default_factory=set)  # prompts whose end came before they were followed
+    _cancel: Cancel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cancel = Cancel(
+            host=self.host, pulse=self.pulse, grace=self.interrupt_grace, clock=self.clock, on_event=self._note
+        )
 
     @property
     def says(self) -> str:
@@ -111,13 +113,7 @@ class Render:
         self.pulse.beat(IDLE)  # there is no knowing how long an operator leaves ComfyUI away
         self.host.ensure(self.signals.aborting, tick=tick)
         self.desk.wake()
-        while self._doomed and self.host.ready.is_set():
-            try:
-                self.host.client.cancel(self._doomed[-1])
-            except ComfyDown as down:
-                self.host.suspect(down.message)
-                return
-            self._doomed.pop()
+        self._cancel.overdue()
 
     def _keep_small(self) -> None:
         """Between tasks: a ComfyUI of ours that has grown too large is restarted once nothing of ours is queued."""
@@ -166,7 +162,7 @@ class Render:
         self.desk.get(job.task_id).attempts += 1
         try:
             history = self._follow_or_give_up(prompt)
-            rendered = self._judge(prompt, history)
+            rendered = self._result(prompt, history)
         except LeaseLost:
             self.desk.drop(job.task_id)
         except JobFault as fault:
@@ -193,7 +189,8 @@ class Render:
         try:
             return self._follow(prompt)
         except (LeaseLost, JobFault) as reason:
-            self._give_up(prompt, reason.message)
+            log.info("prompt_cancelled", task_id=prompt.job.task_id, reason=reason.message)
+            self._cancel.now(prompt.prompt_id)
             raise
 
     def _follow(self, prompt: Prompt) -> History:
@@ -239,45 +236,15 @@ class Render:
             self._ended.add(event.prompt_id)
             self._idle_since = self.clock()
 
-    def _judge(self, prompt: Prompt, history: History) -> Rendered:
-        """What a prompt's end means. Raises JobFault where the task is to blame, MachineFault where this machine is."""
+    def _result(self, prompt: Prompt, history: History) -> Rendered:
+        """What it made. Raises JobFault where the task is to blame, MachineFault where this machine is."""
         job = prompt.job
-        if history.status == "success":
-            files = self._outputs(prompt, history)
-            begun = self._started.get(prompt.prompt_id, self.now.started_at or self.clock())
-            return Rendered(
-                job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
-            )
-        if history.status == "interrupted" or history.error is None:
-            raise MachineFault("somebody interrupted the prompt in ComfyUI")
-        error = history.error
-        fault = blame(error.exception_type, error.exception_message)
-        log.warning(
-            "execution_error",
-            task_id=job.task_id,
-            node=error.node_type,
-            type=error.exception_type,
-            reason=_without_words_of(job, error.exception_message.strip())[:500],
-            blame=fault,
-            next="answering it" if fault == "task" else "trying it once more",
+        node = self.offer.library.get(job.workflow).manifest.output.node
+        files = judge(prompt, history, node=node, host=self.host)
+        begun = self._started.get(prompt.prompt_id, self.now.started_at or self.clock())
+        return Rendered(
+            job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
         )
-        if fault == "memory":
-            self.host.client.free()
-            raise OutOfMemory("the GPU's memory did not suffice", hint="see what else uses it, with nvidia-smi")
-        if fault == "poisoned":
-            self.host.condemn(f"its CUDA context is broken ({error.exception_type})")
-            raise MachineFault("the GPU failed", hint="see dmesg for Xid errors")
-        node, kind = plain_name(error.node_type, "a node"), plain_name(error.exception_type, "an error")
-        raise JobFault(f"rendering failed in {node}: {kind}")
-
-    def _outputs(self, prompt: Prompt, history: History) -> tuple[OutputFile, ...]:
-        """The output node's files that are this prompt's own: a cached run would name an earlier task's (trap 4)."""
-        node = self.offer.library.get(prompt.job.workflow).manifest.output.node
-        own = folder_of(prompt.prompt_id)
-        files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
-        if not files:
-            raise MachineFault("ComfyUI says that it succeeded, but names no output file")
-        return files
 
     def _try_again(self, prompt: Prompt, fault: MachineFault) -> None:
         """This machine spoiled the render: prepare it again, unless that happened too often."""
@@ -301,43 +268,8 @@ class Render:
     def _attempts(self, job: Job) -> int:
         return self.desk.get(job.task_id).attempts
 
-    def _give_up(self, prompt: Prompt, reason: str) -> None:
-        """Stop the prompt: gently, and where ComfyUI ignores that for `interrupt_grace` seconds, with a restart."""
-        log.info("prompt_cancelled", task_id=prompt.job.task_id, reason=reason)
-        until = self.clock() + self.interrupt_grace
-        if not self.host.ready.is_set():
-            self._doomed.append(prompt.prompt_id)
-            return
-        try:
-            self.host.client.cancel(prompt.prompt_id)
-            follow(
-                self.host.client,
-                self.host.stream,
-                prompt.prompt_id,
-                tick=lambda: self._tick_cancelled(until),
-                on_event=self._note,
-            )
-        except PromptLost:
-            return  # a waiting prompt that is deleted leaves no trace
-        except MachineFault as fault:
-            self.host.condemn(fault.message)
-
-    def _tick_cancelled(self, until: float) -> None:
-        self.pulse.beat()
-        self.host.check()
-        if self.clock() >= until:
-            raise MachineFault(f"it ignored an interrupt for {self.interrupt_grace:.0f} s")
-
     def _record(self, rendered: Rendered) -> None:
         try:
             self.journal.rendered(self.desk.miner_id, rendered)
         except MachineFault as fault:
             log.error("step_not_recorded", task_id=rendered.job.task_id, reason=fault.message, next="going on")
-
-
-def _without_words_of(job: Job, text: str) -> str:
-    """`text` without what the consumer wrote: a node may quote the prompt in its error."""
-    for value in job.values.values():
-        if isinstance(value, str) and len(value) > 3:
-            text = text.replace(value, "…")
-    return text

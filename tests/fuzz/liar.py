@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
+
+from tests.listening import Listening
 
 Said = bytes | Iterator[bytes] | None
 """Bytes to send; pieces to send until the client goes away; None closes the connection without a word."""
@@ -34,34 +33,14 @@ class Heard:
         return parsed
 
 
-class Liar:
+class Liar(Listening):
     """Listens on a port of its own; `answer` is called in the connection's thread."""
 
     def __init__(self, answer: Callable[[Heard], Said]) -> None:
         self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.host = "{}:{}".format(*self._listener.getsockname())
+        super().__init__()
+        self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
-        self._open: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept, name="liar", daemon=True)]
-        self.stopping = threading.Event()
-        self._threads[0].start()
-
-    def __enter__(self) -> Liar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stopping.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
 
     def trickle(self, *pieces: bytes, then: bytes) -> Iterator[bytes]:
         """The pieces at once, and then `then` for ever, slowly."""
@@ -69,17 +48,8 @@ class Liar:
         while not self.stopping.wait(TICK):
             yield then
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._open.add(connection)
-                thread = threading.Thread(target=self._serve, args=(connection,), name="liar", daemon=True)
-                self._threads = [*(old for old in self._threads if old.is_alive()), thread]
-                thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as reader, suppress(OSError):
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as reader:
             while (heard := _read(reader)) is not None:
                 said = self._answer(heard)
                 if said is None:
@@ -88,7 +58,6 @@ class Liar:
                     connection.sendall(piece)
                 if not isinstance(said, bytes) or b"content-length" not in said.lower():
                     break  # its end is the connection's
-        self._open.discard(connection)
 
 
 def _read(reader: Any) -> Heard | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+
+from tests.listening import Listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ Step = bytes | float | object
 Answer = Callable[[Request], Iterator[Step]]
 
 
-class Server:
+class Server(Listening):
     """Answers each path as it was told to; a connection is closed when its answer is over."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -34,15 +34,7 @@ class Server:
         self.heads: list[bytes] = []
         self.otherwise: Answer = NOT_FOUND  # to what is no path that is served, or no HTTP
         self._answers: dict[str, Answer] = {}
-        self._stopping = threading.Event()
-        self._listener = socket.create_server((host, port), backlog=64)
-        self._open: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept, name="hostile", daemon=True)]
-        self._threads[0].start()
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+        super().__init__(host, port)
 
     def serve(self, answer: Answer) -> str:
         """Serve it from now on; gives the URL."""
@@ -50,41 +42,14 @@ class Server:
         self._answers[path] = answer
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._open.add(connection)
-                thread = threading.Thread(target=self._talk, args=(connection,), name="hostile", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head and not head.startswith(b"\x16"):  # a TLS handshake is answered as it is
-                block = connection.recv(65536)
-                if not block:
-                    break
-                head += block
-            self._answer(connection, head)
-        self._open.discard(connection)
+    def talk(self, connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and not head.startswith(b"\x16"):  # a TLS handshake is answered as it is
+            block = connection.recv(65536)
+            if not block:
+                break
+            head += block
+        self._answer(connection, head)
 
     def _answer(self, connection: socket.socket, head: bytes) -> None:
         words = head.split(b" ", 2)
@@ -97,9 +62,9 @@ class Server:
                 connection.sendall(step)
             elif step is RESET:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            elif self._stopping.wait(float(step)):  # type: ignore[arg-type]
+            elif self.stopping.wait(float(step)):  # type: ignore[arg-type]
                 return
-        if head.startswith(b"PUT") and not self._stopping.is_set():
+        if head.startswith(b"PUT") and not self.stopping.is_set():
             _drain(connection)
 
 

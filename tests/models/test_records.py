@@ -5,7 +5,6 @@ import os
 import pytest
 
 from miner.errors import MachineFault
-from miner.models.arrivals import Arrivals
 from miner.models.records import Records
 
 
@@ -52,17 +51,3 @@ def test_damaged_records_are_an_error_that_says_they_can_be_deleted(tmp_path):
         Records(tmp_path)
     assert "models.db" in caught.value.message
     assert "delete it" in caught.value.hint
-
-
-def test_a_file_that_comes_or_goes_anywhere_under_the_root_is_seen_once(tmp_path):
-    root = tmp_path / "models"
-    arrivals = Arrivals([root])
-    assert not arrivals.changed()
-    (root / "loras" / "mine").mkdir(parents=True)
-    assert arrivals.changed()
-    assert not arrivals.changed()
-    os.utime(root / "loras" / "mine", ns=(0, 1))  # the clock of some file systems is coarse
-    arrivals.changed()
-    (root / "loras" / "mine" / "x.safetensors").write_bytes(b"")
-    assert arrivals.changed()
-    assert not arrivals.changed()
