@@ -30,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain: Rich renders the help in 0.2 s, as long as all the rest takes
 )
 app.add_typer(submit_app, name="submit")
 app.add_typer(models_app, name="models")
@@ -98,7 +99,7 @@ add_doctor_to(app)
 
 @app.command("config")
 def show_config(config: ConfigFile = None) -> None:
-    """Print every setting in force and where it comes from; secrets are masked."""
+    """Print every setting in force, and its origin. Secrets are masked."""
     from rich.console import Console
     from rich.table import Table
 
@@ -143,7 +144,7 @@ def devnet(
     leases: Annotated[int, typer.Option(min=1, help="Tasks that one miner id may hold at a time.")] = 1,
     state: Annotated[Path | None, typer.Option(help="Keep tasks and objects here; default: nowhere.")] = None,
 ) -> None:
-    """A sequencer and an object store on this machine, to try the miner with. Not for production."""
+    """Run a sequencer and an object store, to try the miner with. Not for production."""
     from miner.devnet.options import DevnetOptions
     from miner.devnet.serve import run_devnet
 
@@ -160,7 +161,7 @@ def demo(
     comfyui: Annotated[str, typer.Option(help="URL of a real ComfyUI; default: the embedded engine.")] = "",
     keep: Annotated[bool, typer.Option(help="Leave everything running at the end, to play with.")] = False,
 ) -> None:
-    """Show the whole way on this machine: devnet, an engine, the worker, and pictures through all of them."""
+    """Send pictures the whole way, all on this machine. Starts a devnet, an engine and the worker for it."""
     from miner.demo import run_demo
 
     sys.exit(run_demo(images=image or [], output=output, comfyui=comfyui, keep=keep))

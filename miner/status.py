@@ -99,7 +99,7 @@ def resume(config: Config = None, url: Url = "") -> None:
 
 
 def drain(config: Config = None, url: Url = "") -> None:
-    """Finish what is in hand, then end the worker: what its first SIGTERM does."""
+    """Finish what is in hand, then end the worker. Its first SIGTERM does the same."""
     _press("drain", config, url)
 
 

@@ -39,7 +39,7 @@ def doctor(
     render: Annotated[bool, typer.Option("--render", help="Render on the real ComfyUI, too: takes minutes.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read the models that no hash is known of.")] = False,
 ) -> None:
-    """Check everything that mining needs, and say what to do about what is wrong."""
+    """Check all that mining needs, and say what to do. It changes nothing."""
     from miner.doctor import show
     from miner.doctor.report import as_json as report
     from miner.doctor.report import exit_code
@@ -75,7 +75,7 @@ def bench(
     limit: Annotated[float | None, typer.Option(min=1.0, help="Seconds for one render; default: its task's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how many tasks an hour this machine does, on its first ComfyUI. The miner must not be at work."""
+    """Measure how many tasks an hour this machine does. On its first ComfyUI; the miner must not be at work."""
     from miner.doctor.room import room_at
     from miner.stations import stations
 
