@@ -267,6 +267,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA cache_size = -256")  # KiB; 2 MB otherwise, and a task is read by its key alone
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise ConfigError(

@@ -127,6 +127,7 @@ class History:
             if self._db is None:
                 self._db = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
                 self._db.row_factory = sqlite3.Row
+                self._db.execute("PRAGMA cache_size = -512")  # KiB, of 2 MB
             return self._db.execute(sql, values).fetchall()
 
 
