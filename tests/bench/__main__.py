@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from miner import __version__
-from tests.bench import big, idle, journal, lanes, memory, start, throughput
+from tests.bench import big, idle, journal, lanes, memory, start, throughput, verdicts
 from tests.bench.measurement import Measurement
 from tests.bench.stand import Stand
 from tests.bench.table import Row, render, write
@@ -62,6 +62,7 @@ def _measurements(comfyui: str) -> Sequence[Measurement]:
         chain(
             start.measurements(),
             journal.measurements(),
+            verdicts.measurements(comfyui),
             throughput.measurements(comfyui),
             idle.measurements(),
             memory.measurements(),
