@@ -149,10 +149,9 @@ class Desk:
     def _take_again(self, held: Held, lease: Lease) -> None:
         """It was given up for lost, or this is the sequencer's way of saying `running`: the work on it goes on, and its
         result goes to the new place."""
-        if held.answering:
+        if held.answering or lease.target == held.lease.target:
             return
-        with self._changed:
-            held.lease, held.hold = replace(lease, leased_at=held.lease.leased_at), Hold(task_id=lease.task_id)
+        held.lease = replace(lease, leased_at=held.lease.leased_at)
         try:
             self._journal.leased_again(self.miner_id, held.lease)
         except MachineFault as fault:
