@@ -33,23 +33,23 @@ lint: .venv/.test ## check style, formatting, types and the direction of imports
 	@$(BIN)/lint-imports
 
 bench: .venv/.test ## measure start, memory and throughput, and write bench.json
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.campaigns.bench $(ARGS)
 
 chaos: .venv/.test ## break things at random and count what was lost (TASKS=1000 SEED=1 JSON=file)
-	@$(BIN)/python -m tests.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
+	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
 
 fuzz: .venv/.test ## try tasks and replies of any JSON, and count them (MINUTES=5)
-	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(MINUTES)
 
 fleet: .venv/.test ## simulate many miners at one sequencer (MINERS=10000)
-	@$(BIN)/python -m tests.fleet --miners $(MINERS)
+	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)
 
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
 	@test -n "$(COMFYUI_URL)" || { echo 'make contract: say where ComfyUI is: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }
 	@COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/python -m pytest tests/contract $(ARGS)
 
-image-check: .venv/.test ## build the image with buildah, run it and send a task through it (variables: tests/shipping/image.py)
-	@$(BIN)/python -m tests.shipping.image
+image-check: .venv/.test ## build the image with buildah, run it and send a task through it (variables: tests/system/shipping/image.py)
+	@$(BIN)/python -m tests.system.shipping.image
 
 lock: .venv/.base ## write the lock files anew from pyproject.toml
 	@$(PIP) 'uv>=0.9,<1'

@@ -1,5 +1,5 @@
 """`python -m miner` is `xalora-miner`."""
 
-from miner.cli import main
+from miner.cli.main import main
 
 main()

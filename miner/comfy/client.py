@@ -21,8 +21,8 @@ import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.filepost import encode_multipart_formdata
 
-from miner.errors import JobFault, MachineFault
-from miner.job import Graph, OutputFile
+from miner.task.errors import JobFault, MachineFault
+from miner.task.stages import Graph, OutputFile
 
 CHUNK = 1 << 20  # bytes read at a time
 POOL = 4  # connections that are kept: the loops of a lane, and one to spare

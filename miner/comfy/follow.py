@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from miner.comfy.client import ComfyClient, ComfyDown, History
 from miner.comfy.events import Ended, Event, EventStream, Started
-from miner.errors import MachineFault
+from miner.task.errors import MachineFault
 
 POLL = 3.0  # seconds between two looks at the truth while the stream is up
 POLL_BLIND = 0.25  # … and while it is not

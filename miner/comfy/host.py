@@ -20,9 +20,9 @@ import structlog
 from miner.comfy.client import ComfyClient, ComfyDown, Stats
 from miner.comfy.events import EventStream
 from miner.comfy.process import ComfyProcess
-from miner.errors import MachineFault
-from miner.job import OutputFile
-from miner.policy import backoff
+from miner.task.errors import MachineFault
+from miner.task.policy import backoff
+from miner.task.stages import OutputFile
 
 log = structlog.get_logger()
 

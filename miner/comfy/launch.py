@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import miner
-from miner.errors import ConfigError
+from miner import engine
+from miner.task.errors import ConfigError
 
 PASSED_ON = frozenset(
     {
@@ -96,9 +96,9 @@ def embedded_launch(
 ) -> Launch:
     """The engine that comes with the miner, on the CPU, under the same flags. Raises ConfigError as above."""
     return _launch(
-        (sys.executable, "-m", "miner.devnet.engine"),
+        (sys.executable, "-m", engine.__name__),
         lane="embedded",
-        cwd=Path(miner.__file__).absolute().parents[1],  # so that -m finds it, installed or not
+        cwd=Path(engine.__file__).absolute().parents[2],  # so that -m finds it, installed or not
         port=port,
         state=state,
         models_dir=models_dir,

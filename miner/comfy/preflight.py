@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from miner.job import Graph
+from miner.task.stages import Graph
 from miner.workflows import Workflow
 from miner.workflows.graph import Place, is_link, links
 from miner.workflows.parameters import (

@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import structlog
 
 from miner.comfy.client import ComfyClient, ComfyDown
-from miner.comfy.family import Process, argv, boot_id, end, everyone, family, look, there
 from miner.comfy.launch import Launch, lane_folder
-from miner.policy import backoff
+from miner.comfy.process_tree import Process, argv, boot_id, end, everyone, family, look, there
+from miner.task.policy import backoff
 
 log = structlog.get_logger()
 

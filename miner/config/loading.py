@@ -31,7 +31,7 @@ from miner.config.sources import (
     from_file,
     from_flags,
 )
-from miner.errors import ConfigError
+from miner.task.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from dotenv.parser import parse_stream
 
 from miner.config.keys import FIELDS, VARIABLES, closest, closest_key, flag, titled, typed
 from miner.config.settings import Settings
-from miner.errors import ConfigError
+from miner.task.errors import ConfigError
 
 CONFIG_VARIABLE = "XALORA_CONFIG"
 CREDENTIALS: Mapping[str, str] = MappingProxyType({"api_key": "sequencer.api_key", "status_token": "status.token"})

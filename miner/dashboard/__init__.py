@@ -3,7 +3,7 @@
 Importing this is cheap; Starlette and uvicorn are imported when the server starts, after the lanes.
 """
 
-from miner.dashboard.listening import require_token
+from miner.dashboard.bind import require_token
 from miner.dashboard.server import Dashboard
 
 __all__ = ["Dashboard", "require_token"]

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from miner.dashboard.listening import is_loopback
+from miner.dashboard.bind import is_loopback
 
 COOKIE = "xalora_status"
 HEADER = "x-xalora-action"  # a form of another site cannot send it

@@ -21,7 +21,8 @@ from miner.dashboard import checks, gauges, snapshot
 from miner.dashboard.events import Hub, Topic, as_json
 from miner.dashboard.history import Outcome
 from miner.dashboard.view import View
-from miner.errors import MachineFault
+from miner.task.errors import MachineFault
+from miner.telemetry.health import Mark
 
 PAGE = 30  # tasks of the history at a time
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -131,7 +132,7 @@ class Api:
         ]
 
     def _previews(self) -> Mapping[str, object]:
-        for lane, preview in snapshot.previews(self._view.controls.crew).items():
+        for lane, preview in snapshot.previews(self._view.controls.lanes).items():
             if lane not in self._shown or self._shown[lane][0] is not preview:
                 self._shown[lane] = (preview, snapshot.data_url(preview) if preview else "")
         return {f"preview:{lane}": {"lane": lane, "src": url} for lane, (_, url) in self._shown.items()}
@@ -153,6 +154,6 @@ def _json(value: Any) -> Response:
     return Response(as_json(value), media_type="application/json")
 
 
-def _probe(fine: bool, marks: tuple[checks.Mark, ...]) -> Response:
+def _probe(fine: bool, marks: tuple[Mark, ...]) -> Response:
     body = {"ok": fine, "reasons": [mark for mark in marks if mark.level == "bad"], "checks": marks}
     return Response(as_json(body), 200 if fine else 503, media_type="application/json")

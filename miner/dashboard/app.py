@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from miner.dashboard.access import Guard, SignIn
 from miner.dashboard.api import Api, bug, no_journal
-from miner.errors import MachineFault
+from miner.task.errors import MachineFault
 
 
 def build_app(api: Api, *, host: str, token: str) -> Starlette:

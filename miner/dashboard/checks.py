@@ -7,25 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from miner.dashboard.gpus import Card
 from miner.dashboard.snapshot import LaneNow, Now
-
-Level = Literal["good", "note", "warning", "bad"]
+from miner.telemetry.health import Level, Mark
 
 HOT = 87.0  # °C; consumer cards slow down from about there
 SILENT = 90.0  # seconds without an answer, beyond what the sequencer may hold a request open
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One thing that was looked at. `cure` is the operator's next step where there is one."""
-
-    name: str
-    level: Level
-    says: str
-    cure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

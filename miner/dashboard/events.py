@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
-from miner.errors import MinerError
+from miner.task.errors import MinerError
 
 TURN = 0.25  # seconds between two looks
 BEAT = 5.0

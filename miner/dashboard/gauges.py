@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
-from miner import metrics
 from miner.dashboard.view import View
-from miner.lane import Lane
+from miner.telemetry import metrics
+from miner.worker.lane import Lane
 
 
 def exposition(view: View) -> bytes:
     """All metrics in Prometheus's text format. Blocks for the disk and for a look at the process table."""
-    crew = view.controls.crew
-    for lane in crew.lanes:
+    lanes = view.controls.lanes
+    for lane in lanes:
         _lane(lane)
-    metrics.OUTBOX_DEPTH.set(crew.outbox.depth)
-    metrics.SEQUENCER_ANSWERED.set(max((lane.desk.answered_at for lane in crew.lanes), default=0.0))
+    metrics.OUTBOX_DEPTH.set(lanes.outbox.depth)
+    metrics.SEQUENCER_ANSWERED.set(max((lane.desk.answered_at for lane in lanes), default=0.0))
     metrics.PAUSED.set(view.controls.paused)
     metrics.DRAINING.set(view.controls.draining)
     metrics.DISK_FREE.set(view.free_disk())
-    metrics.DISK_NEEDED.set(crew.settings.miner.min_free_disk_gb * 1e9)
-    runnable = {name for lane in crew.lanes for name in lane.offer.runnable}
-    for name in crew.settings.workflows.enabled:
+    metrics.DISK_NEEDED.set(lanes.settings.miner.min_free_disk_gb * 1e9)
+    runnable = {name for lane in lanes for name in lane.capabilities.runnable}
+    for name in lanes.settings.workflows.enabled:
         metrics.RUNNABLE.labels(name).set(name in runnable)
         for outcome in ("done", "refused", "failed", "lost"):
             metrics.TASKS.labels(name, outcome)  # there before the first one, so that a rate sees it

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from miner.gpu import GpuHealth, Nvml
+from miner.machine.gpu import GpuHealth, Nvml
 
 EVERY = 5.0  # seconds between two samples
 SPAN = 15 * 60.0  # seconds that are kept

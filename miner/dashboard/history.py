@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from miner.errors import MachineFault
+from miner.task.errors import MachineFault
 
 Outcome = Literal["done", "refused", "failed", "lost"]
 

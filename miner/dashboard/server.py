@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from miner.config.settings import Status
-from miner.dashboard.listening import listen, url_of
-from miner.journal import Journal
+from miner.dashboard.bind import listen, url_of
+from miner.task.journal import Journal
 
 if TYPE_CHECKING:
     from miner.dashboard.gpus import Gpus
@@ -79,7 +79,7 @@ class Dashboard:
         from miner.dashboard.api import Api
         from miner.dashboard.app import build_app
         from miner.dashboard.history import History
-        from miner.dashboard.impatient import Impatient
+        from miner.dashboard.timeouts import Impatient
         from miner.dashboard.view import View
 
         token = self.settings.token.get_secret_value() if self.settings.token else ""

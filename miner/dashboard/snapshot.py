@@ -1,4 +1,4 @@
-"""What the crew does at one moment, as frozen records that become JSON as they are.
+"""What the lanes do at one moment, as frozen records that become JSON as they are.
 
 Promises: reading takes microseconds, waits for nobody and changes nothing, though the lanes go on meanwhile; so two
 fields may be a moment apart. Nothing of a task's parameters is in it. Times are Unix seconds, and what a viewer can
@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 from miner import __version__
 from miner.comfy.events import Preview, Progress
-from miner.crew import Crew
-from miner.lane import Lane
-from miner.lane.desk import Held
-from miner.lane.lane import Loop
-from miner.log import clean
-from miner.outbox import Outbox
+from miner.sequencer.outbox import Outbox
+from miner.telemetry.log import clean
+from miner.worker.lane import Lane
+from miner.worker.lane.lane import Loop
+from miner.worker.lane.leases import Held
+from miner.worker.lanes import Lanes
 
 Stage = Literal["prepare", "queue", "render", "deliver", "answer"]
 State = Literal["working", "paused", "draining"]
@@ -31,7 +31,7 @@ class Controls(Protocol):
     """What the worker shows and lets be done; all of it from any thread."""
 
     @property
-    def crew(self) -> Crew: ...
+    def lanes(self) -> Lanes: ...
     @property
     def started_at(self) -> float:
         """Unix seconds."""
@@ -109,25 +109,25 @@ class Now:
 
 def take(controls: Controls, *, usual: Mapping[str, float | None]) -> Now:
     """The moment. `usual` are the seconds that ComfyUI took for the last tasks of a workflow."""
-    crew = controls.crew
-    outbox = crew.outbox
+    lanes = controls.lanes
+    outbox = lanes.outbox
     return Now(
         version=__version__,
-        miner_id=crew.settings.miner.id,
-        sequencer=urlsplit(crew.settings.sequencer.url).netloc.rpartition("@")[2],
-        answered_at=max((lane.desk.answered_at for lane in crew.lanes), default=0.0),
+        miner_id=lanes.settings.miner.id,
+        sequencer=urlsplit(lanes.settings.sequencer.url).netloc.rpartition("@")[2],
+        answered_at=max((lane.desk.answered_at for lane in lanes), default=0.0),
         started_at=controls.started_at,
         state="draining" if controls.draining else "paused" if controls.paused else "working",
-        says=clean(crew.says()),
+        says=clean(lanes.says()),
         outbox=_loop("outbox", outbox),
         unacknowledged=outbox.depth,
-        lanes=tuple(_lane(lane, usual) for lane in crew.lanes),
+        lanes=tuple(_lane(lane, usual) for lane in lanes),
     )
 
 
-def previews(crew: Crew) -> dict[str, Preview | None]:
+def previews(lanes: Lanes) -> dict[str, Preview | None]:
     """Each lane's latest picture of what it renders."""
-    return {lane.name: lane.render.now.preview for lane in crew.lanes}
+    return {lane.name: lane.render.now.preview for lane in lanes}
 
 
 def data_url(preview: Preview) -> str:
@@ -153,7 +153,7 @@ def _lane(lane: Lane, usual: Mapping[str, float | None]) -> LaneNow:
 
 
 def _loop(name: str, loop: Loop | Outbox) -> LoopNow:
-    return LoopNow(name=name, says=clean(loop.says), late=round(loop.pulse.late))
+    return LoopNow(name=name, says=clean(loop.says), late=round(loop.liveness.late))
 
 
 def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
@@ -170,7 +170,7 @@ def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
         since=since,
         step=progress.value if progress else None,
         steps=progress.of if progress else None,
-        share=share(progress, nodes=len(lane.offer.library.get(held.workflow).graph)) if progress else None,
+        share=share(progress, nodes=len(lane.capabilities.library.get(held.workflow).graph)) if progress else None,
         usual_seconds=usual.get(held.workflow),
     )
 

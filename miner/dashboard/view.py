@@ -1,4 +1,4 @@
-"""Everything that the server shows, gathered from the crew, the journal and the cards.
+"""Everything that the server shows, gathered from the lanes, the journal and the cards.
 
 Promises: what costs a read of the journal is read again only when there is news. Its methods may block for the disk,
 so the server calls them in a thread of their own, one at a time. Never: changes anything.
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from miner.dashboard import checks, snapshot
-from miner.dashboard.checks import Mark, Scene
+from miner.dashboard.checks import Scene
 from miner.dashboard.gpus import Card, Gpus
 from miner.dashboard.history import History, Past, Sums
 from miner.dashboard.snapshot import Controls, Now
-from miner.journal import Journal
-from miner.lane import Lane
+from miner.task.journal import Journal
+from miner.telemetry.health import Mark
+from miner.worker.lanes import Lanes
 from miner.workflows import Workflow
 
 DAY = 86400.0
@@ -63,7 +64,7 @@ class PastNow:
 
 
 class View:
-    """One for the life of the server, while crews come and go."""
+    """One for the life of the server, while lanes come and go."""
 
     def __init__(
         self, controls: Controls, journal: Journal, history: History, *, clock: Callable[[], float] = time.time
@@ -83,9 +84,9 @@ class View:
         news = self._journal.news
         if news != self._usual_news:
             self._usual, self._usual_news = {}, news
-        for lane in self.controls.crew.lanes:
+        for lane in self.controls.lanes:
             for name in set(lane.desk.workflows) - self._usual.keys():
-                self._usual[name] = self.history.usual_seconds(name) or lane.offer.usual_seconds(name)
+                self._usual[name] = self.history.usual_seconds(name) or lane.capabilities.usual_seconds(name)
         return snapshot.take(self.controls, usual=self._usual)
 
     def past(self) -> PastNow:
@@ -102,8 +103,8 @@ class View:
 
     def workflows(self) -> tuple[WorkflowNow, ...]:
         """The enabled ones first."""
-        lanes = self.controls.crew.lanes
-        library, enabled = lanes[0].offer.library, self.controls.crew.settings.workflows.enabled
+        lanes = self.controls.lanes
+        library, enabled = lanes[0].capabilities.library, self.controls.lanes.settings.workflows.enabled
         every = sorted(library.workflows, key=lambda w: (w.name not in enabled, w.name))
         return tuple(self._workflow(workflow, lanes, enabled=workflow.name in enabled) for workflow in every)
 
@@ -112,15 +113,15 @@ class View:
 
     def scene(self) -> Scene:
         """What the checks look at; a journal that cannot be read is no reason for a probe to fail."""
-        crew = self.controls.crew
+        lanes = self.controls.lanes
         return Scene(
             now=snapshot.take(self.controls, usual={}),
             at=self._clock(),
-            runnable=len({name for lane in crew.lanes for name in lane.offer.runnable}),
-            enabled=len(crew.settings.workflows.enabled),
+            runnable=len({name for lane in lanes for name in lane.capabilities.runnable}),
+            enabled=len(lanes.settings.workflows.enabled),
             free_disk=self.free_disk(),
-            least_disk=int(crew.settings.miner.min_free_disk_gb * 1e9),
-            wait=crew.settings.sequencer.wait,
+            least_disk=int(lanes.settings.miner.min_free_disk_gb * 1e9),
+            wait=lanes.settings.sequencer.wait,
             cards=self.cards(),
         )
 
@@ -129,16 +130,16 @@ class View:
 
     def free_disk(self) -> int:
         """Bytes, of the file system that has least."""
-        crew = self.controls.crew
-        folders = {crew.settings.state.dir, *(lane.host.output_dir for lane in crew.lanes)}
+        lanes = self.controls.lanes
+        folders = {lanes.settings.state.dir, *(lane.host.output_dir for lane in lanes)}
         return min((shutil.disk_usage(path).free for path in folders if path and path.is_dir()), default=0)
 
-    def _workflow(self, workflow: Workflow, lanes: list[Lane], *, enabled: bool) -> WorkflowNow:
+    def _workflow(self, workflow: Workflow, lanes: Lanes, *, enabled: bool) -> WorkflowNow:
         manifest, name, now = workflow.manifest, workflow.name, self._clock()
-        verdicts = [lane.offer.verdicts.get(name) for lane in lanes]
+        verdicts = [lane.capabilities.verdicts.get(name) for lane in lanes]
         judged = [reasons for reasons in verdicts if reasons is not None]
         runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
-        rests = [lane.offer.rests_until(name) for lane in runs]
+        rests = [lane.capabilities.rests_until(name) for lane in runs]
         state: WorkflowState = "offered"
         if not enabled:
             state = "not enabled"
@@ -155,7 +156,7 @@ class View:
             description=manifest.description,
             format=manifest.output.format,
             vram_gb=manifest.needs.vram_gb,
-            ids=tuple(one for one, names in lanes[0].offer.library.ids.items() if name in names),
+            ids=tuple(one for one, names in lanes[0].capabilities.library.ids.items() if name in names),
             state=state,
             lanes=tuple(lane.name for lane in runs),
             rests_until=min(rests) if state == "resting" else 0.0,

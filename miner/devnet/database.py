@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from miner.errors import ConfigError
+from miner.devnet.errors import DevnetError
 
 SCHEMA_VERSION = 1
 
@@ -73,7 +73,7 @@ CREATE TABLE parts (
 
 
 def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
-    """The database at `path`, made where there is none. Raises ConfigError: in use, of another version, damaged."""
+    """The database at `path`, made where there is none. Raises DevnetError: in use, of another version, damaged."""
     db = sqlite3.connect(path, timeout=0.2, isolation_level=None)
     db.row_factory = sqlite3.Row
     try:
@@ -84,11 +84,11 @@ def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
         _prepare(db, path)
     except sqlite3.Error as error:
         db.close()
-        raise ConfigError(
+        raise DevnetError(
             f"devnet: {path} cannot be used: {error}",
             hint="stop the other devnet that uses this folder, or choose another folder",
         ) from error
-    except ConfigError:
+    except DevnetError:
         db.close()
         raise
     return db
@@ -97,7 +97,7 @@ def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version not in (0, SCHEMA_VERSION):
-        raise ConfigError(
+        raise DevnetError(
             f"devnet: {path} was written by another version ({version}, and this one writes {SCHEMA_VERSION})",
             hint="choose an empty folder",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from miner.errors import ConfigError
+from miner.devnet.errors import DevnetError
 
 Target = Literal["presigned", "s3", "none"]
 """How a task's result is to be uploaded: a presigned PUT, temporary S3 credentials, or not at all."""
@@ -30,7 +30,7 @@ OnSilence = Literal["requeue", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetOptions:
-    """A devnet's settings; each default is the public network's behaviour. Raises ConfigError where one is wrong."""
+    """A devnet's settings; each default is the public network's behaviour. Raises DevnetError where one is wrong."""
 
     host: str = "127.0.0.1"  # beyond loopback only with a token
     port: int = 0  # 0: any free port
@@ -59,7 +59,7 @@ class DevnetOptions:
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
-            raise ConfigError(
+            raise DevnetError(
                 f"devnet: host {self.host} is not loopback, and there is no token",
                 hint="set a token, or leave host at 127.0.0.1",
             )
@@ -93,4 +93,4 @@ def is_loopback(host: str) -> bool:
 
 def _require(holds: bool, key: str, value: object, wanted: str) -> None:
     if not holds:
-        raise ConfigError(f"devnet: {key} is {value!r}, and must be {wanted}")
+        raise DevnetError(f"devnet: {key} is {value!r}, and must be {wanted}")

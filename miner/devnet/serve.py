@@ -21,9 +21,9 @@ import uvicorn
 
 from miner.devnet.app import build_app
 from miner.devnet.connection import ConnectionProtocol
+from miner.devnet.errors import DevnetError
 from miner.devnet.options import DevnetOptions
 from miner.devnet.state import Devnet, open_devnet
-from miner.errors import ConfigError
 
 STOP_GRACE = 0.5
 """Seconds that requests in hand have to end when the devnet stops."""
@@ -73,7 +73,7 @@ class Running:
 
 @contextmanager
 def serve(options: DevnetOptions | None = None) -> Iterator[Running]:
-    """A devnet in a thread, for as long as the block lasts. Raises ConfigError where it cannot start."""
+    """A devnet in a thread, for as long as the block lasts. Raises DevnetError where it cannot start."""
     options = options or DevnetOptions()
     started: Future[_Server] = Future()
     with closing(_listen(options)) as sock, ThreadPoolExecutor(1, thread_name_prefix="devnet") as threads:
@@ -91,7 +91,7 @@ def serve(options: DevnetOptions | None = None) -> Iterator[Running]:
 
 
 def run_devnet(options: DevnetOptions, *, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. Blocks; `on_ready` gets the URL once it answers. Raises ConfigError."""
+    """Serve until SIGINT or SIGTERM. Blocks; `on_ready` gets the URL once it answers. Raises DevnetError."""
     with closing(_listen(options)) as sock:
         url = _url(options, sock)
         asyncio.run(_run(options, sock, lambda _: on_ready(url)))
@@ -154,7 +154,7 @@ def _listen(options: DevnetOptions) -> socket.socket:
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=1024)
     except OSError as error:
-        raise ConfigError(
+        raise DevnetError(
             f"devnet: cannot listen on {options.host} port {options.port}: {error.strerror or error}",
             hint="choose another port, or 0 for any free one",
         ) from error

@@ -13,11 +13,11 @@ from statistics import fmean
 from typing import Any
 
 from miner.comfy.preflight import installed_loras
-from miner.doctor.order import PICTURE_URL, Render, failed, order, render
-from miner.doctor.room import Room
+from miner.doctor.comfy_session import Room
 from miner.doctor.selftest import some_picture
-from miner.errors import MinerError
-from miner.expected import Measured
+from miner.doctor.trial_render import PICTURE_URL, Render, failed, order, render
+from miner.machine.benchmarks import Measured
+from miner.task.errors import MinerError
 from miner.workflows import Workflow
 from miner.workflows.parameters import ImageParameter, LoraParameter, StringParameter
 

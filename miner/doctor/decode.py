@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from miner.errors import MachineFault
+from miner.task.errors import MachineFault
 
 Colour = tuple[int, int, int]
 

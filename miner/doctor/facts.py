@@ -21,17 +21,17 @@ from miner.comfy.launch import embedded_launch
 from miner.comfy.preflight import Machine
 from miner.config import Loaded, Settings
 from miner.config.settings import State
-from miner.dashboard.checks import Mark
-from miner.dashboard.listening import url_of
+from miner.dashboard.bind import url_of
+from miner.dashboard.client import Port
 from miner.doctor.engine import started_engine
-from miner.errors import ConfigError, MachineFault, MinerError, Retryable
-from miner.gpu import Gpus, probe_for
+from miner.machine.gpu import Gpus, probe_for
 from miner.models.catalogue import Look, files_of
 from miner.models.disk import disk_errors
-from miner.models.records import Records
+from miner.models.hash_db import Records
 from miner.models.store import store_of
-from miner.stations import Station, stations
-from miner.status import Port
+from miner.task.errors import ConfigError, MachineFault, MinerError, Retryable
+from miner.telemetry.health import Mark
+from miner.worker.layout import Placement, layout
 from miner.workflows import Library, Workflow
 
 COMFYUI_TIMEOUT = 10.0  # seconds for one answer of it
@@ -75,7 +75,7 @@ class Worker:
 class Places:
     """Where tasks are rendered, or why there is no such place."""
 
-    stations: tuple[Station, ...] = ()
+    placements: tuple[Placement, ...] = ()
     trouble: ConfigError | None = None
 
 
@@ -83,7 +83,7 @@ class Places:
 class Seen:
     """One ComfyUI, as far as it answers."""
 
-    station: Station
+    placement: Placement
     stats: Stats | None = None
     object_info: dict[str, Any] | None = None
     trouble: MachineFault | None = None
@@ -127,10 +127,10 @@ class Facts:
         self.shelf = Once(lambda: find_models(self.settings, self.enabled))
 
     def _comfyuis(self) -> tuple[Seen, ...]:
-        places = self.places().stations
+        places = self.places().placements
         if self.embedded and not self.worker().holds:
             return tuple(see_engine(self.settings) for _ in places)
-        return tuple(see(station) for station in places)
+        return tuple(see(placement) for placement in places)
 
     @property
     def managed(self) -> bool:
@@ -142,23 +142,23 @@ class Facts:
 
 
 def find_places(settings: Settings) -> Places:
-    """The stations that a worker would have, made up in a folder that is gone at once: what starts a ComfyUI has
+    """The placements that a worker would have, made up in a folder that is gone at once: what starts a ComfyUI has
     folders made for it."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return Places(stations=stations(settings.model_copy(update={"state": State(dir=Path(folder))})))
+            return Places(placements=layout(settings.model_copy(update={"state": State(dir=Path(folder))})))
     except ConfigError as error:
         return Places(trouble=error)
 
 
-def see(station: Station, *, timeout: float = COMFYUI_TIMEOUT) -> Seen:
-    """What is at the station's address. Blocks for `timeout` seconds, and for a minute while it tells of its nodes."""
-    with closing(ComfyClient(station.url, client_id="", timeout=timeout)) as client:
+def see(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> Seen:
+    """What is at the placement's address. Blocks for `timeout` seconds, and for a minute for its list of nodes."""
+    with closing(ComfyClient(placement.url, client_id="", timeout=timeout)) as client:
         try:
             stats = client.stats()
-            return Seen(station=station, stats=stats, object_info=client.object_info())
+            return Seen(placement=placement, stats=stats, object_info=client.object_info())
         except ComfyDown as down:
-            return Seen(station=station, trouble=down)
+            return Seen(placement=placement, trouble=down)
 
 
 def see_engine(settings: Settings) -> Seen:
@@ -167,12 +167,12 @@ def see_engine(settings: Settings) -> Seen:
         launch = embedded_launch(
             port=_free_port(), state=Path(folder), models_dir=settings.models.dir, extra_args=settings.comfyui.args
         )
-        station = Station(name="0", miner_id=settings.miner.id, url=launch.url, launch=launch)
+        placement = Placement(name="0", miner_id=settings.miner.id, url=launch.url, launch=launch)
         try:
             with started_engine(launch, Path(folder)):
-                return see(station)
+                return see(placement)
         except ComfyDown as down:
-            return Seen(station=station, trouble=down)
+            return Seen(placement=placement, trouble=down)
 
 
 def _free_port() -> int:

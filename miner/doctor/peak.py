@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from miner.gpu import Nvml
+from miner.machine.gpu import Nvml
 
 EVERY = 0.05  # seconds between two looks; a look takes about a millisecond a card
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from miner import __version__
-from miner.dashboard.checks import Mark
-from miner.errors import MinerError
-from miner.log import clean
+from miner.task.errors import MinerError
+from miner.telemetry.health import Mark
+from miner.telemetry.log import clean
 
 SCHEMA: Final = 1
 """Of the JSON: it grows when a key changes its meaning or goes, and not when one is added."""

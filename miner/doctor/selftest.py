@@ -16,14 +16,14 @@ from PIL import Image
 
 from miner.comfy.host import folder_of
 from miner.comfy.preflight import check_workflow, installed_loras
-from miner.dashboard.checks import Mark
+from miner.doctor.comfy_session import Room
 from miner.doctor.decode import Colour
 from miner.doctor.facts import machine_of
-from miner.doctor.order import PICTURE_URL, Order, Render, failed, order, render
 from miner.doctor.report import bad, good, warning
-from miner.doctor.room import Room
-from miner.errors import MinerError
-from miner.job import Graph
+from miner.doctor.trial_render import PICTURE_URL, Order, Render, failed, order, render
+from miner.task.errors import MinerError
+from miner.task.stages import Graph
+from miner.telemetry.health import Mark
 from miner.workflows import Workflow
 
 SIZE = (64, 48)  # pixels

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from miner.errors import ConfigError
+from miner.task.errors import ConfigError
 from miner.workflows import Model, Workflow
 
 GIGABYTE = 10**9  # bytes
@@ -104,3 +104,10 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
         gated=one.gated or two.gated,
         needed_by=(*one.needed_by, *two.needed_by),
     )
+
+
+def gb(size: int | None) -> str:
+    """Bytes as people read them; tiny files are not 0.0 GB."""
+    if size is None:
+        return "?"
+    return f"{size / 1e9:.1f} GB" if size >= 50_000_000 else f"{size / 1e6:.1f} MB"

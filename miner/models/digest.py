@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from miner.models.watch import Stop, Stopped
+from miner.models.progress import Stop, Stopped
 
 CHUNK = 1 << 20  # bytes read at a time
 QUEUED = 4  # chunks that may wait for the hash; they are the memory that a download takes

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from miner.errors import MachineFault
 from miner.models.catalogue import GIGABYTE, Look
+from miner.task.errors import MachineFault
 
 _MAKE_ROOM = "make room, for example with `xalora-miner models prune`"
 _HINTS = {

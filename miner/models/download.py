@@ -18,16 +18,17 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from miner import __version__, net
-from miner.errors import MachineFault, Retryable
-from miner.models.answer import judge, origin_of, range_headers, resume_at, total_of
+from miner import __version__
 from miner.models.catalogue import ModelFile
 from miner.models.digest import CHUNK
 from miner.models.disk import require_free
-from miner.models.part import Part
+from miner.models.http_range import judge, origin_of, range_headers, resume_at, total_of
+from miner.models.partial_file import Part
+from miner.models.progress import Stop, Stopped, Watch
 from miner.models.source import Locate, Source
-from miner.models.watch import Stop, Stopped, Watch
-from miner.policy import backoff
+from miner.net import session as net
+from miner.task.errors import MachineFault, Retryable
+from miner.task.policy import backoff
 
 _TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
 _LONGEST_WAIT = 900.0  # seconds; a server that asks for more is not waited for

@@ -28,9 +28,10 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, not declared
 
-from miner import __version__, net
-from miner.errors import MachineFault, MinerError, Retryable
+from miner import __version__
 from miner.models.source import HubFile, Source
+from miner.net import session as net
+from miner.task.errors import MachineFault, MinerError, Retryable
 
 _TIMEOUT = 15.0  # seconds for one answer of the hub
 _LIBRARY = "xalora-miner"

@@ -9,9 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from miner.errors import ConfigError, MachineFault
 from miner.models.catalogue import ModelFile
 from miner.models.source import hub_file, without_query
+from miner.task.errors import ConfigError, MachineFault
 
 FOLDER = "loras"
 LARGEST = 20 * 10**9  # bytes, where the server does not tell the size; LoRAs have up to 2 GB

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from miner.models.catalogue import spare
 from miner.models.disk import disk_errors
-from miner.models.part import is_held, note_of, part_of
-from miner.models.records import Records
+from miner.models.hash_db import Records
+from miner.models.partial_file import is_held, note_of, part_of
 from miner.models.store import Store
 from miner.workflows import Library
 

@@ -11,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
-from miner.errors import MachineFault, MinerError
 from miner.models import safetensors
 from miner.models.catalogue import Look, ModelFile
 from miner.models.disk import disk_errors
 from miner.models.download import Download, Patience
-from miner.models.part import Part, held_part, part_of
-from miner.models.records import Records
-from miner.models.source import locate_at
+from miner.models.hash_db import Records
+from miner.models.locate import locate_at
+from miner.models.partial_file import Part, held_part, part_of
+from miner.models.progress import Stop, Stopped, Watch
 from miner.models.store import Store
-from miner.models.watch import Stop, Stopped, Watch
+from miner.task.errors import MachineFault, MinerError
 
 PATIENCE = Patience()
 JOBS = 4  # files at once: one connection seldom fills a line, and more of them fill memory

@@ -1,6 +1,6 @@
 """Where a file can be had: a plain address, or a file of Hugging Face's, which is asked for its address each time.
 
-Pure but for `locate_at`, which makes the question and does not ask it.
+Pure. `locate` makes the question that is asked of Hugging Face.
 """
 
 from __future__ import annotations
@@ -9,9 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
-
-from miner.errors import ConfigError
-from miner.models.catalogue import ModelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +59,6 @@ def hub_file(url: str) -> HubFile | None:
         return None
     revision, path = unquote(found["revision"] or "main"), unquote(found["path"])
     return HubFile(repo=found["repo"], revision=revision, path=path)
-
-
-def locate_at(file: ModelFile) -> Locate:
-    """How to find the file of `file.url`. Raises ConfigError for what is no address of a file."""
-    at_hub = hub_file(file.url)
-    if at_hub is not None:
-        from miner.models import hub  # a quarter of a second and 20 MB
-
-        return lambda: hub.locate(at_hub, page=file.gated)
-    parts = urlsplit(file.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(
-            f"models: {without_query(file.url)} is no address of a file",
-            hint="give https://…, or hf://org/repo/file.safetensors",
-        )
-    source = Source(url=file.url, place=without_query(file.url))
-    return lambda: source
 
 
 def without_query(url: str) -> str:

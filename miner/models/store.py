@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from miner.config import Settings
-from miner.errors import ConfigError
 from miner.models.catalogue import Look, ModelFile, State
-from miner.models.part import part_of
-from miner.models.records import Records
+from miner.models.hash_db import Records
+from miner.models.partial_file import part_of
+from miner.task.errors import ConfigError
 
 _OLD_NAMES = {"text_encoders": "clip", "diffusion_models": "unet"}
 """ComfyUI looks into these, too (`folder_paths.py`, 0.3.64 and 0.33.0)."""

@@ -12,9 +12,9 @@ from miner.models import safetensors
 from miner.models.catalogue import Look, ModelFile
 from miner.models.digest import sha256_of
 from miner.models.disk import disk_errors
-from miner.models.records import Records
+from miner.models.hash_db import Records
+from miner.models.progress import Stop, Watch
 from miner.models.store import Store
-from miner.models.watch import Stop, Watch
 
 
 def verified(file: ModelFile, *, store: Store, records: Records, watch: Watch, stop: Stop, again: bool) -> Look:

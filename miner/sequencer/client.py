@@ -18,12 +18,12 @@ from typing import Any, Literal
 import urllib3
 
 from miner import __version__
-from miner.deadline import Deadline
-from miner.errors import Retryable
-from miner.job import Outcome
-from miner.net import retry_after
-from miner.sequencer.held import Sockets, WatchedPools
+from miner.net.deadline import Deadline
+from miner.net.session import retry_after
+from miner.sequencer.cancellable import Sockets, WatchedPools
 from miner.sequencer.replies import Reply, parse_object, parse_reply
+from miner.task.errors import Retryable
+from miner.task.stages import Outcome
 
 MAX_REPLY_BYTES = 1 << 20
 # Seconds for a new connection. Linux knocks again after 1 and 3 s; where a fleet knocks at a host that comes back, a

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from miner.errors import Retryable
-from miner.job import Lease, PresignedPut, TemporaryS3, UploadTarget
+from miner.task.errors import Retryable
+from miner.task.stages import Lease, PresignedPut, TemporaryS3, UploadTarget
 
 MAX_REPLY_DEPTH = 64
 MAX_ID_LENGTH = 256

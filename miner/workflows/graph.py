@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from miner.errors import ConfigError
-from miner.job import Graph, Value
+from miner.task.errors import ConfigError
+from miner.task.stages import Graph, Value
 
 GRAPH = "graph.json"
 

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from miner.errors import ConfigError, JobFault
-from miner.job import Graph, Lease, Value
+from miner.task.errors import ConfigError, JobFault
+from miner.task.stages import Graph, Lease, Value
 from miner.workflows.graph import GRAPH, Place, filled, is_link, read_graph
 from miner.workflows.manifest import MANIFEST, Manifest, exceeded_limit, read_manifest
 from miner.workflows.parameters import (

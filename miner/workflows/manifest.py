@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from miner.errors import ConfigError
-from miner.job import Value
+from miner.task.errors import ConfigError
+from miner.task.stages import Value
 from miner.workflows.parameters import (
     EnumParameter,
     ImageParameter,

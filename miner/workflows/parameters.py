@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from miner.job import Value
+from miner.task.stages import Value
 
 T = TypeVar("T")
 Names = Annotated[tuple[T, ...], Field(strict=False)]  # TOML has arrays, not tuples; the items stay strict

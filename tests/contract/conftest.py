@@ -25,7 +25,7 @@ VERSIONS = ["real"] if REAL else ["0.33.0", "0.3.64"]
 @contextlib.contextmanager
 def engine(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running engine: its process, its URL. Its log is `folder / "log"`."""
-    command = [sys.executable, "-m", "miner.devnet.engine", "--port", "0", "--base-directory", str(folder), *flags]
+    command = [sys.executable, "-m", "miner.engine", "--port", "0", "--base-directory", str(folder), *flags]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(

@@ -18,7 +18,7 @@ from .conftest import engine
 from .graphs import empty, node, prefix, simple
 from .wire import Comfy, Event, Preview, until
 
-ENGINE = (sys.executable, "-m", "miner.devnet.engine")
+ENGINE = (sys.executable, "-m", "miner.engine")
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def test_it_ends_though_a_client_is_connected_and_a_node_runs(tmp_path: Path) ->
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
-    command = f'"$0" -m miner.devnet.engine --port 0 --base-directory "{tmp_path}" --parent-pid $$ & wait'
+    command = f'"$0" -m miner.engine --port 0 --base-directory "{tmp_path}" --parent-pid $$ & wait'
     parent = subprocess.Popen(["sh", "-c", command, sys.executable], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     with parent:
         assert parent.stdout is not None
@@ -113,7 +113,7 @@ def test_it_removes_what_it_made_for_itself(tmp_path: Path) -> None:
 
 
 def test_a_wrong_flag_is_refused() -> None:
-    assert refusal("--nosuch-flag") == (2, "miner.devnet.engine: error: unrecognized arguments: --nosuch-flag")
+    assert refusal("--nosuch-flag") == (2, "miner.engine: error: unrecognized arguments: --nosuch-flag")
 
 
 def test_a_port_that_is_taken_is_an_error(tmp_path: Path) -> None:

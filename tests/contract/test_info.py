@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
+
 from .conftest import REAL
 from .wire import Comfy
 
-RECORDED = Path(__file__).parents[3] / "shared" / "comfyui"
+RECORDED = ROOT.parent / "shared" / "comfyui"
 KEYS_OF_NODE = {
     "input",
     "input_order",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from miner.devnet.engine.flags import parse
-from miner.devnet.engine.folders import Folders, annotation, inside, prepare
-from miner.devnet.engine.graph import run_order, signatures
-from miner.devnet.engine.modelpaths import ModelPathsError, read_extra_paths
-from miner.devnet.engine.nodes.upscale import tile_starts
+from miner.engine.flags import parse
+from miner.engine.folders import Folders, annotation, inside, prepare
+from miner.engine.graph import run_order, signatures
+from miner.engine.modelpaths import ModelPathsError, read_extra_paths
+from miner.engine.nodes.upscale import tile_starts
 
 from .graphs import Graph, node
 

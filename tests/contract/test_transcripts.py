@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
+
 from .conftest import REAL
 from .graphs import Graph, encoded, node, picture, simple
 from .wire import Comfy, Event, Stream
 
-RECORDED = Path(__file__).parents[3] / "shared" / "comfyui" / "transcripts"
+RECORDED = ROOT.parent / "shared" / "comfyui" / "transcripts"
 TRANSCRIPTS = sorted(RECORDED.glob("*/*.jsonl"))
 SLOW = 1024  # pixels: images of this size were there to take time
 UNLIKE = ("/system_stats", "/features", "/models", "/object_info")  # there the engine says less: see test_info

@@ -11,8 +11,8 @@ from miner.doctor.checks.network import name_lookup, sequencer
 from miner.doctor.checks.state import journal, state_folder
 from miner.doctor.checks.worker import worker
 from miner.doctor.checks.workflows import workflows
-from miner.doctor.examination import Check
 from miner.doctor.facts import Facts
+from miner.doctor.runner import Check
 
 PROBE_LIMIT = 150.0  # seconds; a cold import of torch from a slow disk, and the nodes of a ComfyUI that just started
 

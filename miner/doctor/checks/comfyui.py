@@ -11,9 +11,9 @@ from pathlib import Path
 
 from miner.comfy.launch import Launch, child_environment
 from miner.config.address import mask_url
-from miner.dashboard.checks import Mark
 from miner.doctor.facts import Facts, Seen
 from miner.doctor.report import bad, good, note, of_error, warning
+from miner.telemetry.health import Mark
 
 TIMEOUT = 60.0  # seconds for ComfyUI's Python to look at its packages; a cold start from a slow disk takes ten
 
@@ -41,22 +41,22 @@ def comfyui(facts: Facts) -> Iterator[Mark]:
         yield warning("ComfyUI", says, cure)
     seen = facts.comfyuis()
     if facts.managed and seen and not seen[0].stats:
-        yield from could_start(seen[0].station.launch)
+        yield from could_start(seen[0].placement.launch)
     for one in seen:
-        name = "Embedded engine" if facts.embedded else f"ComfyUI {one.station.name}" if len(seen) > 1 else "ComfyUI"
+        name = "Embedded engine" if facts.embedded else f"ComfyUI {one.placement.name}" if len(seen) > 1 else "ComfyUI"
         yield from _answering(name, one, managed=facts.managed)
 
 
 def _answering(name: str, seen: Seen, *, managed: bool) -> Iterator[Mark]:
-    station = seen.station
+    placement = seen.placement
     if seen.stats is not None:
         version = seen.stats.version or "of an unknown version"
-        says = f"{version} answers at {mask_url(station.url)}, on {seen.stats.device or 'an unknown device'}"
-        slow = station.launch is None and not seen.stats.on_gpu
+        says = f"{version} answers at {mask_url(placement.url)}, on {seen.stats.device or 'an unknown device'}"
+        slow = placement.launch is None and not seen.stats.on_gpu
         cure = "see what its log says of the GPU at its start"
         yield warning(name, f"{says}: it renders on the CPU", cure) if slow else good(name, says)
     elif managed:
-        yield note(name, f"not running now; the miner starts it at {station.url}")
+        yield note(name, f"not running now; the miner starts it at {placement.url}")
     elif seen.trouble is not None:
         yield of_error(name, seen.trouble)
     if seen.trouble is None:
@@ -65,9 +65,9 @@ def _answering(name: str, seen: Seen, *, managed: bool) -> Iterator[Mark]:
 
 def folders(name: str, seen: Seen) -> Iterator[Mark]:
     """Those of an external one that the settings name."""
-    if seen.station.launch is not None:
+    if seen.placement.launch is not None:
         return
-    for key, path in (("output_dir", seen.station.output_dir), ("input_dir", seen.station.input_dir)):
+    for key, path in (("output_dir", seen.placement.output_dir), ("input_dir", seen.placement.input_dir)):
         if path is not None and not (path.is_dir() and os.access(path, os.W_OK)):
             cure = f"name the folder that it uses and let this user write there, or leave [comfyui] {key} out"
             yield warning(name, f"[comfyui] {key} {path} is no folder that can be written", cure)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from miner.config.address import checksummed
 from miner.dashboard import require_token
-from miner.dashboard.checks import Mark
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, of_error, warning
-from miner.errors import ConfigError
+from miner.task.errors import ConfigError
+from miner.telemetry.health import Mark
 
 NOBODY = "0x" + 40 * "0"
 

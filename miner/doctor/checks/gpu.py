@@ -6,11 +6,11 @@ import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from miner.comfy import family
-from miner.dashboard.checks import Mark
+from miner.comfy import process_tree
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
-from miner.gpu import Gpu, Gpus, User
+from miner.machine.gpu import Gpu, Gpus, User
+from miner.telemetry.health import Mark
 
 GIGABYTE = 10**9
 FOREIGN = GIGABYTE  # bytes that others may have before it is worth a warning; a desktop has half of that
@@ -86,9 +86,9 @@ def memory(card: Gpu, *, ours: Collection[int], external: bool) -> Iterator[Mark
 
 def our_processes(state: Path) -> frozenset[int]:
     """Ids of the processes of the ComfyUIs that a miner started from this state folder."""
-    leaders = [family.look(pid) for pid in filter(None, map(_pid, state.glob("comfyui-*/pid")))]
-    everyone = family.everyone() if leaders else ()
-    return frozenset(one.pid for leader in leaders if leader for one in family.family(leader, everyone))
+    leaders = [process_tree.look(pid) for pid in filter(None, map(_pid, state.glob("comfyui-*/pid")))]
+    everyone = process_tree.everyone() if leaders else ()
+    return frozenset(one.pid for leader in leaders if leader for one in process_tree.family(leader, everyone))
 
 
 def _pid(file: Path) -> int:

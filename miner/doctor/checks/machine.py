@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from miner.dashboard.checks import Mark
-from miner.dashboard.listening import listen
+from miner.dashboard.bind import listen
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
+from miner.telemetry.health import Mark
 
 GIGABYTE = 10**9
 MEGABYTE = 10**6
@@ -105,7 +105,7 @@ def ports(facts: Facts) -> Iterator[Mark]:
         cure = _cure(status.port, "XALORA_STATUS_PORT")
         wrong.append(warning("Ports", f"port {status.port} of the dashboard cannot be had: {reason}", cure))
     for number, seen in enumerate(facts.comfyuis()):
-        launch, port = seen.station.launch, facts.settings.comfyui.port + number
+        launch, port = seen.placement.launch, facts.settings.comfyui.port + number
         if launch is None or not (reason := taken("127.0.0.1", port)):
             continue
         if seen.stats is not None:  # a dead miner's, which the next one adopts; or a stranger's, which it does not

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from miner.dashboard.checks import Mark
 from miner.doctor.facts import Facts
 from miner.doctor.report import good, note, warning
-from miner.errors import ConfigError
-from miner.models.catalogue import Look
-from miner.models.tables import gb
+from miner.models.catalogue import Look, gb
+from miner.task.errors import ConfigError
+from miner.telemetry.health import Mark
 
 
 def models(facts: Facts) -> Iterator[Mark]:

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import requests
 
 from miner import __version__
-from miner.addresses import is_literal
-from miner.dashboard.checks import Mark
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
+from miner.net.addresses import is_literal
+from miner.telemetry.health import Mark
 
 LONGEST = 10.0  # seconds for one answer
 SLOW = 2.0  # seconds for one answer

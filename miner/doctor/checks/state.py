@@ -10,11 +10,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.dashboard.checks import Mark
 from miner.doctor.checks.machine import standing
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
-from miner.journal import SCHEMA
+from miner.task.journal import SCHEMA
+from miner.telemetry.health import Mark
 
 _ELSEWHERE = "give this user the right to write there, or another folder with XALORA_STATE_DIR"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from miner.dashboard.checks import Mark
 from miner.doctor.facts import Facts
 from miner.doctor.report import note, warning
+from miner.telemetry.health import Mark
 
 
 def worker(facts: Facts) -> Iterator[Mark]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from miner.comfy.preflight import Machine, Reason, check_needs, check_workflow
-from miner.dashboard.checks import Mark
 from miner.doctor.checks.comfyui import version_of
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, warning
 from miner.models.catalogue import Look
+from miner.telemetry.health import Mark
 from miner.workflows import Workflow
 
 

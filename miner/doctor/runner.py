@@ -1,0 +1,89 @@
+"""Runs checks side by side, each with a limit on its time.
+
+Promises: whatever a check does, there is a finding of it, in the order of the checks: one that breaks or hangs is a
+mark like any other, and never a traceback. Never: waits for a check beyond its limit; its thread is a daemon, and is
+left behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from miner.doctor.report import Finding, finding, of_error, warning
+from miner.task.errors import MinerError
+from miner.telemetry.health import Mark
+
+LIMIT = 20.0  # seconds
+
+Case = TypeVar("Case")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Generic[Case]):
+    """One thing to look at."""
+
+    name: str  # stable, for machines
+    title: str  # of its mark where it cannot give one of its own
+    look: Callable[[Case], Iterable[Mark]]
+    limit: float = LIMIT  # seconds
+
+
+@dataclass(slots=True)
+class _Running(Generic[Case]):
+    check: Check[Case]
+    began: float
+    marks: Future[tuple[Mark, ...]]
+    seconds: float = 0.0
+
+    def run(self, case: Case) -> None:
+        with _told_to(self.marks):
+            marks = tuple(self.check.look(case))
+            self.seconds = time.monotonic() - self.began
+            self.marks.set_result(marks)
+
+
+def examine(checks: Sequence[Check[Case]], case: Case) -> Iterator[Finding]:
+    """The findings, in order, each as soon as those before it are known. Blocks for the longest limit at most."""
+    running = [_start(check, case) for check in checks]
+    for one in running:
+        wait([one.marks], timeout=max(one.began + one.check.limit - time.monotonic(), 0.0))
+        yield _finding(one)
+
+
+def _start(check: Check[Case], case: Case) -> _Running[Case]:
+    running = _Running(check, time.monotonic(), Future())
+    threading.Thread(target=running.run, args=(case,), name=f"doctor-{check.name}", daemon=True).start()
+    return running
+
+
+def _finding(running: _Running[Case]) -> Finding:
+    check = running.check
+    if not running.marks.done():
+        says = f"there was no answer within {check.limit:g} s"
+        cure = "look whether the machine or its network is overloaded, and run the doctor again"
+        return finding(check.name, [warning(check.title, says, cure)], check.limit)
+    error = running.marks.exception()
+    if error is None:
+        return finding(check.name, running.marks.result(), running.seconds)
+    seconds = time.monotonic() - running.began
+    if isinstance(error, MinerError):
+        return finding(check.name, [of_error(check.title, error)], seconds)
+    says = f"the check itself broke: {type(error).__name__}: {error}"
+    return finding(check.name, [warning(check.title, says, "tell the makers of xalora-miner; that is a bug")], seconds)
+
+
+@contextmanager
+def _told_to(future: Future[tuple[Mark, ...]]) -> Iterator[None]:
+    """Whatever ends the thread ends the wait for it, too."""
+    try:
+        yield
+    except BaseException as error:
+        future.set_exception(error)
+        if not isinstance(error, Exception):
+            raise

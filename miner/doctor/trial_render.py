@@ -1,0 +1,138 @@
+"""One thing to render, and what came of it: rendered, finished as a task's result is, and decoded."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from miner.comfy.client import History
+from miner.comfy.host import folder_of
+from miner.doctor.comfy_session import Room
+from miner.doctor.decode import Colour, Decoded, decode
+from miner.doctor.peak import Peak
+from miner.media.outputs import finish
+from miner.task.errors import MachineFault, MinerError
+from miner.task.stages import Graph
+from miner.workflows import Workflow
+
+PICTURE_URL = "https://localhost/"  # of an input picture, for the check of the parameters; it is never fetched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A filled graph, and what it has to make."""
+
+    name: str
+    graph: Graph = field(repr=False)
+    prompt_id: str
+    node: str  # that saves the file
+    format: str
+    quality: int | None = None  # of a JPEG
+    limit: float  # seconds
+    size: tuple[int, int] | None = None  # pixels that it has to have
+    middles: Sequence[Colour] | None = None  # the colours that its frames have to have
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Render:
+    """What came of an order. `says` is a sentence; `cure` is empty if all is well."""
+
+    name: str
+    ok: bool
+    seconds: float | None = None
+    peak_memory: int | None = None  # bytes in use on the card that had most, by anybody; None without NVML
+    format: str
+    width: int = 0  # pixels; 0: there is no decoder here
+    height: int = 0
+    frames: int = 0
+    size: int = 0  # bytes
+    says: str = ""
+    cure: str = ""
+
+
+def order(
+    room: Room, workflow: Workflow, parameters: Mapping[str, Any], *, loras: Sequence[str], picture: bytes, limit: float
+) -> Order:
+    """A task of `workflow`, its picture uploaded. Raises JobFault, ComfyDown."""
+    prompt_id, output = str(uuid.uuid4()), workflow.manifest.output
+    checked = workflow.check(parameters, loras=loras)
+    images = {
+        name: room.host.client.upload_image(picture, f"{name}.png", subfolder=folder_of(prompt_id))
+        for name in checked.images
+    }
+    values = checked.values
+    size = (int(values["width"]), int(values["height"])) if {"width", "height"} <= values.keys() else None
+    return Order(
+        name=workflow.name,
+        graph=workflow.fill(values, images=images, prefix=f"{folder_of(prompt_id)}/out"),
+        prompt_id=prompt_id,
+        node=output.node,
+        format=output.format,
+        quality=int(values[output.quality_parameter]) if output.quality_parameter in values else None,
+        limit=limit,
+        size=size,
+    )
+
+
+def render(room: Room, wanted: Order) -> Render:
+    """Do it. Blocks for at most the order's limit; raises nothing of ours: a failure is a Render, too."""
+    with Peak() as peak:
+        try:
+            history, seconds = room.run(wanted.graph, wanted.prompt_id, limit=wanted.limit)
+            return _judged(room, wanted, history, seconds=seconds, peak=peak.memory)
+        except MinerError as error:
+            return failed(wanted.name, wanted.format, error)
+        finally:
+            room.host.discard(wanted.prompt_id)
+
+
+def failed(name: str, format: str, error: MinerError) -> Render:  # noqa: A002
+    """Of an order that could not be done, or not even be made."""
+    cure = error.hint or "see ComfyUI's log"
+    return Render(name=name, ok=False, format=format, says=f"it failed: {error.message}", cure=cure)
+
+
+def _judged(room: Room, wanted: Order, history: History, *, seconds: float, peak: int | None) -> Render:
+    """Raises MachineFault where what came out is not what was wanted."""
+    if history.status != "success":
+        error = history.error
+        why = f"{error.exception_type} in {error.node_type}: {error.exception_message.strip()}" if error else "stopped"
+        raise MachineFault(f"ComfyUI did not finish it: {why[:300]}", hint="see ComfyUI's log")
+    files = [file for file in history.outputs.get(wanted.node, ()) if file.kind == "output"]
+    if not files:
+        raise MachineFault("ComfyUI says that it succeeded, but names no output file", hint="see ComfyUI's log")
+    media = finish(room.host.fetch(files[0], room.folder), format=wanted.format, quality=wanted.quality)
+    decoded = decode(media.path)
+    require(wanted, decoded)
+    shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "no decoder here (pip install av): not decoded"
+    frames = f", {decoded.frames} frames" if decoded.frames > 1 else ""
+    memory = f", at most {peak / 1e9:.1f} GB of video memory" if peak is not None else ""
+    return Render(
+        name=wanted.name,
+        ok=True,
+        seconds=round(seconds, 3),
+        peak_memory=peak,
+        format=wanted.format,
+        width=decoded.width,
+        height=decoded.height,
+        frames=decoded.frames,
+        size=media.size,
+        says=f"{wanted.format}, {shape}{frames}, in {seconds:.1f} s{memory}",
+    )
+
+
+def require(wanted: Order, decoded: Decoded) -> None:
+    """Raise MachineFault unless it is what the order wanted, as far as there is a decoder for it. Pure."""
+    if not decoded.decoder:
+        return
+    made = (decoded.width, decoded.height)
+    if wanted.size is not None and made != wanted.size:
+        raise MachineFault(
+            f"it made {made[0]}x{made[1]} pixels where {wanted.size[0]}x{wanted.size[1]} were asked for",
+            hint="see the workflow's graph",
+        )
+    if wanted.middles is not None and decoded.middles != tuple(wanted.middles):
+        hint = "the GPU, its driver or torch computes wrongly: try another torch; if it persists, test the card"
+        raise MachineFault("its pixels are not those that were asked for", hint=hint)

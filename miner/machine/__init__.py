@@ -1,0 +1,1 @@
+"""The machine: its GPUs, the room on its disks, and what its bench measured."""

@@ -1,0 +1,96 @@
+"""What `xalora-miner bench` measured on this machine, for whoever has to expect something: prefetch and dashboard.
+
+One JSON file in the state folder. Promises: a reader never fails over it; what is not there, is damaged or is of
+another card is simply not known. Losing it costs nothing but the next bench.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from miner.task.errors import MachineFault
+
+FILE = "bench.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One workflow at its defaults. Seconds are ComfyUI's own for one task, as the worker counts them, too."""
+
+    workflow: str
+    cold: float  # with its models still on the disk
+    warm: float  # with its models in memory: the mean of `runs`
+    runs: int
+    peak_memory: int | None  # bytes in use on the card; None without NVML
+    device: str  # by ComfyUI's name
+    comfyui: str  # its version
+    at: float  # Unix seconds
+
+    @property
+    def tasks_an_hour(self) -> float:
+        """One after the other, warm: the worker prepares and delivers while the GPU renders."""
+        return 3600.0 / max(self.warm, 0.001)
+
+    @property
+    def cold_tasks_an_hour(self) -> float:
+        """If every task had to load its models first."""
+        return 3600.0 / max(self.cold, 0.001)
+
+
+def read(state: Path) -> dict[str, Measured]:
+    """By workflow; nothing where nothing was measured. Reads one small file; raises nothing."""
+    try:
+        document = json.loads((state / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return parse(document)
+
+
+def parse(document: Any) -> dict[str, Measured]:
+    """What is sound of a document, by workflow. Pure."""
+    rows = document.get("workflows") if isinstance(document, dict) and document.get("schema") == _SCHEMA else None
+    found: dict[str, Measured] = {}
+    for row in rows if isinstance(rows, list) else ():
+        with suppress(TypeError, ValueError, KeyError):
+            one = Measured(**{name: row[name] for name in Measured.__dataclass_fields__})
+            if all(type(seconds) in (int, float) and 0 < seconds < math.inf for seconds in (one.cold, one.warm)):
+                found[str(one.workflow)] = one
+    return found
+
+
+def warm_seconds(measured: Mapping[str, Measured], *, device: str) -> dict[str, float]:
+    """Seconds of a warm render by workflow, as far as they were measured on `device` (ComfyUI's name of it). Pure."""
+    return {name: one.warm for name, one in measured.items() if one.device == device}
+
+
+def write(state: Path, new: Iterable[Measured]) -> Path:
+    """Add to what is known, in place of older figures of the same workflows. Gives the file.
+
+    Raises MachineFault where the disk does not take it; the old file stays then.
+    """
+    target = state / FILE
+    rows = read(state) | {one.workflow: one for one in new}
+    text = json.dumps({"schema": _SCHEMA, "workflows": [asdict(one) for one in rows.values()]}, indent=2)
+    part = target.with_name(f"{FILE}.{os.getpid()}.part")
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except OSError as error:
+        hint = "free some disk space, or see the rights of the state folder"
+        raise MachineFault(f"{target} cannot be written: {error.strerror}", hint=hint) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return target

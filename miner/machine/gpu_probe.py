@@ -1,0 +1,117 @@
+"""A program of its own: prints what torch or NVML knows of the GPUs, as one line of JSON.
+
+It is run by whichever Python has what it asks (`gpu` does it), ComfyUI's among them, so it imports nothing of the miner
+and keeps to what Python 3.9 knows. A process of its own, because torch takes seconds, 300 MB and a CUDA context,
+and because a sick driver can hang or kill whoever asks it. Never: raises over what is not there.
+
+    python gpu_probe.py torch|nvml
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Any
+
+
+def torch_facts() -> dict[str, Any]:
+    """`{"missing": why}` without torch; else its version, what it was built for, and the GPUs that it can use."""
+    try:
+        import torch
+    except ImportError as error:
+        return {"missing": str(error)}
+    facts: dict[str, Any] = {
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda or "",
+        "hip": getattr(torch.version, "hip", None) or "",
+        "gpus": [],
+        "problem": "",
+    }
+    if not (facts["cuda"] or facts["hip"]):
+        facts["problem"] = "this torch is built for the CPU alone"
+        return facts
+    try:
+        torch.cuda.init()
+        facts["gpus"] = [_torch_gpu(torch, index) for index in range(torch.cuda.device_count())]
+    except RuntimeError as error:  # no driver, one that is too old, or none of the cards to be seen
+        facts["problem"] = str(error).splitlines()[0]
+    return facts
+
+
+def _torch_gpu(torch: Any, index: int) -> dict[str, Any]:
+    card = torch.cuda.get_device_properties(index)
+    try:
+        free = torch.cuda.mem_get_info(index)[0]
+    except RuntimeError:  # no memory left for a context: the card is full
+        free = None
+    return {
+        "index": index,
+        "uuid": str(getattr(card, "uuid", "")),
+        "name": card.name,
+        "memory": card.total_memory,
+        "free": free,
+        "capability": [card.major, card.minor],
+    }
+
+
+def nvml_facts() -> dict[str, Any]:
+    """`{"missing": why}` without NVML; else the driver's version, and every GPU of this machine."""
+    try:
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except ImportError as error:
+        return {"missing": str(error)}
+    except nvml.NVMLError as error:
+        return {"missing": "NVML: " + str(error)}
+    try:
+        cuda = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
+        return {
+            "driver": _text(_ask(nvml, nvml.nvmlSystemGetDriverVersion)),
+            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+            "gpus": [_nvml_gpu(nvml, index) for index in range(_ask(nvml, nvml.nvmlDeviceGetCount) or 0)],
+        }
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _nvml_gpu(nvml: Any, index: int) -> dict[str, Any]:
+    try:
+        card = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError as error:  # one that fell off the bus leaves the others alone
+        return {"index": index, "lost": str(error)}
+    memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, card)
+    return {
+        "index": index,
+        "uuid": _text(_ask(nvml, nvml.nvmlDeviceGetUUID, card)),
+        "name": _text(_ask(nvml, nvml.nvmlDeviceGetName, card)),
+        "memory": memory.total if memory else 0,
+        "free": memory.free if memory else None,
+        "capability": _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, card),
+        "users": [
+            {"pid": user.pid, "memory": user.usedGpuMemory}
+            for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses)
+            for user in _ask(nvml, ask, card) or []
+        ],
+    }
+
+
+def _ask(nvml: Any, question: Any, *arguments: Any) -> Any:
+    """The answer, or None where this card or driver has none."""
+    try:
+        return question(*arguments)
+    except nvml.NVMLError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value or "")
+
+
+def main() -> None:
+    facts = torch_facts() if sys.argv[-1] == "torch" else nvml_facts()
+    sys.stdout.write(json.dumps(facts) + "\n")
+
+
+if __name__ == "__main__":
+    main()

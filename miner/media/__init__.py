@@ -1,0 +1,1 @@
+"""Files that come from outside or go there: inputs are fetched and cleaned, results converted and uploaded."""

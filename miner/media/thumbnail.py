@@ -1,0 +1,57 @@
+"""A finished picture made small, for the history.
+
+Promises: at most MAX_BYTES of WebP, of the first frame, and nothing of the file but its pixels. What is no picture, or
+would take too much memory to decode, has none. Never: raises for what is in the file; a history without a picture is
+no reason to fail a task.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from miner.media.pictures import alone, in_rgb
+
+SIDE = 192  # pixels
+MAX_BYTES = 8192
+MAX_PIXELS = 4096 * 4096  # 50 MB while it is decoded
+_QUALITIES = (72, 50, 30, 10)
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """A small WebP, and the size in pixels of the picture that it was made of."""
+
+    width: int
+    height: int
+    webp: bytes = field(repr=False)
+
+
+def thumbnail(path: Path) -> Thumbnail | None:
+    """The small picture of the file, or None. Blocks for its decoding, of a JPEG at an eighth of its size."""
+    try:
+        with alone(), Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                return None
+            picture.thumbnail((SIDE, SIDE))
+            return Thumbnail(width=width, height=height, webp=_webp(in_rgb(picture)))
+    except _BROKEN:
+        return None
+
+
+def _webp(picture: Image.Image) -> bytes:
+    """The best of a few qualities that fits."""
+    for quality in _QUALITIES:
+        out = io.BytesIO()
+        picture.save(out, "WEBP", quality=quality)
+        if out.tell() <= MAX_BYTES:
+            break
+    return out.getvalue()

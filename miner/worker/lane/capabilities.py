@@ -1,0 +1,185 @@
+"""What a lane can run now: the enabled workflows that passed the preflight on its ComfyUI.
+
+`refresh` is called whenever ComfyUI got ready, and when models came or went; from then on only what runs is advertised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from miner.comfy import preflight
+from miner.comfy.client import Stats
+from miner.comfy.preflight import Machine, Reason
+from miner.machine.benchmarks import Measured, warm_seconds
+from miner.task import policy
+from miner.task.policy import Average, Health
+from miner.task.stages import Job, Lease
+from miner.workflows import Checked, Library, Workflow
+
+log = structlog.get_logger()
+
+
+class Capabilities:
+    """Any thread may ask; `refresh` replaces everything at once."""
+
+    def __init__(
+        self,
+        library: Library,
+        *,
+        enabled: Collection[str],
+        refuse_unknown: bool,
+        measured: Mapping[str, Measured] = MappingProxyType({}),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`measured` is what a bench knows of this machine. Raises ConfigError where a name in `enabled` is no
+        workflow's."""
+        self.library = library
+        self._enabled = [library.get(name) for name in enabled]
+        self._refuse_unknown = refuse_unknown
+        self._verdicts: dict[str, tuple[Reason, ...]] = {}
+        self._loras: tuple[str, ...] = ()
+        self._health: dict[str, Health] = {}
+        self._measured = measured
+        self._seconds: dict[str, Average] = {}  # of a render, by workflow
+        self._warm = ""  # the workflow whose models ComfyUI has in memory
+        self.refreshed_at = 0.0  # Unix seconds
+        self._clock = clock
+
+    def refresh(self, object_info: dict[str, Any], stats: Stats, *, free_disk: int | None = None) -> bool:
+        """Judge every enabled workflow against what this ComfyUI says of itself; gives whether the offer has changed.
+
+        `free_disk`: bytes; None is not judged. Raises what a lookup does where `object_info` is none.
+        """
+        machine = Machine(
+            object_info=object_info,
+            version=stats.version,
+            vram=stats.vram_total if stats.on_gpu else None,
+            free_disk=free_disk,
+        )
+        verdicts = {w.name: preflight.check_workflow(w, machine) for w in self._enabled}
+        loras = preflight.installed_loras(object_info)
+        had, verdicts_before = self._all_names(), self._verdicts
+        self._verdicts, self._loras = verdicts, loras
+        for name, seconds in warm_seconds(self._measured, device=stats.device).items():
+            self._seconds.setdefault(name, Average(seconds))
+        self._tell_refused(verdicts_before)
+        has, first = self._all_names(), not self.refreshed_at
+        self.refreshed_at = self._clock()
+        if first or has != had:
+            came, went = ([], []) if first else (sorted(has - had), sorted(had - has))
+            names, count = list(self.runnable), len(loras)
+            log.info("workflows_offered", names=names, loras=count, came=came or None, went=went or None)
+        return has != had
+
+    def cold(self) -> None:
+        """ComfyUI may be another process than before, so no model is in its memory."""
+        self._warm = ""
+
+    def _all_names(self) -> set[str]:
+        """Of what tasks can ask for: workflows and LoRAs."""
+        return {*self.runnable, *self._loras}
+
+    def _tell_refused(self, before: Mapping[str, tuple[Reason, ...]]) -> None:
+        """Say why a workflow is not offered, where that is new."""
+        for name, reasons in self._verdicts.items():
+            if reasons and _gist(reasons) != _gist(before.get(name, ())):
+                text, cure = reasons[0].text, reasons[0].cure
+                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
+
+    @property
+    def runnable(self) -> tuple[str, ...]:
+        """Names, in the order in which they are enabled."""
+        return tuple(name for name, reasons in self._verdicts.items() if not reasons)
+
+    @property
+    def disk_wanted(self) -> int | None:
+        """Bytes of free disk with which one workflow more may be runnable; None where none lacks any."""
+        lacking = (name for name, reasons in self._verdicts.items() if any(r.kind == "disk" for r in reasons))
+        needs = (self.library.get(name).manifest.needs.disk_gb for name in lacking)
+        return min((int(gigabytes * 1e9) for gigabytes in needs), default=None)
+
+    @property
+    def loras(self) -> tuple[str, ...]:
+        """The LoRAs that ComfyUI lists."""
+        return self._loras
+
+    @property
+    def verdicts(self) -> dict[str, tuple[Reason, ...]]:
+        """Every enabled workflow's name → why it cannot run; nothing where it can."""
+        return dict(self._verdicts)
+
+    def ids(self, *, in_hand: Collection[str] = ()) -> tuple[str, ...]:
+        """What `workflow_ids` says to the sequencer; `in_hand` are the workflows of the tasks that are held."""
+        now = self._clock()
+        return self.library.ids_of(
+            [name for name in self.runnable if self._healthy(name).offered(now=now, in_hand=name in in_hand)]
+        )
+
+    def rests_until(self, name: str) -> float:
+        """Unix seconds before which a workflow is not offered after faults of this machine; 0.0: it does not rest."""
+        return self._healthy(name).not_before
+
+    def asks_for_more(self, job: Job) -> bool:
+        """Whether a task asked for more than its workflow's defaults, or brought a picture of its own."""
+        parameters = self.library.get(job.workflow).manifest.parameters
+        return bool(job.images) or any(
+            isinstance(value, int)
+            and isinstance(default := getattr(parameters[name], "default", None), int)
+            and value > default
+            for name, value in job.values.items()
+        )
+
+    def ids_ahead(self, *, in_hand: Collection[str]) -> tuple[str, ...]:
+        """The same for a task to be taken ahead of those in hand: what would end in time, as far as is known."""
+        known = {name: average.value for name, average in self._seconds.items() if average.value is not None}
+        if not in_hand or any(name not in known for name in in_hand):
+            return ()
+        timeouts = {w.name: w.manifest.timeout_seconds for w in self._enabled}
+        busy_for = sum(known[name] for name in in_hand)
+        in_time = policy.prefetchable(self.runnable, seconds=known, timeouts=timeouts, busy_for=busy_for)
+        now = self._clock()
+        return self.library.ids_of([n for n in in_time if self._healthy(n).offered(now=now, in_hand=n in in_hand)])
+
+    def warm_ids(self, ids: Collection[str]) -> tuple[str, ...]:
+        """Those of `ids` that need no other model than ComfyUI has in memory; none where that makes no difference."""
+        warm = [one for one in self.library.ids_of([self._warm]) if one in ids] if self._warm else []
+        return tuple(warm) if len(warm) < len(ids) else ()
+
+    def usual_seconds(self, name: str) -> float | None:
+        """How long a render takes, by the last tasks or the bench; None: nothing is known."""
+        return self._seconds.get(name, Average()).value
+
+    def rendered(self, name: str, *, seconds: float) -> None:
+        """A task of this workflow was rendered."""
+        self._warm = name
+        self._seconds[name] = self._seconds.get(name, Average()).after(seconds)
+        if self._health.pop(name, Health()).on_trial:
+            log.info("workflow_recovered", workflow=name, next="offering it as before")
+
+    def failed(self, name: str, *, reason: str, memory: bool = False) -> None:
+        """This machine spoiled a task of this workflow."""
+        health = self._health[name] = self._healthy(name).after_fault(now=self._clock(), memory=memory)
+        if health.not_before > self._clock():
+            pause = f"not offering it for {health.not_before - self._clock():.0f} s, then one task at a time"
+            log.error("workflow_paused", workflow=name, reason=reason, faults=health.faults, next=pause)
+
+    def _healthy(self, name: str) -> Health:
+        return self._health.get(name, Health())
+
+    def choose(self, lease: Lease) -> Workflow:
+        """The workflow for a task. Raises JobFault."""
+        return self.library.choose(lease, self.runnable)
+
+    def check(self, workflow: Workflow, lease: Lease) -> Checked:
+        """The task's parameters, believed. Raises JobFault."""
+        return workflow.check(lease.parameters, loras=self._loras, refuse_unknown=self._refuse_unknown)
+
+
+def _gist(reasons: Collection[Reason]) -> list[tuple[str, str]]:
+    """What of the reasons stays the same while nothing changes but a number."""
+    return [(reason.kind, reason.missing) for reason in reasons]

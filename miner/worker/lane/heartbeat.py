@@ -1,0 +1,68 @@
+"""The heartbeat: while a task is in hand, the sequencer hears from this miner every so often.
+
+It outlives the other loops of its lane, so that a task which drains keeps its lease. It wants nothing new: where an
+ask could bring a task that there is no room for, it offers no workflow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from miner.task.errors import Retryable
+from miner.telemetry.liveness import REMOTE, Liveness
+from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.leases import Desk
+from miner.worker.lane.poll import Poll
+from miner.worker.lane.shutdown import Signals
+
+log = structlog.get_logger()
+
+WAKE = 0.5  # seconds between two looks at the clock
+
+
+@dataclass(slots=True, kw_only=True)
+class Heartbeat:
+    """One lane's heartbeat; `run` ends when `stop` is set."""
+
+    desk: Desk
+    capabilities: Capabilities
+    poll: Poll
+    signals: Signals
+    interval: float
+    clock: Callable[[], float] = time.time
+    stop: threading.Event = field(default_factory=threading.Event)
+    liveness: Liveness = field(default_factory=Liveness)
+
+    @property
+    def says(self) -> str:
+        """One sentence in the present tense."""
+        return f"telling the sequencer every {self.interval:g} s" if self.desk.holds else "nothing in hand to speak for"
+
+    def run(self) -> None:
+        while not self.stop.wait(WAKE):
+            self.liveness.beat()
+            if self.desk.holds and self.clock() - self.desk.asked_at >= self.interval:
+                self._beat()
+
+    def _beat(self) -> None:
+        ids = self.capabilities.ids(in_hand=self.desk.workflows) if self._harmless() else ()
+        self.liveness.beat(2 * REMOTE)  # another request may be under way, and the sequencer may hold it
+        try:
+            self.desk.ask(ids)
+        except Retryable as error:
+            log.warning("heartbeat_missed", reason=error.message, next=f"again in {self.interval:.0f} s")
+
+    def _harmless(self) -> bool:
+        """Whether offering workflows brings no task that there is no room for: a sequencer that gives one at a time
+        answers `running`, and shows when its rule has changed."""
+        return (
+            self.desk.one_at_a_time
+            and not self.desk.answering
+            and not self.signals.draining.is_set()
+            and self.poll.trouble() is None
+        )

@@ -1,0 +1,247 @@
+"""A lane wires its loops together, starts them, and ends them in their order.
+
+    sequencer ─▶ prepare ──prompts──▶ render ──results──▶ deliver ─▶ outbox
+
+Draining reads from left to right: prepare takes nothing new and passes on the end, and each loop ends after the last
+thing that came before it; the heartbeat ends last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+from typing import Any, Protocol
+
+import structlog
+
+from miner.comfy.client import Stats
+from miner.comfy.host import ComfyHost
+from miner.config import Settings
+from miner.machine.disk import Disk
+from miner.media.inputs import Fetcher
+from miner.media.uploads import Uploader
+from miner.models.folder_watch import Arrivals
+from miner.sequencer.outbox import Outbox
+from miner.task.journal import Journal
+from miner.task.stages import Prompt, Rendered
+from miner.telemetry import metrics
+from miner.telemetry.liveness import IDLE, Liveness
+from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.deliver import Deliver
+from miner.worker.lane.heartbeat import Heartbeat
+from miner.worker.lane.leases import Desk
+from miner.worker.lane.poll import Poll
+from miner.worker.lane.prepare import Prepare
+from miner.worker.lane.recover import Recover
+from miner.worker.lane.refresh import Refresh
+from miner.worker.lane.render import Render
+from miner.worker.lane.shutdown import Signals
+
+log = structlog.get_logger()
+
+
+class Loop(Protocol):
+    """What each loop shows of itself."""
+
+    liveness: Liveness
+
+    @property
+    def says(self) -> str: ...
+
+
+class Lane:
+    """One lane of the worker. `failed` is set when one of its loops ended by an error that is a bug."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings,
+        desk: Desk,
+        host: ComfyHost,
+        capabilities: Capabilities,
+        journal: Journal,
+        outbox: Outbox,
+        fetcher: Fetcher,
+        uploader: Uploader,
+        folder: Path,
+    ) -> None:
+        self.name = name
+        self.desk = desk
+        self.host = host
+        self.capabilities = capabilities
+        self.signals = Signals()
+        self.failed: BaseException | None = None
+        self.restarts = 0  # of ComfyUI: how often another process was there than before
+        self._comfyui_pid: int | None = None
+        metrics.COMFYUI_RESTARTS.labels(name)
+        shutil.rmtree(folder, ignore_errors=True)  # what a dead miner left
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        prompts: Queue[Prompt | None] = Queue(1)
+        results: Queue[Rendered | None] = Queue(1)
+        self.recover = Recover(
+            desk=desk,
+            host=host,
+            journal=journal,
+            outbox=outbox,
+            workflows=[workflow.name for workflow in capabilities.library.workflows],
+            stop=self.signals.aborting,
+            to_render=prompts.put,
+            to_deliver=results.put,
+        )
+        self._disk = Disk(
+            folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
+            least_gb=settings.miner.min_free_disk_gb,
+        )
+        liveness = Liveness()
+        self.prepare = Prepare(
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            journal=journal,
+            fetcher=fetcher,
+            uploader=uploader,
+            signals=self.signals,
+            liveness=liveness,
+            poll=Poll(
+                desk=desk,
+                host=host,
+                capabilities=capabilities,
+                disk=self._disk,
+                liveness=liveness,
+                poll_interval=settings.sequencer.poll_interval,
+                wait=settings.sequencer.wait,
+                prefer_warm=settings.miner.prefer_warm,
+            ),
+            out=prompts,
+        )
+        self.render = Render(
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            journal=journal,
+            signals=self.signals,
+            prompts=prompts,
+            out=results,
+            interrupt_grace=settings.comfyui.interrupt_grace,
+            stall=settings.comfyui.stall_timeout,
+            max_rss=settings.comfyui.max_rss_gb * 1e9,
+            warmup=settings.miner.warmup,
+            lane=name,
+        )
+        self.deliver = Deliver(
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            journal=journal,
+            uploader=uploader,
+            signals=self.signals,
+            results=results,
+            folder=folder,
+            prefix=settings.upload.prefix,
+            thumbnails=settings.status.enabled,
+        )
+        self.heartbeat = Heartbeat(
+            desk=desk,
+            capabilities=capabilities,
+            poll=self.prepare.poll,
+            signals=self.signals,
+            interval=settings.sequencer.heartbeat,
+        )
+        self.refresh = Refresh(
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            disk=self._disk,
+            arrivals=Arrivals(_models_folders(settings)),
+            signals=self.signals,
+            liveness=Liveness(),
+        )
+        self._threads = [
+            self._thread("prepare", self._recover_then_prepare),
+            self._thread("render", self.render.run),
+            self._thread("deliver", self.deliver.run),
+        ]
+        self._heart = self._thread("heartbeat", self.heartbeat.run)
+        self._refresher = self._thread("refresh", self.refresh.run)
+
+    def start(self) -> None:
+        for thread in (*self._threads, self._heart, self._refresher):
+            thread.start()
+
+    def drain(self) -> None:
+        """Take nothing new; what is in hand, or leased by a request that is under way, goes on to its answer."""
+        self.signals.draining.set()
+        self.desk.wake()
+
+    def abort(self) -> None:
+        """Interrupt what is in hand; it is answered with `miner is shutting down`."""
+        self.signals.draining.set()
+        self.signals.aborting.set()
+        self.desk.wake()
+
+    @property
+    def alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self, *, leave_running: bool = False) -> None:
+        """Wait for the loops, then end the heartbeat and let go of ComfyUI; `leave_running` spares its process."""
+        for thread in self._threads:
+            thread.join()
+        self.heartbeat.stop.set()
+        self._heart.join()
+        self.host.close(leave_running=leave_running)
+        self._refresher.join()  # after ComfyUI's end, which ends its request
+
+    def comfyui_ready(self, object_info: dict[str, Any], stats: Stats) -> None:
+        """What it can run may have changed, and it may be another process than before."""
+        self.capabilities.cold()
+        self.capabilities.refresh(object_info, stats, free_disk=self._disk.free())
+        pid = self.host.process.pid if self.host.process is not None else None
+        if self._comfyui_pid not in (None, pid):
+            self.restarts += 1
+            metrics.COMFYUI_RESTARTS.labels(self.name).inc()
+        self._comfyui_pid = pid
+
+    @property
+    def loops(self) -> dict[str, Loop]:
+        """By name, in the order in which a task meets them."""
+        return {
+            "prepare": self.prepare,
+            "render": self.render,
+            "deliver": self.deliver,
+            "heartbeat": self.heartbeat,
+            "refresh": self.refresh,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """What it does now: the loop that is furthest with a task speaks for all."""
+        if self.render.now.task_id or not self.host.ready.is_set():
+            return self.render.says
+        return self.prepare.says
+
+    def _recover_then_prepare(self) -> None:
+        self.recover.run()
+        self.prepare.run()
+
+    def _thread(self, loop: str, run: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            structlog.contextvars.bind_contextvars(lane=self.name)
+            try:
+                run()
+                self.loops[loop].liveness.beat(IDLE)  # it has ended, and owes nothing more
+            except BaseException as error:
+                self.failed = self.failed or error
+                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")
+
+        return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)
+
+
+def _models_folders(settings: Settings) -> list[Path]:
+    """Where ComfyUI finds models, as far as this machine knows."""
+    home = settings.comfyui.home
+    return [path for path in (settings.models.dir, home and home / "models") if path is not None]

@@ -1,0 +1,186 @@
+"""The lanes: everything that works under one configuration, built once and let go as a whole.
+
+A lane for each ComfyUI, and what the lanes share: the sequencer, the outbox, the fetcher and the uploader. It decides
+nothing; the worker does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+from miner.comfy.client import ComfyClient
+from miner.comfy.events import EventStream
+from miner.comfy.host import ComfyHost
+from miner.comfy.launch import Launch
+from miner.comfy.process import ComfyProcess
+from miner.config import Settings
+from miner.machine import benchmarks
+from miner.media.inputs import Fetcher
+from miner.media.uploads import Uploader
+from miner.sequencer import Sequencer
+from miner.sequencer.outbox import Outbox
+from miner.task.journal import Journal
+from miner.worker.lane import Lane
+from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.leases import Desk
+from miner.worker.layout import Placement, layout
+from miner.workflows import Library
+
+
+class Lanes(Sequence[Lane]):
+    """Start it, drain or abort it, join it: once each, from one thread."""
+
+    def __init__(self, settings: Settings, library: Library, *, journal: Journal) -> None:
+        """Raises ConfigError where the settings cannot work together."""
+        self.settings = settings
+        self._library = library
+        self._journal = journal
+        key = settings.sequencer.api_key
+        self._sequencer = Sequencer(
+            settings.sequencer.url,
+            api_key=key.get_secret_value() if key else "",
+            timeout=settings.sequencer.timeout,
+        )
+        self.outbox = Outbox(self._sequencer, journal)
+        self._fetcher = Fetcher(
+            allow=settings.network.allow,
+            max_bytes=settings.network.input_max_mb << 20,
+            timeout=settings.network.input_timeout,
+        )
+        self._uploader = Uploader(
+            allow=settings.network.allow,
+            bucket=settings.upload.bucket,
+            endpoint=settings.upload.endpoint,
+            region=settings.upload.region,
+            timeout=settings.upload.timeout,
+        )
+        self._lanes = [self._lane(placement) for placement in layout(settings)]
+
+    @overload
+    def __getitem__(self, index: int) -> Lane: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Lane]: ...
+    def __getitem__(self, index: int | slice) -> Lane | Sequence[Lane]:
+        return self._lanes[index]
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    # ---- its life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.outbox.start()
+        for lane in self._lanes:
+            lane.start()
+
+    def drain(self) -> None:
+        """Take nothing new; what is in hand is finished."""
+        for lane in self._lanes:
+            lane.drain()
+        self._sequencer.abort_waits()
+
+    def abort(self) -> None:
+        """Interrupt what is in hand, too."""
+        for lane in self._lanes:
+            lane.abort()
+
+    def join(self, *, next_settings: Settings | None = None) -> None:
+        """Wait for the end of every loop, and let go of everything.
+
+        A ComfyUI of ours goes on where `next_settings` want the very same one.
+        """
+        here = self.settings
+        same = next_settings is not None and (here.comfyui, here.models) == (
+            next_settings.comfyui,
+            next_settings.models,
+        )
+        for lane in self._lanes:
+            lane.join(leave_running=same)
+        self.outbox.stop()
+        self._uploader.close()
+        self._fetcher.close()
+        self._sequencer.close()
+
+    def want_more(self, wanted: bool) -> None:
+        """Whether to take new tasks; what is in hand goes on all the same."""
+        for lane in self._lanes:
+            lane.desk.want_more(wanted)
+        if not wanted:
+            self._sequencer.abort_waits(for_good=False)  # one that is held would still bring a task
+
+    def abandon(self) -> None:
+        """After a bug: its loops are daemons and cannot be joined. The heartbeats stop, so that the sequencer does not
+        take this miner for alive; what was in hand is in the journal."""
+        for lane in self._lanes:
+            lane.heartbeat.stop.set()
+        self.outbox.stop(grace=1.0)
+
+    # ---- how it does ------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return any(lane.alive for lane in self._lanes)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a loop ended by an error, which is a bug."""
+        return any(lane.failed for lane in self._lanes)
+
+    @property
+    def in_hand(self) -> int:
+        """Tasks that are held, answered ones without an acknowledgement among them."""
+        return sum(lane.desk.holds for lane in self._lanes)
+
+    @property
+    def urls(self) -> list[str]:
+        return [lane.host.client.url for lane in self._lanes]
+
+    def says(self) -> str:
+        """One sentence about all of it."""
+        if len(self._lanes) == 1:
+            return self._lanes[0].sentence
+        return "; ".join(f"lane {lane.name}: {lane.sentence}" for lane in self._lanes)
+
+    # ---- building a lane --------------------------------------------------------------------------
+
+    def _lane(self, placement: Placement) -> Lane:
+        settings = self.settings
+        capabilities = Capabilities(
+            self._library,
+            enabled=settings.workflows.enabled,
+            refuse_unknown=settings.workflows.unknown_parameters == "refuse",
+            measured=benchmarks.read(settings.state.dir),
+        )
+        client_id = f"xalora-{placement.miner_id}"
+        host = ComfyHost(
+            ComfyClient(placement.url, client_id=client_id),
+            EventStream(placement.url, client_id=client_id),
+            process=self._process(placement.launch) if placement.launch else None,
+            output_dir=placement.output_dir,
+            input_dir=placement.input_dir,
+            on_ready=lambda object_info, stats: lane.comfyui_ready(object_info, stats),
+        )
+        desk = Desk(
+            miner_id=placement.miner_id,
+            sequencer=self._sequencer,
+            journal=self._journal,
+            outbox=self.outbox,
+            prefetch=settings.miner.prefetch,
+        )
+        lane = Lane(
+            placement.name,
+            settings=settings,
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            journal=self._journal,
+            outbox=self.outbox,
+            fetcher=self._fetcher,
+            uploader=self._uploader,
+            folder=settings.state.dir / f"lane-{placement.name}",
+        )
+        return lane
+
+    def _process(self, launch: Launch) -> ComfyProcess:
+        return ComfyProcess(launch, state=self.settings.state.dir, start_timeout=self.settings.comfyui.start_timeout)

@@ -1,0 +1,135 @@
+"""Where the lanes work: a placement for each ComfyUI, with the id under which its lane asks for tasks.
+
+Managed: one a GPU, those of `comfyui.gpus` or all that NVML lists. External: one a URL. Neither: the embedded engine.
+Reads the settings and NVML's list of GPUs; starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
+from miner.config import Settings
+from miner.machine.gpu import Nvml
+from miner.task.errors import ConfigError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One lane's place."""
+
+    name: str  # the lane's, short: `0`, `1`, …
+    miner_id: str
+    url: str
+    launch: Launch | None = None  # how to start its ComfyUI; None: it is somebody else's
+    output_dir: Path | None = None  # ComfyUI's folders, where this machine has them
+    input_dir: Path | None = None
+
+
+def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tuple[Placement, ...]:
+    """At least one. `environ` is what a ComfyUI of ours is started with. Takes some 30 ms where there is NVML.
+
+    Raises ConfigError where the settings do not fit together.
+    """
+    comfyui = settings.comfyui
+    if comfyui.url:
+        ids = _ids(settings, [str(number) for number in range(len(comfyui.urls))])
+        return tuple(
+            Placement(
+                name=str(number),
+                miner_id=ids[number],
+                url=url,
+                output_dir=comfyui.output_dir,
+                input_dir=comfyui.input_dir,
+            )
+            for number, url in enumerate(comfyui.urls)
+        )
+    launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home, environ)
+    ids = _ids(settings, _short([gpu for gpu, _ in launches]))
+    return tuple(
+        Placement(
+            name=str(number),
+            miner_id=ids[number],
+            url=launch.url,
+            launch=launch,
+            output_dir=launch.output_dir,
+            input_dir=launch.input_dir,
+        )
+        for number, (_, launch) in enumerate(launches)
+    )
+
+
+def _embedded(settings: Settings) -> tuple[str, Launch]:
+    log.warning(
+        "embedded_engine",
+        reason="neither comfyui.url nor comfyui.home is set",
+        next="using the built-in engine on the CPU: it runs image nodes, and models only where torch is",
+    )
+    comfyui = settings.comfyui
+    return "", embedded_launch(
+        port=comfyui.port, state=settings.state.dir, models_dir=settings.models.dir, extra_args=comfyui.args
+    )
+
+
+def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch]]:
+    """(GPU, launch) for each GPU; one without a GPU's name where that leaves the choice to ComfyUI."""
+    comfyui = settings.comfyui
+    return [
+        (
+            gpu or "",
+            managed_launch(
+                home=home,
+                python=comfyui.python or python_of(home) or Path("python3"),
+                port=comfyui.port + number,
+                gpu=gpu,
+                state=settings.state.dir,
+                models_dir=settings.models.dir,
+                extra_args=comfyui.args,
+                environ=environ,
+            ),
+        )
+        for number, gpu in enumerate(comfyui.gpus or _all_gpus(environ) or (None,))
+    ]
+
+
+def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The UUIDs of this machine's GPUs, where there is more than one.
+
+    None where CUDA_VISIBLE_DEVICES is set: then the choice is made, and ComfyUI takes the first of those.
+    """
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        return ()
+    nvml = Nvml()
+    uuids = nvml.uuids()
+    nvml.close()
+    return uuids if len(uuids) > 1 else ()
+
+
+def _ids(settings: Settings, names: list[str]) -> list[str]:
+    """The miner id of each lane: as it is for one lane, `<address>-<suffix>` for several."""
+    miner_id, suffixes = settings.miner.id, settings.miner.suffixes
+    if len(names) == 1 and not suffixes:
+        return [miner_id]
+    if suffixes and len(suffixes) != len(names):
+        raise ConfigError(
+            f"[miner] suffixes has {len(suffixes)} names, and there are {len(names)} lanes",
+            hint="give one a lane, or none at all",
+        )
+    joint = "_" if "-" in miner_id else "-"
+    return [f"{miner_id}{joint}{suffix}" for suffix in suffixes or names]
+
+
+def _short(gpus: Sequence[str]) -> list[str]:
+    """Of each UUID the first six characters (`GPU-6f1c0a2b-…` → `6f1c0a`), or as many as tell them apart; of a number
+    all of it."""
+    texts = [re.sub(r"^(MIG-)?(GPU-)?|[^0-9A-Za-z]", "", gpu) for gpu in gpus]
+    length = next((n for n in range(6, 64) if len({text[:n] for text in texts}) == len(texts)), None)
+    return [text[:length] for text in texts]

@@ -1,0 +1,230 @@
+"""The worker: one process, a lane a GPU, one journal; starts its lanes, watches them and drains them.
+
+It promises an orderly end: the first signal drains, the second interrupts what runs, the third exits at once. What is
+not answered by then is in the journal, and the next start answers it. SIGHUP reads the configuration again: what is in
+hand is finished under the old one, and a wrong new one changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import structlog
+
+from miner import __version__
+from miner.config import Settings
+from miner.config.settings import Status
+from miner.task.errors import ConfigError, MachineFault
+from miner.task.journal import Journal
+from miner.telemetry.log import clean
+from miner.worker.lanes import Lanes
+from miner.worker.systemd import Notifier
+from miner.workflows import Library
+
+log = structlog.get_logger()
+
+WATCH = 0.5  # seconds between two looks at the lanes
+PRUNE_EVERY = 3600.0
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+
+Configured = tuple[Settings, Library]
+
+
+class StatusServer(Protocol):
+    """What shows the worker to people; it never keeps the worker from mining."""
+
+    @property
+    def settings(self) -> Status: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+Serve = Callable[["Worker", Settings, Journal], StatusServer]
+"""Builds the status server of a worker, under the settings in force; the dashboard is above this room."""
+
+
+class Worker:
+    """Build it, then `run` it from the main thread; `stop` and `reload` may come from any thread or signal handler."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        library: Library,
+        *,
+        read_again: Callable[[], Configured] | None = None,
+        serve: Serve | None = None,
+        notifier: Notifier | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`read_again` gives the configuration anew, or raises ConfigError. Takes the state folder's lock."""
+        _require_id(settings)
+        self._configured = (settings, library)
+        self._read_again = read_again
+        self._serve = serve
+        self._notifier = notifier or Notifier()
+        self._clock = clock
+        self.started_at = time.time()
+        self.lanes: Lanes  # the present one, from `run` on
+        self.paused = False
+        self._status_server: StatusServer | None = None
+        self._stops = 0
+        self._reload = False
+        self._woken = threading.Event()
+        self._journal = Journal(settings.state.dir)
+        self._pruned_at = float("-inf")
+        self._told_at = float("-inf")
+
+    def run(self) -> int:
+        """Block until it has drained; gives the exit code."""
+        next_one: Configured | None = self._configured
+        while next_one is not None:
+            self._configured = next_one
+            lanes = self.lanes = Lanes(*self._configured, journal=self._journal)
+            lanes.want_more(not self.paused)
+            next_one = self._watch(lanes)
+            if lanes.failed:
+                self._notifier.tell(STOPPING="1", STATUS="stopped by a bug")
+                lanes.abandon()
+                return EXIT_BUG
+            lanes.join(next_settings=next_one[0] if next_one else None)
+        self._notifier.tell(STOPPING="1", STATUS="stopped")
+        if self._status_server is not None:
+            self._status_server.stop()
+        self._journal.close()
+        log.info("stopped")
+        return 0
+
+    def stop(self) -> None:
+        """The first call drains, the second interrupts, the third exits at once."""
+        self._stops += 1
+        self._woken.set()
+        if self._stops >= 3:
+            os._exit(1)
+
+    def drain(self) -> None:
+        """What the first `stop` does; more calls change nothing."""
+        if not self._stops:
+            self.stop()
+
+    @property
+    def draining(self) -> bool:
+        return self._stops > 0
+
+    def pause(self) -> None:
+        """Take no new task until `resume`. It holds over a reload, and not over a restart."""
+        self._want_more(False)
+
+    def resume(self) -> None:
+        self._want_more(True)
+
+    def _want_more(self, wanted: bool) -> None:
+        if self.paused is not wanted:
+            return
+        self.paused = not wanted
+        self.lanes.want_more(wanted)
+        if wanted:
+            log.info("resumed", next="taking new tasks")
+        else:
+            log.info(
+                "paused", in_hand=self.lanes.in_hand, next="finishing what is in hand; xalora-miner resume ends it"
+            )
+
+    def reload(self) -> None:
+        """Read the configuration again, soon."""
+        self._reload = True
+        self._woken.set()
+
+    def take_signals(self) -> None:
+        """SIGTERM and SIGINT stop it, SIGHUP reloads it. Call from the main thread."""
+
+        def handler(number: int, _frame: FrameType | None) -> None:
+            if number == signal.SIGHUP:
+                self.reload()
+            else:
+                self.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, handler)
+
+    # ---- watching ---------------------------------------------------------------------------------
+
+    def _watch(self, lanes: Lanes) -> Configured | None:
+        """Until every lane has ended or one has failed; gives the configuration to go on with, if any."""
+        next_one: Configured | None = None
+        abort_at = float("inf")
+        lanes.start()
+        self._notifier.tell(READY="1", STATUS="starting")  # after a reload, too: RELOADING holds until then
+        log.info("started", version=__version__, miner=self._configured[0].miner.id, comfyui=lanes.urls)
+        while lanes.alive and not lanes.failed:
+            self._woken.wait(WATCH)
+            self._woken.clear()
+            self._keep_status_server()
+            self._look_after(lanes)
+            if self._reload:
+                self._reload = False
+                next_one = self._reread() or next_one
+            if abort_at == float("inf") and (self._stops or next_one):
+                abort_at = self._clock() + self._configured[0].miner.drain_timeout
+                log.info("draining", in_hand=lanes.in_hand, next="a second signal interrupts what runs")
+                self._notifier.tell(**({"STOPPING": "1"} if self._stops else {"RELOADING": "1"}))
+                lanes.drain()
+            if abort_at != 0.0 and (self._stops > 1 or self._clock() >= abort_at):
+                abort_at = 0.0
+                log.warning("interrupting", in_hand=lanes.in_hand, next="answering that the miner is shutting down")
+                lanes.abort()
+        return None if self._stops else next_one
+
+    def _keep_status_server(self) -> None:
+        """Have the one that is configured. It starts a moment after the lanes, whose first request comes first."""
+        settings = self._configured[0]
+        if self._status_server is not None and self._status_server.settings != settings.status:
+            self._status_server.stop()
+            self._status_server = None
+        if self._status_server is None and self._serve is not None and settings.status.enabled:
+            self._status_server = self._serve(self, settings, self._journal)
+            self._status_server.start()
+
+    def _look_after(self, lanes: Lanes) -> None:
+        """What is due now and then, whatever the lanes do."""
+        now = self._clock()
+        if now - self._pruned_at >= PRUNE_EVERY:
+            self._pruned_at = now
+            try:
+                self._journal.prune(keep_days=self._configured[0].state.keep_days)
+            except MachineFault as fault:
+                log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="again in an hour")
+        if now - self._told_at >= min(self._notifier.watchdog or 10.0, 10.0):
+            self._told_at = now
+            self._notifier.tell(WATCHDOG="1", STATUS=clean(lanes.says()))
+
+    def _reread(self) -> Configured | None:
+        if self._read_again is None:
+            return None
+        try:
+            settings, library = self._read_again()
+            _require_id(settings)
+        except ConfigError as error:
+            log.error("configuration_refused", reason=error.message, next="going on with the one in force")
+            return None
+        if settings.state.dir != self._configured[0].state.dir:
+            log.error("configuration_refused", reason="[state] dir changes only with a restart", next="going on")
+            return None
+        if settings == self._configured[0] and library == self._configured[1]:
+            log.info("configuration_unchanged")
+            return None
+        log.info("configuration_read", next="finishing what is in hand under the old one")
+        return settings, library
+
+
+def _require_id(settings: Settings) -> None:
+    if not settings.miner.id:
+        raise ConfigError(
+            "[miner] id is not set: it is the EVM address that your earnings go to",
+            hint="set XALORA_MINER_ID=0x…, or id in config.toml",
+        )

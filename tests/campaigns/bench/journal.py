@@ -1,0 +1,88 @@
+"""What the journal costs a task: every write of every step, the question that comes with a lease, and the thumbnail."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from miner.task.journal import Facts, Journal
+from miner.task.stages import Job, Lease, Outcome, OutputFile, PresignedPut, Prompt, Rendered, Uploaded
+from tests.campaigns.bench.measurement import Measurement
+from tests.campaigns.bench.stand import Stand
+from tests.campaigns.bench.table import Case, Found
+from tests.support.testbed import MINER_ID
+
+
+def measurements() -> Iterator[Measurement]:
+    yield Measurement(
+        cases=(
+            Case(name="journal, all steps of a task, p50", unit="ms", at_most=5.0, digits=2),
+            Case(name="journal, all steps of a task, mean", unit="ms", at_most=5.0, digits=2),
+        ),
+        measure=_journal,
+    )
+
+
+def _journal(stand: Stand) -> Sequence[Found]:
+    costs, folder = list[float](), stand.fresh("journal")
+    flush = _flush(folder)
+    with closing(Journal(folder)) as journal:
+        for _ in range(100 if stand.quick else 500):
+            steps = _steps(journal, str(uuid.uuid4()))
+            began = time.perf_counter()
+            for step in steps:
+                step()
+            costs.append((time.perf_counter() - began) * 1000)
+    p95 = sorted(costs)[int(0.95 * len(costs))]
+    note = f"{len(steps)} calls a task, {len(costs)} tasks; p95 {p95:.2f} ms"
+    most = f"at most {max(costs):.1f} ms; a bare flush of this disk takes {flush:.2f} ms"
+    return Found(statistics.median(costs), note), Found(statistics.mean(costs), most)
+
+
+def _flush(folder: Path) -> float:
+    """Milliseconds that the disk takes to make one page safe, p50: others may be using it."""
+    costs = []
+    with (folder / "page").open("wb", buffering=0) as file:
+        for _ in range(50):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            costs.append((time.perf_counter() - began) * 1000)
+    return statistics.median(costs)
+
+
+def _steps(journal: Journal, task_id: str) -> list[Callable[[], object]]:
+    """A task's way through the journal, with records of a usual size."""
+    lease = Lease(
+        task_id=task_id,
+        task_type="txt2img",
+        workflow_id="3",
+        parameters={"prompt": "a lighthouse in the evening, long exposure, " * 8, "lora_name": "style"},
+        target=PresignedPut(url=f"https://store.example/results/{task_id}.jpg?X-Amz-Signature={'0' * 600}"),
+        timeout_seconds=300.0,
+        leased_at=time.time(),
+    )
+    values = {**lease.parameters, "width": 680, "height": 1024, "steps": 15, "guidance": 3.5, "seed": 1}
+    job = Job(lease=lease, workflow="flux-lora", values=values, images={}, deadline=lease.leased_at + 300.0)
+    prompt = Prompt(job=job, prompt_id=str(uuid.uuid4()), graph={})
+    file = OutputFile(filename="out_00001_.png", subfolder=f"xalora/{prompt.prompt_id}", kind="output")
+    rendered = Rendered(job=job, prompt_id=prompt.prompt_id, files=(file,), inference_latency=1.0)
+    uploaded = Uploaded(job=job, key=f"{task_id}.jpg", size=1, inference_latency=1.0, upload_latency=1.0)
+    outcome = Outcome(task_id=task_id, success=True, result=uploaded.key, inference_latency=1.0, upload_latency=1.0)
+    facts = Facts(prepare=0.1, queue=0.1, render=1.0, deliver=1.0, total=2.2, size=1)
+    return [
+        lambda: journal.get(MINER_ID, task_id),
+        lambda: journal.leased(MINER_ID, lease),
+        lambda: journal.prepared(MINER_ID, job),
+        lambda: journal.prompted(MINER_ID, prompt),
+        lambda: journal.rendered(MINER_ID, rendered),
+        lambda: journal.uploaded(MINER_ID, uploaded),
+        lambda: journal.answered(MINER_ID, outcome, facts),
+        lambda: journal.closed(MINER_ID, task_id, "acknowledged"),
+        lambda: journal.pictured(MINER_ID, task_id, width=680, height=1024, thumbnail=bytes(4000)),
+    ]

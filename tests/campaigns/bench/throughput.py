@@ -1,0 +1,150 @@
+"""Tasks a minute the whole way, against what the same ComfyUI does with its queue filled directly.
+
+The limit is measured right before and right after each case, and the case is compared with the mean of the two. The
+added latency is devnet's fault of that name: on every call to the sequencer and the store, but not on connecting.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from miner.devnet.routes import MINER_ROUTES, STORE_ROUTES
+from tests.campaigns.bench.feed import Run, feed, idle_gaps, median_gap, per_minute, runs_of
+from tests.campaigns.bench.graphs import SCALE, Work, fill
+from tests.campaigns.bench.measurement import Measurement
+from tests.campaigns.bench.stand import Stand, pause, refuse_failures
+from tests.campaigns.bench.table import Case, Found, NotMeasured
+from tests.support import proc
+
+GRAPHS = (30, 300)  # milliseconds a run, about
+LEASES = {1: "one lease", 2: "two leases"}
+LATENCIES = (0, 80)  # milliseconds added to each call
+AT_LEAST = {(1, 0, 30): 60.0, (2, 0, 30): 85.0, (2, 0, 300): 98.0, (2, 80, 300): 97.0}  # % of the limit
+GAP_AT_MOST = {(1, 0, 30): 20.0, (2, 0, 30): 3.0}  # ms
+SETTLE = 5  # first answers that are not counted: the worker starts, and learns the sequencer's rule
+
+
+@dataclass(slots=True)
+class Ground:
+    """One ComfyUI under measurement: how to get each graph on it, and the limits that were measured last."""
+
+    name: str  # at the end of every case's name
+    work: Callable[[Stand, int], Work]
+    works: dict[int, Work] = field(default_factory=dict)
+    limits: dict[int, list[Run]] = field(default_factory=dict)
+
+    def on(self, stand: Stand, milliseconds: int) -> Work:
+        if milliseconds not in self.works:
+            self.works[milliseconds] = self.work(stand, milliseconds)
+        return self.works[milliseconds]
+
+    def limit(self, stand: Stand, milliseconds: int) -> list[Run]:
+        """ComfyUI alone, now."""
+        work = self.on(stand, milliseconds)
+        seconds = stand.seconds(5.0, quick=2.0) if milliseconds < 100 else stand.seconds(8.0, quick=4.0)
+        graph = partial(_graph, stand, work)
+        self.limits[milliseconds] = runs = feed(work.url, graph, seconds=seconds)
+        return runs
+
+
+def _graph(stand: Stand, work: Work, number: int, prefix: str) -> dict[str, dict[str, object]]:
+    return fill(stand.library, work, number, prefix=prefix)
+
+
+def measurements(comfyui: str) -> Iterator[Measurement]:
+    """Every case on the engine, and once more on the real ComfyUI at that URL, if there is one."""
+    yield from _on(Ground(name="", work=lambda stand, milliseconds: stand.wait_for(milliseconds)))
+    if comfyui:
+        yield from _on(Ground(name=", on COMFYUI_URL", work=partial(calibrated, comfyui)))
+
+
+def _on(ground: Ground) -> Iterator[Measurement]:
+    for milliseconds in GRAPHS:
+        yield _limit(ground, milliseconds)
+        for latency in LATENCIES:
+            for leases in LEASES:
+                yield _case(ground, leases=leases, latency=latency, milliseconds=milliseconds)
+
+
+def _limit(ground: Ground, milliseconds: int) -> Measurement:
+    name = f"ComfyUI alone, {milliseconds} ms graph{ground.name}"
+    cases = (
+        Case(name=f"{name}: the limit", unit="tasks/min", digits=0),
+        Case(name=f"{name}: idle gap p50", unit="ms"),
+    )
+
+    def measure(stand: Stand) -> Sequence[Found]:
+        runs = ground.limit(stand, milliseconds)
+        took = statistics.median(run.ended - run.started for run in runs) * 1000
+        return Found(_rate(runs), f"a run takes {took:.0f} ms"), _gap(runs)
+
+    return Measurement(cases=cases, measure=measure)
+
+
+def _case(ground: Ground, *, leases: int, latency: int, milliseconds: int) -> Measurement:
+    bounds = (leases, latency, milliseconds)
+    name = f"{LEASES[leases]}, {latency} ms added, {milliseconds} ms graph{ground.name}"
+    cases = (
+        Case(name=f"{name}: of the limit", unit="%", at_least=AT_LEAST.get(bounds)),
+        Case(name=f"{name}: idle gap p50", unit="ms", at_most=GAP_AT_MOST.get(bounds)),
+    )
+
+    def measure(stand: Stand) -> Sequence[Found]:
+        work = ground.on(stand, milliseconds)
+        before = ground.limits.get(milliseconds) or ground.limit(stand, milliseconds)
+        with proc.Busy() as busy:
+            answered, miner_id = whole_way(stand, work, leases=leases, latency=latency)
+        runs = runs_of(work.url, miner_id)[SETTLE : SETTLE + len(answered)]
+        after = ground.limit(stand, milliseconds)
+        limits, done = (_rate(before), _rate(after)), per_minute(answered)
+        note = (
+            f"{done:,.0f} tasks/min, limit {limits[0]:,.0f} before and {limits[1]:,.0f} after; "
+            f"cores {busy.percent:.0f} % busy"
+        )
+        return Found(100 * done / statistics.mean(limits), note), _gap(runs)
+
+    return Measurement(cases=cases, measure=measure)
+
+
+def whole_way(stand: Stand, work: Work, *, leases: int, latency: int = 0, lanes: int = 1) -> tuple[list[float], str]:
+    """Unix seconds of the sequencer's acknowledgements, with a task always waiting; and the miner's id."""
+    seconds = stand.seconds(12.0, quick=4.0) if work.milliseconds < 100 else stand.seconds(16.0, quick=8.0)
+    with stand.devnet(leases=leases) as devnet, stand.worker(devnet, work) as miner:
+        if latency:
+            devnet.fault("latency", *MINER_ROUTES, *STORE_ROUTES, seconds=latency / 1000)
+        for _ in range(lanes * (SETTLE + round(1.2 * seconds * 1000 / work.milliseconds))):
+            miner.create()
+        miner.until(lambda: devnet.stats()["answers"], why="the first answer")
+        pause(seconds)
+        tasks = miner.tasks()
+    refuse_failures(tasks)
+    answered = sorted(task["answered_at"] for task in tasks if task["answered_at"])
+    if len(answered) == len(tasks):
+        raise NotMeasured("there were too few tasks")
+    return answered[SETTLE * lanes :], miner.miner_id
+
+
+def _rate(runs: Sequence[Run]) -> float:
+    return per_minute([run.ended for run in runs])
+
+
+def _gap(runs: Sequence[Run]) -> Found:
+    gaps = sorted(idle_gaps(runs))
+    if not gaps:
+        raise NotMeasured("there were too few runs")
+    p95 = gaps[int(0.95 * len(gaps))]
+    return Found(median_gap(runs), f"p95 {p95:.0f} ms, of {len(gaps)} gaps")
+
+
+def calibrated(url: str, stand: Stand, milliseconds: int) -> Work:
+    """A core-node graph that takes about that long on the real ComfyUI at `url`: the picture's side is fitted."""
+    side = 512
+    for _ in range(4):
+        work = Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})
+        runs = feed(url, partial(_graph, stand, work), seconds=1.5)
+        took = statistics.median(run.ended - run.started for run in runs) * 1000
+        side = min(8192, max(64, round(side * (milliseconds / took) ** 0.5)))
+    return Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})

@@ -1,0 +1,189 @@
+"""A sequencer that lies: the client gives a typed reply or a clean refusal, in time, and the worker goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from miner.sequencer import Reply, Sequencer
+from miner.sequencer.outbox import Outbox
+from miner.task.errors import Retryable
+from miner.task.journal import Journal
+from miner.worker.lane.leases import MOST_UNANSWERED, UNKNOWN_TASK, Desk
+from miner.worker.lane.prepare import FREE_REFUSALS
+from tests.campaigns.fuzz.lies import NOTHING, REFUSED, TASK, WRONG_FIELDS, Lie
+from tests.support.script import Script, a_task, details
+from tests.support.scripted_sequencer import Heard, Liar, Said, reply
+from tests.support.testbed import Rig, rig_in, until
+
+ME = "0x00000000000000000000000000000000000d37e0"
+TIMEOUT = 0.25  # seconds that the client gives a whole exchange
+SOON = 10.0  # … and seconds that a slow machine may make of them
+
+
+def said_to(lie: Lie) -> Reply:
+    """What the client makes of it."""
+    with Liar(lambda _heard: lie if isinstance(lie, bytes) else lie(liar)) as liar:
+        sequencer = Sequencer(liar.url, timeout=TIMEOUT)
+        begun = time.monotonic()
+        try:
+            return sequencer.request(ME, ["4"])
+        finally:
+            sequencer.close()
+            assert time.monotonic() - begun < SOON
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_reply_that_is_none_is_refused_in_time_and_in_words(name: str) -> None:
+    with pytest.raises(Retryable) as refused:
+        said_to(REFUSED[name])
+    assert refused.value.message.isprintable()
+    assert len(refused.value.message) < 400
+    assert (refused.value.retry_after or 0.0) <= 3600
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_reply_that_says_nothing_gives_no_task(name: str) -> None:
+    assert said_to(NOTHING[name]).lease is None
+
+
+@pytest.mark.parametrize("field", WRONG_FIELDS)
+def test_a_task_with_a_wrong_field_still_is_a_lease(field: str) -> None:
+    leases = [said_to(wrong).lease for wrong in WRONG_FIELDS[field]]
+    assert [lease.task_id for lease in leases if lease is not None] == ["t"] * len(leases)
+
+
+def test_of_two_ids_in_one_reply_one_counts() -> None:
+    twice = json.dumps(TASK).encode().replace(b'{"task_id"', b'{"task_id": "other", "task_id"', 1)
+    lease = said_to(reply(twice)).lease
+    assert lease is not None
+    assert lease.task_id == "t"
+
+
+def test_a_cookie_does_not_come_back_and_a_redirect_is_not_followed() -> None:
+    heard: list[Heard] = []
+
+    def answer(request: Heard) -> Said:
+        heard.append(request)
+        return reply(b"", "Set-Cookie: id=1; Path=/", f"Location: {liar.url}/elsewhere", status=307)
+
+    with Liar(answer) as liar:
+        sequencer = Sequencer(liar.url, api_key="key", timeout=5.0)
+        for _ in range(2):
+            with pytest.raises(Retryable, match="307"):
+                sequencer.request(ME, [])
+        sequencer.close()
+    assert [request.path for request in heard] == ["/miner_request"] * 2
+    assert not any(b"cookie" in request.head.lower() for request in heard)
+
+
+# ---- a worker that is lied to ---------------------------------------------------------------------------------------
+
+
+class Scene:
+    """A worker whose sequencer follows a script, one after the other; devnet is there for its store alone."""
+
+    def __init__(self, rig: Rig, liar: Liar, images: Liar, **settings: object) -> None:
+        self.rig = rig
+        self.images = images
+        self.script = Script()
+        self.released = threading.Event()  # what `images` waits for
+        rig.start_devnet()
+        self.picture = rig.picture()
+        rig.start_worker(
+            rig.start_engine(),
+            sequencer__url=liar.url,
+            sequencer__poll_interval=0.01,
+            network__allow=[images.host, rig.devnet.url.removeprefix("http://")],
+            upload__bucket="b",
+            **settings,
+        )
+
+    def right(self, task_id: str) -> bytes:
+        """A task that is rendered; its store then refuses the upload, since the URL is not signed."""
+        return a_task(task_id, **details(self.picture), upload_url=f"{self.rig.devnet.url}/store/results/no-signature")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        rig = stack.enter_context(rig_in(tmp_path_factory.mktemp("lies")))
+        liar = stack.enter_context(Liar(lambda heard: scene.script(heard)))
+        images = stack.enter_context(Liar(lambda _heard: scene.released.wait(30.0) and reply(b"no picture")))
+        scene = Scene(rig, liar, images)
+        yield scene
+        assert not rig.logged("loop_failed")
+        assert rig.worker.stop() == 0
+
+
+def test_each_task_with_a_wrong_field_is_answered_once(scene: Scene) -> None:
+    fields = [json.loads(wrong.partition(b"\r\n\r\n")[2]) for wrong in itertools.chain(*WRONG_FIELDS.values())]
+    tasks = [reply({**field, "task_id": f"w{n}"}) for n, field in enumerate(fields)]
+    for number in range(0, len(tasks), FREE_REFUSALS):  # wrong ones in a row are answered ever more slowly
+        tasks.insert(number, scene.right(f"r{number}"))
+    script = scene.script = Script(*tasks)
+    until(lambda: script.over and len(script.answers) >= len(tasks), why="the answers")
+    assert len({answer["task_id"] for answer in script.answers}) == len(script.answers) == len(tasks)
+    assert not any(answer["success"] for answer in script.answers)
+    assert all(answer["msg"] and answer["msg"].isprintable() for answer in script.answers)
+
+
+WRONG_TARGETS = (
+    {"upload_url": "https://[x"},
+    {"upload_url": "https://10.0.0.1/x"},
+    {"upload_headers": {"Host": "127.0.0.1"}},
+    {"upload_headers": {"a": "b\r\nc: d"}},
+    {"upload_url": "", "credential": dict.fromkeys(("access_key_id", "secret_access_key", "session_token"), "\n")},
+)
+
+
+def test_a_wrong_upload_target_costs_no_render(scene: Scene) -> None:
+    tasks = [a_task(f"u{n}", **details(scene.picture), **target) for n, target in enumerate(WRONG_TARGETS)]
+    script = scene.script = Script(scene.right("right"), *tasks)
+    until(lambda: len(script.answers) == 1 + len(WRONG_TARGETS), why="the answers")
+    assert {answer["msg"][:15] for answer in script.answers if answer["task_id"] != "right"} == {"upload target: "}
+    assert not [e for e in scene.rig.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
+
+
+def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: Scene) -> None:
+    """The sequencer said `running` for a task that nobody here knew; it was answered, and now it comes as a lease."""
+    stranger, slow = reply({"task_id": "x", "msg": "running"}), details(f"{scene.images.url}/x.png")
+    scene.released.clear()
+    script = scene.script = Script(stranger, a_task("x", **slow), a_task("y"), submissions=(reply({}, status=500),))
+    until(lambda: len(script.told("x")) >= 2, why="the second submission")
+    scene.released.set()
+    until(lambda: script.told("y"), why="the answer to the next task")
+    assert {answer["msg"] for answer in script.told("x")} == {UNKNOWN_TASK}  # one answer, however often it is sent
+
+
+def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def answer(heard: Heard) -> bytes:
+        if heard.path == "/miner_submit":
+            return reply({}, status=500)
+        return reply({"task_id": f"stranger-{next(numbers)}", "msg": "running"})
+
+    with Liar(answer) as liar, closing(Sequencer(liar.url)) as sequencer, closing(Journal(tmp_path)) as journal:
+        outbox = Outbox(sequencer, journal)  # not started: nothing is tried again
+        desk = Desk(miner_id=ME, sequencer=sequencer, journal=journal, outbox=outbox, prefetch=0)
+        for _ in range(MOST_UNANSWERED + 20):
+            desk.ask(())
+        assert outbox.depth == len(journal.unfinished(ME)) == MOST_UNANSWERED
+
+
+def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
+    with rig_in(tmp_path) as rig, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
+        Scene(rig, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
+        until(lambda: rig.logged("no_answer"), why="the end of the request")
+        rig.worker.send(signal.SIGTERM)
+        assert rig.worker.stop(20.0) == 0

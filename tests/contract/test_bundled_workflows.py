@@ -1,0 +1,73 @@
+"""Every bundled workflow through the whole way on a real ComfyUI that has its models (or stand-ins for them).
+
+`COMFYUI_URL=http://127.0.0.1:8188 make contract` runs these too. A workflow whose models are not there is skipped.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+
+import pytest
+from PIL import Image
+
+from tests.support.testbed import rig_in, until
+
+URL = os.environ.get("COMFYUI_URL", "")
+pytestmark = [
+    pytest.mark.skipif(not URL, reason="COMFYUI_URL is not set: there is no real ComfyUI to run on"),
+    pytest.mark.timeout(900),
+]
+
+NAMES = ("upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b")
+SMALL = {"prompt": "a lighthouse by the sea", "steps": 2, "seed": 7}
+TASKS = {
+    "upscaler": ("upscaler", {}, (256, 192)),
+    "upscaler-lanczos": ("upscaler", {}, (256, 192)),
+    "flux-lora": ("txt2img", {**SMALL, "lora_name": "tiny-flux", "width": 64, "height": 72}, (64, 72)),
+    "hunyuan-fp8": ("txt2vid", {**SMALL, "width": 64, "height": 80, "length": 5, "fps": 12}, (64, 80)),
+    "mochi-fp8": ("txt2vid", {**SMALL, "width": 64, "height": 80, "length": 7, "quality": 60}, (64, 80)),
+    "wan22-5b": ("txt2vid", {**SMALL, "width": 64, "height": 96, "length": 5, "fps": 12}, (64, 96)),
+}
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    with rig_in(tmp_path_factory.mktemp("real")) as rig:
+        rig.start_devnet()
+        rig.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
+        until(lambda: rig.logged("workflows_offered"), why="the preflight")
+        yield rig
+        assert rig.devnet.stats()["violations"] == 0
+        assert rig.worker.stop(60) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_comes_out_decodes_at_the_size_that_was_asked_for(rig, name):
+    if name not in rig.logged("workflows_offered")[-1]["names"]:
+        reason = rig.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
+        pytest.skip(f"this ComfyUI cannot run {name}: {reason}")
+    task_type, parameters, size = TASKS[name]
+    if task_type == "upscaler":
+        parameters = {"image": rig.picture((64, 48))}
+    task_id = rig.create(task_type=task_type, workflow_id=name, parameters=parameters, timeout_seconds=600.0)
+    (task,) = rig.ended(task_id, patience=600)
+    assert task["status"] == "finished", task["msg"]
+    assert size_of(rig.result(task)) == size
+    done = rig.logged("task_done", task_id=task_id)[0]
+    print(f"\n{name}: {done['render_s']:.1f} s to render, {done['total_s']:.1f} s in all")
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture or a video, after decoding every frame of it."""
+    if data[4:8] == b"ftyp":
+        av = pytest.importorskip("av")
+        with av.open(io.BytesIO(data)) as video:
+            frames = [(frame.width, frame.height) for frame in video.decode(video=0)]
+        assert len(set(frames)) == 1
+        return frames[0]
+    with Image.open(io.BytesIO(data)) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+        return image.size

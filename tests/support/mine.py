@@ -1,0 +1,138 @@
+"""A miner with its dashboard on: devnet, engine and worker, with a workflow that takes as long as a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.support.paths import STAND_INS
+from tests.support.testbed import Rig, rig_in, until
+
+ACTION = {"X-Xalora-Action": "1"}
+SLOW = {
+    "picture": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0}},
+    "work": {
+        "class_type": "DevnetWait",
+        "inputs": {"image": ["picture", 0], "seconds": 1.0, "steps": 20, "previews_per_second": 10.0, "until": ""},
+    },
+    "save": {"class_type": "SaveImage", "inputs": {"images": ["work", 0], "filename_prefix": "out"}},
+}
+PARAMETERS = """
+seconds = { type = "float", default = 1.0, min = 0.0, max = 3600.0, bind = ["work.seconds"] }
+colour = { type = "int", default = 0, min = 0, max = 16777215, bind = ["picture.color"] }
+previews = { type = "float", default = 10.0, min = 0.0, max = 100.0, bind = ["work.previews_per_second"] }
+gate = { type = "string", max_length = 100, default = "", bind = ["work.until"] }
+words = { type = "string", max_length = 20000, bind = [], description = "accepted, not used" }
+"""
+
+
+def quiet_port() -> int:
+    """A free port that no connection is given by chance: the system hands out those from 32768 on."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@dataclass
+class Mine:
+    """One miner, seen from outside."""
+
+    rig: Rig
+    port: int
+    colours: Iterator[int]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.rig.session.get(self.url + path, timeout=10, **options)
+
+    def now(self) -> dict[str, Any]:
+        return self.get("/api/now").json()
+
+    def history(self, **query: Any) -> list[dict[str, Any]]:
+        return self.get("/api/history", params=query).json()["tasks"]
+
+    def press(self, button: str, **headers: str) -> requests.Response:
+        return self.rig.session.post(f"{self.url}/api/{button}", headers={**ACTION, **headers}, timeout=10)
+
+    def until_served(self) -> None:
+        def answers() -> bool:
+            try:
+                return self.get("/readyz").ok
+            except requests.ConnectionError:
+                return False
+
+        until(answers, why="the dashboard's first answer")
+
+    def slow(self, seconds: float, **parameters: Any) -> str:
+        """A task that takes so long; no node of it is cached."""
+        return self.rig.create(
+            workflow_id="slow", parameters={"seconds": seconds, "colour": next(self.colours), **parameters}
+        )
+
+    def open(self, gate: str) -> None:
+        """End the wait of the task whose `gate` it is."""
+        (self.rig.folder / "engine" / "input" / gate).touch()
+
+    def cancel(self, task_id: str) -> None:
+        """As its consumer, and wait until the miner has let go of it."""
+        cancel = {"task_id": task_id, "api_key": "devnet"}
+        assert self.rig.session.post(f"{self.rig.devnet.url}/task_cancel", json=cancel, timeout=10).ok
+        until(lambda: not self.now()["lanes"][0]["tasks"], why="the end of the canceled task")
+
+    def quick(self) -> str:
+        return self.slow(0.0)
+
+
+@contextmanager
+def mine_in(
+    folder: Path,
+    *,
+    environ: dict[str, str] | None = None,
+    workflows: dict[str, list[str]] | None = None,
+    **settings: Any,
+) -> Iterator[Mine]:
+    with rig_in(folder) as rig:
+        mine = Mine(rig=rig, port=quiet_port(), colours=iter(range(1, 1 << 24)))
+        rig.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
+        rig.start_devnet()
+        engine = rig.start_engine("--test-nodes", "--preview-method", "auto")
+        keys = {
+            "status__enabled": True,
+            "status__port": mine.port,
+            "sequencer__wait": 0.0,
+            "workflows__folders": [str(rig.workflows), str(STAND_INS)],
+            **settings,
+        }
+        ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+        rig.start_worker(engine, workflows=ids, environ=environ, **keys)
+        mine.until_served()
+        yield mine
+
+
+def events(reply: requests.Response) -> Iterator[tuple[str, Any]]:
+    """(name, data) of a stream of server-sent events."""
+    name = ""
+    for line in reply.iter_lines(decode_unicode=True):
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def first(stream: Iterator[tuple[str, Any]], name: str, which: Callable[[Any], bool] = lambda _: True) -> Any:
+    """The data of the next event of that name that fits."""
+    return next(data for found, data in stream if found == name and which(data))

@@ -1,0 +1,192 @@
+"""Where the faults happen: devnet, engine and worker as real processes, and one task that is caught at a step.
+
+A step is caught by holding the call that comes after it, so it does not depend on anybody's speed:
+
+| step | what is under way |
+| --- | --- |
+| leased | the reply that leases the task |
+| prepared | the fetch of its input |
+| prompted | `POST /prompt` |
+| rendering | ComfyUI is at it; a gate in the graph is closed |
+| rendered | the upload |
+| uploaded | the upload's reply: the object is in the store |
+| answered | `POST /miner_submit` |
+"""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from PIL import Image
+
+from tests.support.relay import Hold, Relay
+from tests.support.testbed import Rig, free_port, rig_in, until
+
+Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+GATED = {
+    "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
+    "wait": {"class_type": "DevnetWait", "inputs": {"image": ["load", 0], "seconds": 0.0, "until": ""}},
+    "save": {"class_type": "SaveImage", "inputs": {"images": ["wait", 0], "filename_prefix": "out"}},
+}
+PARAMETERS = """
+[parameters.image]
+type = "image"
+required = true
+bind = ["load.image"]
+[parameters.seconds]
+type = "float"
+default = 0.0
+min = 0.0
+max = 3600.0
+bind = ["wait.seconds"]
+[parameters.gate]
+type = "string"
+default = ""
+max_length = 50
+bind = ["wait.until"]
+"""
+SETTINGS = {
+    "sequencer__heartbeat": 0.3,
+    "sequencer__poll_interval": 0.05,
+    "sequencer__timeout": 10.0,
+    "sequencer__wait": 1.0,
+    "network__input_timeout": 10.0,
+    "upload__bucket": "results",
+}
+
+
+class Gate:
+    """Holds a task in the middle of its render, until a file appears among ComfyUI's inputs."""
+
+    def __init__(self, scene: Scene, name: str) -> None:
+        self._scene = scene
+        self._path = scene.rig.folder / "engine" / "input" / name
+
+    def wait(self) -> None:
+        until(lambda: self._scene.queue()["queue_running"], why="the render")
+
+    def release(self) -> None:
+        self._path.write_bytes(b"")
+
+    def drop(self, instead: bytes = b"") -> None:
+        """What is rendered is not the worker's to lose."""
+
+
+class Scene:
+    """The processes, and the task of the cell that is being tried. `held` is what keeps it at its step."""
+
+    def __init__(self, rig: Rig, stack: ExitStack, *, state: Path | None = None, **settings: Any) -> None:
+        self.rig = rig
+        self.state = state or rig.folder / "state"
+        rig.add_workflow("gated", GATED, parameters=PARAMETERS)
+        self.engine_url = rig.start_engine("--test-nodes", port=free_port())
+        self.comfyui = stack.enter_context(closing(Relay(self.engine_url)))
+        self.sequencer = stack.enter_context(closing(Relay(rig.start_devnet().url)))
+        self.inputs = stack.enter_context(closing(Relay(stack.enter_context(_served(rig.folder)))))
+        rig.start_worker(
+            self.comfyui.url,
+            workflows={"4": ["gated"]},
+            sequencer__url=self.sequencer.url,
+            network__allow=[self.sequencer.host, self.inputs.host],
+            upload__endpoint=f"{self.sequencer.url}/s3",
+            state__dir=str(self.state),
+            **{**SETTINGS, **settings},
+        )
+        self._numbers = itertools.count(1)
+        self.step: Step = "leased"
+        self.task_id = ""
+        self.held: Hold | Gate
+
+    @property
+    def sound(self) -> bool:
+        """Whether the next cell can be tried here."""
+        idle = all(task["status"] not in ("waiting", "running") for task in self.rig.devnet.tasks())
+        return idle and self.rig.worker.alive and self.rig.engine.alive
+
+    def queue(self) -> dict[str, Any]:
+        """ComfyUI's queue, asked beside the relay."""
+        return self.rig.session.get(f"{self.engine_url}/queue", timeout=30).json()
+
+    def begin(self, step: Step, *, acted: bool = False, target: str = "presigned") -> None:
+        """Create a task, and wait until it is at `step`. `acted`: hold the reply of the last call, not its request."""
+        until(self._owes_nothing, why="the end of what the last cell left")  # else its calls would be held here
+        name = f"cell-{next(self._numbers)}"
+        Image.new("RGB", (32, 24), "navy").save(self.rig.folder / f"{name}.png")
+        parameters: dict[str, Any] = {"image": f"{self.inputs.url}/{name}.png"}
+        if step == "rendering":
+            parameters |= {"gate": name, "seconds": 3600.0}
+        self.step, self.held = step, self._hold(step, name, acted, "PUT /s3" if target == "s3" else "PUT /store")
+        self.task_id = self.rig.create(parameters=parameters, target=target, extra={"mark": name})
+        self.held.wait()
+
+    def _owes_nothing(self) -> bool:
+        path = self.state / "journal.db"
+        if not path.exists():
+            return True
+        with closing(sqlite3.connect(path)) as journal:
+            try:
+                return not journal.execute("SELECT count(*) FROM tasks WHERE step != 'closed'").fetchone()[0]
+            except sqlite3.OperationalError:  # it is being made
+                return False
+
+    def _hold(self, step: Step, name: str, acted: bool, upload: str) -> Hold | Gate:
+        match step:
+            case "leased":
+                return self.sequencer.hold("POST /miner_request", has=f'"{name}"', reply=True)
+            case "prepared":
+                return self.inputs.hold("GET /")
+            case "prompted":
+                return self.comfyui.hold("POST /prompt", reply=acted)
+            case "rendering":
+                return Gate(self, name)
+            case "rendered":
+                return self.sequencer.hold(upload)
+            case "uploaded":
+                return self.sequencer.hold(upload, reply=True)
+            case "answered":
+                return self.sequencer.hold("POST /miner_submit", reply=acted)
+
+    def ended(self) -> dict[str, Any]:
+        """The task, once it has ended; fails at once where it never will."""
+
+        def look() -> dict[str, Any] | None:
+            assert self.rig.worker.alive, (self.rig.folder / "worker.log").read_text()[-3000:]
+            task = self.rig.task(self.task_id)
+            return task if task["status"] in ("finished", "failed", "canceled") else None
+
+        task: dict[str, Any] = until(look, why=f"the end of {self.task_id}")
+        return task
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """A consumer's web server; gives its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def scene_in(folder: Path, **settings: Any) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(stack.enter_context(rig_in(folder)), stack, **settings)

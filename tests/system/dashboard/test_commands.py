@@ -1,0 +1,126 @@
+"""`xalora-miner status`, `pause`, `resume`, `drain`, and the one sentence that all of them print."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from miner.cli.status import render
+from tests.support.mine import Mine, quiet_port
+from tests.support.testbed import MINER_ID, free_port, rig_in, until
+
+
+def run(*arguments, url, **options):
+    command = [sys.executable, "-m", "miner", *arguments, "--url", url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_status_for_scripts_is_one_object(mine):
+    shown = json.loads(run("status", "--json", url=mine.url).stdout)
+    assert set(shown) == {"now", "past", "health", "workflows"}
+    assert shown["now"]["lanes"][0]["miner_id"] == MINER_ID
+
+
+def test_status_for_people_has_the_page_s_sentence_and_the_task_with_its_bar(mine):
+    task_id = mine.slow(600.0)
+    sentence = until(
+        lambda: (says := mine.now()["says"]).startswith(f"rendering {task_id[:8]}… step") and says, why="the steps"
+    )
+    shown = run("status", url=mine.url, env={**os.environ, "COLUMNS": "120"}).stdout
+    assert sentence.rpartition(" step")[0] in shown
+    assert "━" in shown or "─" in shown
+    assert "last 24 hours" in shown
+    mine.cancel(task_id)
+
+
+def test_status_in_a_terminal_is_live_until_it_is_interrupted(mine):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "miner", "status", "--url", mine.url]
+    with subprocess.Popen(
+        command, stdout=follower, stderr=follower, stdin=follower, env={**os.environ, "TERM": "xterm"}
+    ) as live:
+        os.close(follower)
+        for which in ("the first picture", "another one"):
+            until(lambda: b"waiting for a task" in os.read(leader, 4096), why=which)
+        live.send_signal(2)
+        assert live.wait(30) == 0
+    os.close(leader)
+
+
+def test_pause_and_resume_are_the_page_s_buttons(mine):
+    assert run("pause", url=mine.url).stdout.startswith("paused: ")
+    assert mine.now()["state"] == "paused"
+    assert run("resume", url=mine.url).stdout.startswith("working: ")
+    assert mine.now()["state"] == "working"
+
+
+def test_without_a_worker_it_says_what_to_do():
+    ended = run("status", url=f"http://127.0.0.1:{free_port()}")
+    assert ended.returncode == 1
+    assert "no worker answers" in ended.stderr
+    assert "xalora-miner run" in ended.stderr
+
+
+def test_what_a_task_says_cannot_style_the_terminal(mine):
+    shown = json.loads(run("status", "--json", url=mine.url).stdout)
+    task = {
+        "task_id": "[red]\x1b[2J",
+        "workflow": "[bold]",
+        "stage": "render",
+        "share": 0.5,
+        "since": 0.0,
+        "usual_seconds": None,
+    }
+    shown["now"]["lanes"][0]["tasks"] = [task]
+    from rich.console import Console
+
+    console = Console(width=120, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(render(shown, at=10.0))
+    assert "[red]" in capture.get()
+    assert "\x1b[2J" not in capture.get()
+
+
+@pytest.fixture
+def ear(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.settimeout(30)
+        yield ear
+
+
+def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_pause_and_drain_ends_it(
+    mine, tmp_path, ear
+):
+    with rig_in(tmp_path) as rig:
+        rig.devnet = mine.rig.devnet
+        other = Mine(rig=rig, port=quiet_port(), colours=mine.colours)
+        rig.start_worker(
+            mine.now()["lanes"][0]["comfyui_url"],
+            workflows={"nobody": ["upscaler-lanczos"]},
+            environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
+            miner__id=MINER_ID + "-third",
+            sequencer__wait=0.0,
+            status__enabled=True,
+            status__port=other.port,
+        )
+        other.until_served()
+        other.press("pause")
+        sentence = other.now()["says"]
+        assert sentence == "paused: asking for no task"
+        until(lambda: f"STATUS={sentence}" in ear.recv(4096).decode().splitlines(), why="systemd's STATUS")
+        assert sentence in run("status", url=other.url).stdout
+        config = rig.folder / "config.toml"
+        config.write_text(config.read_text().replace("[miner]\n", "[miner]\nprefetch = 0\n"))
+        rig.worker.send(signal.SIGHUP)
+        until(lambda: len(rig.logged("started")) == 2, why="the reload")
+        assert other.now()["state"] == "paused"
+        assert run("drain", url=other.url).stdout.startswith("draining: ")
+        assert rig.worker.popen.wait(30) == 0

@@ -1,0 +1,191 @@
+"""The server over HTTP: who may do what, what probes see, and the stream."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from miner.dashboard.bind import listen
+from tests.support.mine import Mine, events, first, quiet_port
+from tests.support.testbed import MINER_ID, rig_in, until
+
+TOKEN = "a-long-random-word"
+SHOWN = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def test_probes_say_why(mine):
+    for path in ("/healthz", "/readyz"):
+        reply = mine.get(path)
+        body = reply.json()
+        assert (reply.status_code, body["ok"], body["reasons"]) == (200, True, [])
+        assert {"name": "Lane 0", "level": "good", "says": "all its loops turn", "cure": ""} in body["checks"]
+
+
+def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(mine):
+    mine.press("pause")
+    assert mine.get("/readyz").ok
+    marks = {mark["name"]: mark for mark in mine.get("/api/health").json()}
+    assert (marks["Leasing"]["level"], marks["Leasing"]["cure"]) == ("note", "xalora-miner resume")
+    assert mine.press("resume").json()["state"] == "working"
+
+
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        ({"Host": "miner.example.org"}, "Host"),
+        ({"Host": "127.0.0.1.evil.example:8199"}, "Host"),
+        ({"Host": "[::1"}, "Host"),
+        ({"Origin": "https://evil.example"}, "another site"),
+        ({"Origin": "null"}, "another site"),
+        ({"Origin": "http://127.0.0.1:1"}, "another site"),
+    ],
+)
+def test_a_page_of_another_site_reaches_nothing(mine, headers, why):
+    for path in ("/", "/api/now", "/api/events", "/metrics"):
+        reply = mine.get(path, headers=headers)
+        assert reply.status_code == 403
+        assert why in reply.json()["message"]
+
+
+def test_a_button_needs_our_own_page_or_our_own_command(mine):
+    url = f"{mine.url}/api/pause"
+    assert requests.post(url, timeout=10).status_code == 403
+    assert requests.post(url, data={"x": 1}, headers={"Sec-Fetch-Site": "cross-site"}, timeout=10).status_code == 403
+    assert mine.press("pause", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert mine.press("pause", Origin="https://evil.example").status_code == 403
+    assert mine.get("/api/pause").status_code == 405
+    assert mine.now()["state"] == "working"
+    assert mine.press("pause", Origin=mine.url, **{"Sec-Fetch-Site": "same-origin"}).json()["state"] == "paused"
+    assert mine.press("resume").json()["state"] == "working"
+
+
+def test_every_reply_forbids_what_the_page_does_not_need(mine):
+    for path in ("/", "/app.js", "/api/now", "/nowhere"):
+        headers = mine.get(path).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+    assert mine.get("/api/now").headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("query", ["outcome=best", "before=yesterday", "outcome=done%27--"])
+def test_a_wrong_question_is_answered_with_the_reason(mine, query):
+    reply = mine.get(f"/api/history?{query}")
+    assert reply.status_code == 400
+    assert reply.json()["message"]
+
+
+def test_history_goes_on_where_a_page_ended(mine):
+    ended = {mine.quick() for _ in range(3)}
+    until(lambda: ended <= {task["task_id"] for task in mine.history()}, why="the end of three tasks")
+    newest = mine.history()
+    older = mine.history(before=newest[1]["ended_at"])
+    assert older[0] == newest[2]
+    assert set(newest[0]) == {
+        "task_id", "miner_id", "task_type", "workflow", "outcome", "reason",
+        "ended_at", "seconds", "size", "pixels", "pictured",
+    }  # fmt: skip
+
+
+def test_the_stream_tells_a_newcomer_everything_and_then_what_changes(mine):
+    with mine.get("/api/events", stream=True) as reply, mine.get("/api/events", stream=True) as other:
+        stream = events(reply)
+        seen = {next(stream)[0] for _ in range(7)}
+        assert {"now", "past", "workflows", "health", "cards", "preview"} <= seen
+        task_id = mine.slow(60.0, gate="stream", previews=2.0)
+        shown = first(stream, "now", lambda now: [t for t in now["lanes"][0]["tasks"] if t["share"]])
+        assert shown["lanes"][0]["tasks"][0]["task_id"] == task_id
+        assert first(stream, "preview", lambda preview: preview["src"])["src"].startswith("data:image/jpeg;base64,")
+        mine.open("stream")
+        past = first(stream, "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
+        assert past["latest"][0]["pixels"] == [64, 48]
+        assert first(events(other), "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
+
+
+def test_a_reply_does_not_wait_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# ---- beyond loopback --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def open_mine(tmp_path_factory, mine):
+    """A second miner, which listens for others too."""
+    with rig_in(tmp_path_factory.mktemp("open")) as rig:
+        rig.devnet = mine.rig.devnet
+        other = Mine(rig=rig, port=quiet_port(), colours=mine.colours)
+        keys = {
+            "status__enabled": True,
+            "status__host": "0.0.0.0",
+            "status__port": other.port,
+            "sequencer__wait": 0.0,
+        }
+        rig.start_worker(
+            mine.now()["lanes"][0]["comfyui_url"], miner__id=MINER_ID + "-open", status__token=TOKEN, **keys
+        )
+        other.until_served()
+        assert other.press("pause", **SHOWN).ok  # devnet gives our tasks to whoever asks
+        yield other
+
+
+def test_beyond_loopback_everything_but_the_probes_needs_the_token(open_mine):
+    for path in ("/", "/app.js", "/api/now", "/api/events", "/metrics", "/api/thumbnail?task=x"):
+        assert open_mine.get(path).status_code == 401, path
+        assert open_mine.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401, path
+    assert open_mine.press("drain").status_code == 401
+    assert open_mine.get("/healthz").ok
+    right = {**SHOWN, "Host": "gpu-box.lan:8199"}
+    assert open_mine.get("/api/now", headers=right).json()["state"] == "paused"
+    assert "xalora_build_info" in open_mine.get("/metrics", headers=right).text
+
+
+def test_a_browser_signs_in_once(open_mine, open_page):
+    page = open_page(open_mine.url)
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/sign-in#wrong")
+    page.get_by_text("That was not it").wait_for()
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Sign in").click()
+    page.locator("#state", has_text="Paused").wait_for()
+    (cookie,) = page.context.cookies()
+    assert TOKEN not in cookie["value"]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+
+
+def test_without_a_token_it_does_not_start_beyond_loopback(tmp_path):
+    environ = {**os.environ, "XALORA_STATUS_HOST": "0.0.0.0", "XALORA_MINER_ID": MINER_ID}
+    command = [sys.executable, "-m", "miner", "run", "--state-dir", str(tmp_path)]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 78
+    assert "XALORA_STATUS_TOKEN" in ended.stderr
+
+
+def test_a_port_that_is_taken_costs_the_page_and_nothing_else(mine, tmp_path):
+    with rig_in(tmp_path) as rig:
+        rig.devnet = mine.rig.devnet
+        engine = mine.now()["lanes"][0]["comfyui_url"]
+        rig.start_worker(
+            engine,
+            workflows={"taken": ["upscaler-lanczos"]},
+            miner__id=MINER_ID + "-taken",
+            status__enabled=True,
+            status__port=mine.port,
+        )
+        (line,) = until(lambda: rig.logged("dashboard_not_served"), why="the complaint")
+        assert (line["next"], str(mine.port) in line["reason"]) == ("mining without it", True)
+        details = {"parameters": {"image": rig.picture()}}
+        (task,) = rig.ended(rig.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
+        assert task["status"] == "finished", task["msg"]
+        assert rig.worker.stop() == 0

@@ -1,0 +1,216 @@
+"""The faults, by name. Each breaks something on entry and mends it on exit; the held call goes on in between.
+
+A fault is real: a signal to a process, a reset of a connection, bytes on the wire, a file cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.scene import Scene
+from tests.support.testbed import until
+
+Fault = Callable[[Scene], AbstractContextManager[None]]
+
+GARBAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>"
+ERROR = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+BUSY = b"HTTP/1.1 429 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+RESET = b""
+
+
+# ---- the miner --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def miner_killed(scene: Scene) -> Iterator[None]:
+    scene.rig.worker.kill()
+    scene.held.drop()
+    yield
+    scene.rig.restart_worker()
+
+
+@contextmanager
+def miner_back_first(scene: Scene) -> Iterator[None]:
+    """As above, but what is held goes on only when the miner has come back."""
+    with miner_killed(scene):
+        pass
+    until(lambda: scene.rig.logged("task_picked_up", task_id=scene.task_id), why="the new start")
+    yield
+
+
+@contextmanager
+def miner_one_step_back(scene: Scene) -> Iterator[None]:
+    """Killed before its last record: no call lies between the two, so the record is taken back."""
+    steps = {"prepared": ("leased", "$.lease"), "answered": ("uploaded", "$")}
+    with miner_killed(scene):
+        yield
+        with closing(_journal(scene)) as journal:
+            changed = journal.execute(
+                "UPDATE tasks SET step = ?, outcome = NULL, record = json_extract(record, ?) WHERE task_id = ?",
+                (*steps[scene.step], scene.task_id),
+            )
+            assert changed.rowcount == 1
+
+
+@contextmanager
+def journal_cut(scene: Scene) -> Iterator[None]:
+    """Killed, and of its journal the second half is gone."""
+    before = _count(scene, "journal_damaged")
+    with miner_killed(scene):
+        yield
+        with closing(_journal(scene)) as journal:
+            journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        path = scene.state / "journal.db"
+        os.truncate(path, path.stat().st_size // 2)
+    until(lambda: _count(scene, "journal_damaged") > before, why="the message")
+
+
+def _journal(scene: Scene) -> sqlite3.Connection:
+    return sqlite3.connect(scene.state / "journal.db", isolation_level=None)
+
+
+@contextmanager
+def disk_full(scene: Scene) -> Iterator[None]:
+    """Not a byte is left for the journal, nor for the copy of a result, until the worker has said so."""
+    disk = scene.state.parent
+    if not disk.is_mount():
+        pytest.skip("a full disk has to be a small one, and this user may not mount it: run this as root")
+    said = ("upload_failed", "delivery_failed") if scene.step == "rendering" else ("not_recorded",)
+    before = _count(scene, *said)
+    with closing(_journal(scene)) as journal:  # else a record may fit where an old one was
+        journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    ballast = disk / "ballast"
+    try:
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        yield
+        until(lambda: _count(scene, *said) > before or not scene.rig.worker.alive, why="a complaint")
+    finally:
+        ballast.unlink()
+
+
+def _count(scene: Scene, *endings: str) -> int:
+    """Events so far whose names end like this."""
+    return sum(event["event"].endswith(endings) for event in scene.rig.log())
+
+
+# ---- ComfyUI ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def engine_killed(scene: Scene) -> Iterator[None]:
+    scene.rig.engine.kill()
+    yield
+    _start_engine(scene)
+
+
+@contextmanager
+def engine_restarted(scene: Scene) -> Iterator[None]:
+    scene.rig.engine.stop()
+    _start_engine(scene)
+    yield
+
+
+@contextmanager
+def engine_stopped(scene: Scene) -> Iterator[None]:
+    """SIGSTOP, until the sequencer has heard twice of a miner that waits for it."""
+    scene.rig.engine.send(signal.SIGSTOP)
+    yield
+    if scene.step not in ("rendered", "uploaded", "answered"):  # those need no ComfyUI
+        for _ in range(2):
+            heartbeat = scene.sequencer.hold("POST /miner_request")
+            heartbeat.wait()
+            heartbeat.release()
+    scene.rig.engine.send(signal.SIGCONT)
+
+
+@contextmanager
+def both_killed(scene: Scene) -> Iterator[None]:
+    with engine_killed(scene), miner_killed(scene):
+        yield
+
+
+@contextmanager
+def websocket_dropped(scene: Scene) -> Iterator[None]:
+    scene.comfyui.cut("GET /ws")
+    yield
+
+
+def _start_engine(scene: Scene) -> None:
+    assert scene.rig.engine.start().first_line() == scene.engine_url
+
+
+# ---- the sequencer ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def sequencer_killed(scene: Scene) -> Iterator[None]:
+    scene.rig.devnet_process.kill()
+    yield
+    scene.rig.start_devnet(port=urlsplit(scene.rig.devnet.url).port)
+
+
+@contextmanager
+def sequencer_away(scene: Scene) -> Iterator[None]:
+    """No connection to it, until the worker has noticed."""
+    said = ("heartbeat_missed", "no_answer", "answer_not_taken")
+    before = _count(scene, *said)
+    with scene.sequencer.away():
+        yield
+        until(lambda: _count(scene, *said) > before, why="a complaint")
+
+
+@contextmanager
+def says(scene: Scene, words: bytes) -> Iterator[None]:
+    """The sequencer's next reply is `words`: to the submission, to the request for a task, else to a heartbeat."""
+    if scene.step in ("leased", "answered"):
+        scene.held.drop(words)
+    else:
+        heartbeat = scene.sequencer.hold("POST /miner_request")
+        heartbeat.wait()
+        heartbeat.drop(words)
+    yield
+
+
+# ---- the store --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def store(scene: Scene, action: str, **rule: object) -> Iterator[None]:
+    """devnet's own fault, for the upload that is held and for nothing after it."""
+    scene.rig.devnet.fault(action, "store_put", "s3_put", times=1, **rule)
+    yield
+
+
+FAULTS: dict[str, Fault] = {
+    "miner killed": miner_killed,
+    "miner killed, back before it goes on": miner_back_first,
+    "miner killed one record earlier": miner_one_step_back,
+    "miner killed, journal cut off": journal_cut,
+    "disk full": disk_full,
+    "engine killed": engine_killed,
+    "engine restarted": engine_restarted,
+    "engine stopped": engine_stopped,
+    "engine and miner killed": both_killed,
+    "websocket dropped": websocket_dropped,
+    "sequencer killed": sequencer_killed,
+    "sequencer away": sequencer_away,
+    "sequencer resets": partial(says, words=RESET),
+    "sequencer says garbage": partial(says, words=GARBAGE),
+    "sequencer says 500": partial(says, words=ERROR),
+    "sequencer says 429": partial(says, words=BUSY),
+    "upload says 403": partial(store, action="fail", status=403),
+    "upload says 500": partial(store, action="fail", status=500),
+    "upload says 429": partial(store, action="fail", status=429, headers={"Retry-After": "1"}),
+    "upload hangs": partial(store, action="hang"),
+    "upload is cut": partial(store, action="cut"),
+}

@@ -1,0 +1,37 @@
+"""With too little of the disk free no task is taken, until there is room again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from miner.machine.disk import LOOK_EVERY, Disk
+from tests.support.testbed import Rig, until
+
+GB = 10**9
+
+
+def test_it_is_low_while_less_than_the_limit_is_free(tmp_path: Path) -> None:
+    now = 0.0
+    ballast = tmp_path / "ballast"
+    free = shutil.disk_usage(tmp_path).free
+    disk = Disk(folders=[tmp_path, tmp_path / "not there"], least_gb=(free - 0.5 * GB) / GB, clock=lambda: now)
+    assert not disk.low()
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, GB)
+    assert not disk.low()  # it looks now and then only
+    now += LOOK_EVERY
+    assert disk.low()
+    ballast.unlink()
+    now += LOOK_EVERY
+    assert not disk.low()
+
+
+def test_no_task_is_taken_and_the_log_says_why(rig: Rig) -> None:
+    rig.start_devnet()
+    task_id = rig.create()
+    rig.start_worker(rig.start_engine(), miner__min_free_disk_gb=1e6)
+    until(lambda: rig.logged("not_asking", reason="less than 1e+06 GB of disk are free"), why="the reason")
+    assert rig.task(task_id)["status"] == "waiting"
+    assert rig.worker.stop() == 0

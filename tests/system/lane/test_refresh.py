@@ -1,0 +1,264 @@
+"""A model that arrives is offered without a restart, and ComfyUI is asked about it when that costs nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from miner.comfy.client import ComfyClient
+from miner.comfy.events import EventStream
+from miner.comfy.host import ComfyHost
+from miner.config.bundled import WORKFLOWS
+from miner.machine.disk import Disk
+from miner.models.folder_watch import Arrivals
+from miner.sequencer import Sequencer
+from miner.sequencer.outbox import Outbox
+from miner.task.journal import Journal
+from miner.task.stages import Lease
+from miner.telemetry.liveness import Liveness
+from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.leases import Desk
+from miner.worker.lane.refresh import ASK_EVERY, ASK_HUNGRY, PATIENCE, RETRY, Refresh
+from miner.worker.lane.shutdown import Signals
+from miner.workflows import load_library
+from tests.support.paths import ROOT
+from tests.support.relay import Relay
+from tests.support.testbed import Process, Rig, free_port, rig_in, until
+
+MODEL = Path("upscale_models") / "RealESRGAN_x4plus.safetensors"
+
+
+@dataclass
+class Bench:
+    """A refresh loop that is turned by hand, at a ComfyUI with an empty models folder."""
+
+    models: Path
+    relay: Relay
+    host: ComfyHost
+    desk: Desk
+    capabilities: Capabilities
+    refresh: Refresh
+    now: float = 1000.0
+
+    def at(self, now: float) -> int:
+        """How often ComfyUI is asked when the loop turns at `now`."""
+        self.now = now
+        before = self._asked()
+        self.refresh.look()
+        return self._asked() - before
+
+    def put_model(self) -> None:
+        (self.models / MODEL).parent.mkdir(parents=True, exist_ok=True)
+        (self.models / MODEL).write_bytes(b"a model by its name")
+
+    def take_a_task(self) -> None:
+        lease = Lease(
+            task_id="t",
+            task_type="upscaler",
+            workflow_id="4",
+            parameters={},
+            target=None,
+            timeout_seconds=None,
+            leased_at=self.now,
+        )
+        self.desk.hold(lease)
+
+    def _asked(self) -> int:
+        return sum(line.startswith(b"GET /object_info") for line in self.relay.seen)
+
+
+@pytest.fixture(scope="module")
+def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Its URL, and its models folder."""
+    base = tmp_path_factory.mktemp("engine")
+    command = [sys.executable, "-m", "tests.system.lane.with_models", "--port", "0", "--base-directory", str(base)]
+    process = Process(command, base / "engine.log", env={"PYTHONPATH": str(ROOT)}).start()
+    yield process.first_line(), base / "models"
+    process.kill()
+
+
+@pytest.fixture
+def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
+    url, models = comfyui
+    shutil.rmtree(models, ignore_errors=True)
+    with ExitStack() as stack:
+        relay = stack.enter_context(closing(Relay(url)))
+        journal = stack.enter_context(closing(Journal(tmp_path)))
+        sequencer = stack.enter_context(closing(Sequencer("http://127.0.0.1:1", api_key="", timeout=1.0)))
+        desk = Desk(miner_id="m", sequencer=sequencer, journal=journal, outbox=Outbox(sequencer, journal), prefetch=1)
+        capabilities = Capabilities(
+            load_library([WORKFLOWS], ids={}),
+            enabled=["upscaler"],
+            refuse_unknown=False,
+            clock=lambda: bench.now,
+        )
+        disk = Disk(folders=[], least_gb=0.0)
+        host = ComfyHost(
+            ComfyClient(relay.url, client_id="x"),
+            EventStream(relay.url, client_id="x"),
+            on_ready=lambda nodes, stats: capabilities.refresh(nodes, stats) and None,
+        )
+        stack.callback(host.close)
+        refresh = Refresh(
+            desk=desk,
+            host=host,
+            capabilities=capabilities,
+            disk=disk,
+            arrivals=Arrivals([models]),
+            signals=Signals(),
+            liveness=Liveness(),
+            clock=lambda: bench.now,
+        )
+        bench = Bench(models=models, relay=relay, host=host, desk=desk, capabilities=capabilities, refresh=refresh)
+        host.ensure(Event())
+        yield bench
+
+
+def test_what_has_come_is_asked_about_once_and_told_in_one_line(bench: Bench) -> None:
+    version = bench.desk.version
+    bench.put_model()
+    with capture_logs() as lines:
+        assert [bench.at(now) for now in (1001, 1002, 1003, 1004)] == [0, 1, 0, 0]
+    assert bench.capabilities.runnable == ("upscaler",)
+    assert [(line["event"], line["came"]) for line in lines] == [("workflows_offered", ["upscaler"])]
+    assert bench.desk.version > version  # so that the lane asks for it at once
+
+
+def test_what_has_gone_is_offered_no_more(bench: Bench) -> None:
+    bench.put_model()
+    assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
+    (bench.models / MODEL).unlink()
+    with capture_logs() as lines:
+        assert [bench.at(now) for now in (1003, 1004)] == [0, 1]
+    assert bench.capabilities.runnable == ()
+    assert [line["event"] for line in lines] == ["workflow_not_runnable", "workflows_offered"]
+
+
+def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
+    bench.put_model()
+    assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
+    (bench.models / MODEL.parent / "unused.pth").write_bytes(b"")
+    with capture_logs() as lines:
+        assert [bench.at(now) for now in (1003, 1004)] == [0, 1]
+    assert lines == []
+
+
+def test_while_nothing_is_runnable_comfyui_is_asked_every_minute_and_else_every_five(bench: Bench) -> None:
+    """For models folders that this machine does not know."""
+    bench.refresh.arrivals = Arrivals([])
+    assert bench.at(1000 + ASK_HUNGRY - 1) == 0
+    bench.put_model()
+    asked_at = 1000 + ASK_HUNGRY
+    assert bench.at(asked_at) == 1
+    assert bench.capabilities.runnable == ("upscaler",)
+    assert [bench.at(asked_at + after) for after in (ASK_HUNGRY, ASK_EVERY - 1, ASK_EVERY)] == [0, 0, 1]
+
+
+def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> None:
+    bench.take_a_task()
+    assert bench.at(1000 + 10 * ASK_EVERY) == 0
+    bench.put_model()
+    assert [bench.at(5000), bench.at(5001)] == [0, 0]
+    bench.desk.get("t").rendered_at = 5001.5  # the result may still be on its way
+    assert bench.at(5002) == 1
+
+
+def test_a_lane_that_never_rests_is_asked_after_a_while_about_what_is_known_to_have_come(bench: Bench) -> None:
+    bench.take_a_task()
+    bench.put_model()
+    assert [bench.at(now) for now in (1001, 1002, 1001 + PATIENCE, 1002 + PATIENCE)] == [0, 0, 0, 1]
+
+
+def test_a_model_that_is_still_copied_is_not_offered_by_the_clock_either(bench: Bench) -> None:
+    bench.put_model()
+    with (bench.models / MODEL).open("ab", buffering=0) as file:
+        for now in range(1000, 2000, 100):
+            file.write(b"more")
+            assert bench.at(now) == 0
+    assert bench.at(2000) == 1
+
+
+def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_taken_for_sick(bench: Bench) -> None:
+    bench.put_model()
+    assert bench.at(1001) == 0
+    with bench.relay.away(), capture_logs() as lines:
+        bench.at(1002)
+        bench.at(1003)
+    assert [line["event"] for line in lines] == ["offer_not_refreshed"]
+    assert bench.host.ready.is_set()
+    assert [bench.at(1002 + RETRY - 1), bench.at(1002 + RETRY)] == [0, 1]
+
+
+def test_what_is_warm_stays_warm(bench: Bench) -> None:
+    bench.put_model()
+    assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
+    bench.capabilities.rendered("upscaler", seconds=1.0)
+    (bench.models / MODEL.parent / "unused.pth").write_bytes(b"")
+    assert [bench.at(now) for now in (1003, 1004)] == [0, 1]
+    assert bench.capabilities.warm_ids(["4", "another"]) == ("4",)
+    bench.capabilities.cold()
+    assert bench.capabilities.warm_ids(["4", "another"]) == ()
+
+
+# ---- the disk ---------------------------------------------------------------------------------------------------
+
+
+def test_a_workflow_that_lacks_room_is_refused_for_that_until_there_is_room(bench: Bench, tmp_path: Path) -> None:
+    """It needs 1 GB, by its manifest."""
+    bench.put_model()
+    stats, nodes = bench.host.client.stats(), bench.host.client.object_info()
+    bench.capabilities.refresh(nodes, stats, free_disk=10**9 - 1)
+    (reason,) = bench.capabilities.verdicts["upscaler"]
+    assert (reason.kind, "1.0 GB of disk are free" in reason.text) == ("disk", True)
+    assert "models prune" in reason.cure
+    bench.refresh.arrivals = Arrivals([bench.models])
+    assert bench.at(1001) == 0  # it is not known how much is free
+    bench.refresh.disk = Disk(folders=[tmp_path], least_gb=0.0)  # a test's disk has a gigabyte
+    assert [bench.at(1002), bench.at(1003)] == [1, 0]
+    assert bench.capabilities.runnable == ("upscaler",)
+
+
+# ---- the whole way ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> Iterator[tuple[Rig, dict[str, Any]]]:
+    """A rig, and settings for a ComfyUI that the worker starts."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "main.py").write_text(
+        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "runpy.run_module('tests.system.lane.with_models', run_name='__main__')\n"
+    )
+    settings = {"comfyui__home": str(home), "comfyui__python": sys.executable, "comfyui__port": free_port()}
+    with rig_in(tmp_path) as rig:
+        yield rig, settings
+
+
+def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Rig, dict[str, Any]]) -> None:
+    rig, settings = managed
+    rig.start_devnet()
+    rig.start_worker("", workflows={"4": ["upscaler"]}, **settings, models__dir=str(rig.folder / "models"))
+    until(lambda: rig.logged("not_asking", reason="no enabled workflow can run on this machine"), why="the preflight")
+    target = rig.folder / "models" / MODEL
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"a model by its name")
+    until(lambda: rig.logged("workflows_offered", came=["upscaler"]), why="the offer")
+    until(lambda: offered(rig, "4"), why="a request with it")
+    assert len(rig.logged("comfyui_started")) == 1
+    assert rig.worker.stop() == 0
+
+
+def offered(rig: Rig, workflow_id: str) -> bool:
+    """Whether the worker's last request offered this workflow."""
+    asked = {"consumer_id": "c", "api_key": "k", "workflow_id": workflow_id}
+    return bool(rig.session.post(f"{rig.devnet.url}/resource_request", json=asked, timeout=30).status_code == 200)

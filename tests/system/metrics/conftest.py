@@ -1,0 +1,31 @@
+"""What a real run shows at /metrics, after a task of each outcome."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.mine import mine_in
+from tests.support.testbed import until
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A miner that has done, refused and lost a task."""
+    with mine_in(tmp_path_factory.mktemp("metrics")) as mine:
+        refused = mine.rig.create(task_type="<script>", workflow_id="3", parameters={"prompt": "<script>"})
+        mine.rig.ended(mine.quick(), mine.quick(), refused)
+        lost = mine.slow(600.0)
+        until(lambda: [task for task in mine.now()["lanes"][0]["tasks"] if task["task_id"] == lost], why="the lease")
+        mine.cancel(lost)
+        yield mine
+
+
+@pytest.fixture(scope="session")
+def page(run):
+    return run.get("/metrics")
+
+
+@pytest.fixture(scope="session")
+def families(page):
+    return {family.name: family for family in text_string_to_metric_families(page.text)}

@@ -1,0 +1,221 @@
+"""A worker at DEBUG among servers that know its secrets and repeat them: everything that a task brings has a mark.
+
+The sequencer follows a script, the store and the web server answer by path, and ComfyUI's errors quote the prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from miner.devnet.serve import Running
+from miner.task.stages import Graph
+from tests.support.canary_secrets import API_KEY, PROMPT, marked
+from tests.support.script import Script, a_task
+from tests.support.scripted_comfyui import LyingComfyUI, error, failure, png, success
+from tests.support.scripted_sequencer import Heard, Liar, Said, reply
+from tests.support.testbed import Rig, free_port, rig_in, until
+
+GRAPH = {
+    "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
+    "text": {"class_type": "Words", "inputs": {"text": ""}},
+    "save": {"class_type": "SaveImage", "inputs": {"images": ["load", 0], "filename_prefix": "out"}},
+}
+PAGES = (
+    *("/", "/metrics", "/healthz", "/readyz"),
+    *(f"/api/{name}" for name in ("now", "past", "history", "workflows", "health")),
+)
+PARAMETERS = """
+[parameters.image]
+type = "image"
+bind = ["load.image"]
+[parameters.prompt]
+type = "string"
+required = true
+max_length = 500
+bind = ["text.text"]
+[parameters.steps]
+type = "int"
+default = 5
+min = 1
+max = 10
+description = "without effect"
+"""
+WORDS = {"Words": {"input": {"required": {"text": ["STRING", {}]}}, "output": []}}
+FAILS, LINGERS = "the renderer fails", "the renderer lingers"
+"""In a prompt: what becomes of it in ComfyUI."""
+
+
+def web(heard: Heard) -> Said:
+    """The consumer's web server."""
+    if heard.path == "/gone.png":
+        return reply(f"no such file: {marked('webbody')}".encode(), status=404)
+    return reply(png())
+
+
+class Store:
+    """Presigned and S3 uploads; what it refuses, it refuses with a body that repeats the secrets."""
+
+    def __init__(self) -> None:
+        self.puts: Counter[str] = Counter()
+
+    def __call__(self, heard: Heard) -> Said:
+        self.puts[heard.path] += 1
+        said = b"<Error><Message>" + heard.head + b"</Message></Error>"
+        if "forbidden" in heard.path:
+            return reply(said, status=403)
+        if "busy" in heard.path and self.puts[heard.path] == 1:
+            return reply(said, status=500)
+        if "broken" in heard.path and self.puts[heard.path] == 1:
+            return None
+        if "redirect" in heard.path:
+            return reply(said, f"Location: {self.elsewhere}", status=307)
+        odd = "X-Odd header without a colon" if "odd" in heard.path else "X-Plain: yes"
+        return reply(b"", 'ETag: "0"', odd)
+
+    elsewhere = f"http://127.0.0.1:1/x?{marked('location')}"
+
+
+def ends(graph: Graph) -> Any:
+    text = str(graph["text"]["inputs"]["text"])
+    if FAILS in text:
+        said = f"cannot encode {text!r}: {json.dumps(graph)} in /home/me/ComfyUI/nodes.py"
+        return failure(error(exception_type="ValueError", exception_message=said, node_type="Words"))
+    return None if LINGERS in text else success()
+
+
+class Stage:
+    """The worker and what it talks to. `ear` hears what systemd is told."""
+
+    def __init__(self, rig: Rig, stack: ExitStack) -> None:
+        self.rig = rig
+        self.script = Script()
+        self.store_says = Store()
+        self.comfyui_says = LyingComfyUI()
+        self.comfyui_says.end = ends
+        self.comfyui_says.nodes |= WORDS
+        self.web, self.store, self.comfyui, self.sequencer = (
+            stack.enter_context(Liar(answer)) for answer in (web, self.store_says, self.comfyui_says, self._answer)
+        )
+        self.refuses = False  # whether the sequencer knows nobody, and repeats the key
+        self.ear = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self.ear.bind(str(rig.folder / "notify"))
+        self.ear.settimeout(0.2)
+        self._told: list[bytes] = []
+        self._deaf = threading.Event()
+        self.status = f"http://127.0.0.1:{free_port()}"
+        listening = threading.Thread(target=self._listen)
+        listening.start()
+        stack.callback(listening.join)
+        stack.callback(self._deaf.set)
+
+    def start(self) -> None:
+        self.rig.devnet = Running(url=self.sequencer.url, session=self.rig.session)
+        name = self.rig.add_workflow("words", GRAPH, parameters=PARAMETERS)
+        self.rig.start_worker(
+            f"http://operator:{marked('comfyuipassword')}@{self.comfyui.host}",
+            workflows={"4": [name]},
+            sequencer__poll_interval=0.01,
+            upload__bucket="bucket",
+            upload__endpoint=self.store.url,
+            status__enabled=True,
+            status__port=int(self.status.rpartition(":")[2]),
+            network__allow=[self.web.host, self.store.host],
+            environ={
+                "XALORA_API_KEY": API_KEY,
+                "XALORA_STATUS_TOKEN": marked("statustoken"),
+                "NOTIFY_SOCKET": str(self.rig.folder / "notify"),
+                "WATCHDOG_USEC": "200000",
+            },
+        )
+
+    def _answer(self, heard: Heard) -> Said:
+        if self.refuses:
+            said = heard.head.decode("latin-1").replace("\r\n", " ")  # with its Authorization
+            return reply({"message": f"unknown key {API_KEY} in {said}"}, status=401)
+        return self.script(heard)
+
+    # ---- tasks --------------------------------------------------------------------------------------------------
+
+    def task(
+        self, task_id: str, *, prompt: str = PROMPT, image: str = "/in.png", put: str = "", **fields: Any
+    ) -> bytes:
+        """A task in which everything that is secret has a mark; `put` is where its result goes to in the store."""
+        target = {
+            "upload_url": f"{self.store.url}/{put or task_id}?X-Amz-Signature={marked('presigned')}",
+            "upload_headers": {"x-amz-meta-note": marked("uploadheader")},
+        }
+        parameters = {"prompt": prompt, "image": f"{self.web.url}{image}?key={marked('imagequery')}"}
+        details = {"parameters": parameters | fields.pop("parameters", {})}
+        return a_task(task_id, **{**target, "task_details": details, "msg": marked("sequencermsg"), **fields})
+
+    def s3_task(self, task_id: str) -> bytes:
+        names = ("access_key_id", "secret_access_key", "session_token")
+        return self.task(task_id, upload_url="", credential={name: marked(name.replace("_", "")) for name in names})
+
+    def _listen(self) -> None:
+        while not self._deaf.is_set():
+            with suppress(TimeoutError):
+                self._told.append(self.ear.recv(65536))
+
+    def pages(self) -> dict[str, str]:
+        """What the dashboard shows now, page by page, and the first words of its stream."""
+        shown = {"Authorization": f"Bearer {marked('statustoken')}"}
+        get = partial(self.rig.session.get, headers=shown, timeout=30)
+        until(lambda: self.rig.logged("dashboard"), why="the dashboard")
+        pages = {path: get(self.status + path).text for path in PAGES}
+        with get(f"{self.status}/api/events", stream=True) as stream:
+            pages["/api/events"] = next(stream.iter_content(1 << 20)).decode()
+        return pages
+
+    def statuses(self) -> str:
+        """What systemd was told so far."""
+        return b"\n".join(self._told).decode()
+
+
+def wrong_tasks(stage: Stage) -> Iterator[bytes]:
+    """One for each way to fail."""
+    yield stage.task("input-404", image="/gone.png")
+    yield stage.task(
+        "userinfo", parameters={"image": f"http://u:{marked('userinfo')}@127.0.0.1/x?{marked('imagequery')}"}
+    )
+    yield stage.task("private", parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
+    yield stage.task("no-prompt", parameters={"prompt": None})
+    yield stage.task("mixed-up", parameters={"steps": PROMPT})
+    yield stage.task("ok-between")
+    yield stage.task("long-prompt", prompt=PROMPT * 100)
+    yield stage.task("control", prompt=f"{PROMPT}\0")
+    yield stage.task("unknown-parameter", parameters={"negative": PROMPT})
+    yield stage.task("target", upload_url=f"https://10.0.0.1/x?{marked('presigned')}")
+    yield stage.task("target-header", upload_headers={"Host": marked("uploadheader")})
+    yield stage.task("upload-403", put="forbidden")
+    yield stage.task("upload-redirect", put="redirect")
+    yield stage.task("render-error", prompt=f"{PROMPT}, {FAILS}")
+
+
+RIGHT = ("ok", "upload-500", "upload-cut", "odd-header", "s3-ok", "ok-between", "unknown-parameter")
+"""Those that succeed."""
+
+
+def all_tasks(stage: Stage) -> list[bytes]:
+    return [
+        stage.task("ok"),
+        stage.task("upload-500", put="busy"),
+        stage.task("upload-cut", put="broken"),
+        stage.task("odd-header", put="odd"),
+        stage.s3_task("s3-ok"),
+        *wrong_tasks(stage),
+    ]
+
+
+@contextmanager
+def stage_in(folder: Path) -> Iterator[Stage]:
+    with ExitStack() as stack:
+        yield Stage(stack.enter_context(rig_in(folder)), stack)

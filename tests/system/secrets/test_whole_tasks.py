@@ -1,0 +1,153 @@
+"""Whole tasks at DEBUG, good ones and failures of each kind: no secret in anything that the miner writes."""
+
+from __future__ import annotations
+
+import signal
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.canary_secrets import API_KEY, PROMPT, Findings, leaks
+from tests.support.script import Script
+from tests.support.scripted_sequencer import reply
+from tests.support.testbed import until
+from tests.system.secrets.stage import LINGERS, RIGHT, Stage, all_tasks, stage_in
+
+JOURNAL = {"journal.db", "journal.db-wal", "journal.db-shm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """What was left when all of it had happened and the worker had ended; `held` is from the midst of a render."""
+
+    stage: Stage
+    answers: list[dict[str, Any]]
+    pages: dict[str, str] = field(repr=False)
+    held: Findings
+    modes: dict[str, int]
+    command_line: bytes
+
+    @property
+    def log(self) -> str:
+        return (self.stage.rig.folder / "worker.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Over]:
+    with stage_in(tmp_path_factory.mktemp("secrets")) as stage:
+        stage.start()
+        yield run(stage)
+
+
+def run(stage: Stage) -> Over:
+    """Every kind of task, a sequencer that fails, a task that is taken away, and one that a shutdown cuts off."""
+    rig, tasks = stage.rig, all_tasks(stage)
+    state = rig.folder / "state"
+    failing = reply({"message": API_KEY}, status=500)
+    stage.script = script = Script(failing, *tasks, submissions=(failing, reply(b"<html>")))
+    until(lambda: script.over and len({a["task_id"] for a in script.answers}) == len(tasks), why="the answers")
+
+    stage.script = Script(stage.task("taken", prompt=f"{PROMPT}, {LINGERS}"))
+    until(lambda: rig.logged("task_step", task_id="taken", step="prompted"), why="the render")
+    held = Findings()
+    held.look_in(state)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.glob("journal*")}
+    pages = stage.pages()
+    command_line = Path(f"/proc/{rig.worker.popen.pid}/cmdline").read_bytes()
+    stage.script = Script(reply({"task_id": None, "canceled": ["taken"]}))
+    until(lambda: rig.logged("task_lost"), why="the loss")
+
+    stage.script = last = Script(stage.task("cut-off", prompt=f"{PROMPT}, {LINGERS}"))
+    until(lambda: rig.logged("task_step", task_id="cut-off", step="prompted"), why="the render")
+    rig.worker.send(signal.SIGTERM)
+    until(lambda: rig.logged("draining"), why="the drain")
+    assert rig.worker.stop() == 0
+    answers = script.answers + last.answers
+    return Over(stage=stage, answers=answers, pages=pages, held=held, modes=modes, command_line=command_line)
+
+
+def test_each_task_came_to_the_end_that_was_meant(over: Over) -> None:
+    """Else the searches below would find nothing for want of anything."""
+    ends = {answer["task_id"]: answer for answer in over.answers}
+    assert {task_id for task_id, answer in ends.items() if answer["success"]} == set(RIGHT)
+    assert ends["cut-off"]["msg"] == "miner is shutting down"
+    assert not over.stage.rig.logged("loop_failed")
+
+
+def test_no_line_of_the_log_has_a_secret(over: Over) -> None:
+    assert '"level": "debug"' in over.log
+    assert [line for line in over.log.splitlines() if leaks(line)] == []
+    assert "Traceback" not in over.log
+
+
+def test_every_line_of_the_log_is_one_object(over: Over) -> None:
+    lines = over.log.splitlines()
+    assert [line for line in lines if not (line.startswith("{") and line.endswith("}"))] == []
+
+
+def test_no_message_to_a_consumer_has_a_secret_or_anything_of_this_machine(over: Over) -> None:
+    for answer in over.answers:
+        said = answer["msg"]
+        assert bool(said) != answer["success"]
+        assert leaks(said) == [] or answer["task_id"] == "mixed-up"  # that quotes the consumer's own value
+        assert said.isprintable()
+        assert not any(word in said for word in ("/", "\\", "127.0.0.1", "Traceback")), said
+
+
+def test_no_page_of_the_dashboard_has_a_secret(over: Over) -> None:
+    assert "taken" in over.pages["/api/now"]
+    assert "render-error" in over.pages["/api/history"]
+    assert "xalora_tasks_total" in over.pages["/metrics"]
+    assert {path: leaks(text) for path, text in over.pages.items() if leaks(text)} == {}
+
+
+def test_systemd_is_told_no_secret(over: Over) -> None:
+    told = over.stage.statuses()
+    assert "STATUS=" in told
+    assert leaks(told) == []
+
+
+def test_the_command_line_has_no_secret(over: Over) -> None:
+    assert leaks(over.command_line) == []
+
+
+def test_only_the_journal_holds_an_open_tasks_secrets_and_nobody_else_may_read_it(over: Over) -> None:
+    assert "journal.db" in over.modes
+    assert set(over.modes.values()) == {0o600}
+    assert over.held.found
+    assert over.held.found.keys() <= JOURNAL
+
+
+def test_nothing_is_left_on_disk_once_every_task_is_acknowledged(over: Over) -> None:
+    after = Findings()
+    after.look_in(over.stage.rig.folder / "state")
+    assert after.found == {}
+
+
+def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path: Path) -> None:
+    with stage_in(tmp_path) as stage:
+        stage.refuses = True
+        stage.start()
+        until(lambda: stage.rig.logged("no_answer"), why="the refusal")
+        pages = stage.pages()
+        assert stage.rig.worker.stop() == 0
+        log = (tmp_path / "worker.log").read_text()
+    assert "XALORA_API_KEY" in log  # the hint
+    assert leaks(log) == []
+    assert leaks(stage.statuses()) == []
+    assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}
+
+
+def test_a_comfyui_that_is_away_does_not_show_its_password(tmp_path: Path) -> None:
+    with stage_in(tmp_path) as stage, stage.comfyui_says.away():
+        stage.start()
+        until(lambda: stage.rig.logged("comfyui_not_ready"), why="the complaint")
+        until(lambda: stage.rig.logged("not_asking"), why="the reason for not asking")
+        pages = stage.pages()
+        assert stage.rig.worker.stop() == 0
+        assert leaks((tmp_path / "worker.log").read_text()) == []
+    assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}

@@ -1,0 +1,83 @@
+"""One hundred tasks of all three types in one run, wrong ones among them."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from PIL import Image
+
+from tests.support.paths import STAND_INS
+from tests.support.testbed import rig_in
+
+IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+
+
+@pytest.fixture
+def rig(tmp_path):
+    with rig_in(tmp_path) as rig:
+        yield rig
+
+
+def good_tasks(rig, rng):
+    """(what to create, the size that has to come out) without end."""
+    while True:
+        width, height = 16 * rng.randint(1, 8), 16 * rng.randint(1, 8)
+        picture = rig.picture((width, height), f"{width}x{height}.png")
+        yield {"parameters": {"image": picture}}, (4 * width, 4 * height)
+        asked = {"prompt": "a lighthouse", "width": width, "height": height, "seed": rng.randint(0, 9999)}
+        yield {"task_type": "txt2img", "workflow_id": "3", "parameters": asked}, (width, height)
+        asked = {"prompt": "waves", "width": width, "height": height, "length": 5, "quality": 40}
+        yield {"task_type": "txt2vid", "workflow_id": "2", "parameters": asked}, (width, height)
+
+
+WRONG = (
+    ({"parameters": {"image": "ftp://example.org/a.png"}}, "image"),
+    ({"parameters": {"image": "http://127.0.0.1:9/a.png"}}, "image"),
+    ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"width": 64}}, "prompt is missing"),
+    ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"prompt": "x", "width": 10**9}}, "width"),
+    ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"prompt": "x", "height": True}}, "height"),
+    ({"task_type": "txt2vid", "workflow_id": "2", "parameters": {"prompt": "x", "length": "many"}}, "length"),
+    ({"task_type": "txt2vid", "workflow_id": "2", "parameters": {"prompt": ["x"]}}, "prompt"),
+    ({"task_type": "txt2vid", "workflow_id": "4", "parameters": {"prompt": "x"}}, "task_type"),
+    ({"task_type": "txt2vid", "workflow_id": "2", "task_details": "no JSON"}, "task_details"),
+    ({"target": "none"}, "upload_url"),
+)
+
+
+def test_each_is_answered_once_wrong_ones_with_their_reasons_right_ones_with_files_that_decode(rig):
+    rng = random.Random(7)
+    devnet = rig.start_devnet()
+    rig.start_worker(
+        rig.start_engine(),
+        workflows=IDS,
+        workflows__folders=[str(STAND_INS)],
+        upload__bucket="results",
+        upload__endpoint=f"{devnet.url}/s3",
+    )
+    good, wrong = {}, {}
+    tasks = good_tasks(rig, rng)
+    for number in range(100):
+        if number % 10 == 9:
+            changes, reason = WRONG[number // 10]
+            wrong[rig.create(**changes)] = reason
+        else:
+            changes, size = next(tasks)
+            form = rng.choice(["object", "string"])
+            target = rng.choice(["presigned", "s3"])
+            good[rig.create(**changes, details_form=form, target=target)] = size
+    ended = {task["task_id"]: task for task in rig.ended(*good, *wrong)}
+
+    assert len(ended) == 100
+    assert [len(task["answers"]) for task in ended.values()] == [1] * 100
+    for task_id, size in good.items():
+        assert ended[task_id]["status"] == "finished", ended[task_id]["msg"]
+        with Image.open(io.BytesIO(rig.result(ended[task_id]))) as image:
+            image.load()
+            assert image.size == size
+            assert not {"prompt", "workflow", "exif"} & set(image.info)
+    for task_id, reason in wrong.items():
+        assert ended[task_id]["status"] == "failed"
+        assert reason in ended[task_id]["msg"]
+    assert devnet.stats()["violations"] == 0

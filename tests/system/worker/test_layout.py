@@ -1,0 +1,152 @@
+"""A lane a GPU where ComfyUI is ours to start, with a stand-in for NVML in place of the cards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miner.config import Settings
+from miner.worker.layout import Placement, layout
+from tests.support.mine import quiet_port
+from tests.support.paths import ROOT
+from tests.support.testbed import MINER_ID, Rig, rig_in, until
+
+NVML = ROOT / "tests" / "support" / "nvml.c"
+UUIDS = ["GPU-6f1c0a2b-0000", "GPU-802d1b3c-0000"]
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from miner.config import Settings
+from miner.machine.gpu import Nvml
+from miner.worker.layout import layout
+nvml = Nvml()
+uuids = nvml.uuids()
+nvml.close()
+comfyui = {"home": Path(sys.argv[1]), "gpus": tuple(sys.argv[2:])}
+settings = Settings(state={"dir": Path(sys.argv[1]) / "state"}, miner={"id": "0x" + 40 * "a"}, comfyui=comfyui)
+lanes = [(s.miner_id[42:], s.url[-4:], s.launch.env.get("CUDA_VISIBLE_DEVICES")) for s in layout(settings)]
+print(json.dumps([uuids, "pynvml" in sys.modules, lanes]))
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a libnvidia-ml."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no C compiler to build the stand-in for NVML with")
+    folder = tmp_path_factory.mktemp("nvml")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", NVML], check=True)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """One whose main.py is the embedded engine."""
+    (tmp_path / "main.py").write_text(
+        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nrunpy.run_module('miner.engine', run_name='__main__')\n"
+    )
+    return tmp_path
+
+
+def seen(home: Path, *gpus: str, **environ: str) -> tuple[list[str], bool, list[list[Any]]]:
+    """The UUIDs, whether pynvml was imported, and (suffix, port, GPU) of each lane."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ}
+    command = [sys.executable, "-c", PROGRAM, str(home), *gpus]
+    printed = subprocess.run(command, check=True, env=env, timeout=60, capture_output=True, text=True)
+    uuids, imported, lanes = json.loads(printed.stdout.splitlines()[-1])
+    return uuids, imported, lanes
+
+
+def test_two_gpus_are_two_lanes_with_a_suffix_and_a_port_each(library: Path, home: Path) -> None:
+    uuids, _, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="2")
+    assert uuids == UUIDS
+    assert lanes == [["-6f1c0a", "8188", UUIDS[0]], ["-802d1b", "8189", UUIDS[1]]]
+
+
+def test_one_gpu_is_one_lane_under_the_id_as_it_is(library: Path, home: Path) -> None:
+    uuids, _, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="1")
+    assert (len(uuids), lanes) == (1, [["", "8188", None]])
+
+
+@pytest.mark.parametrize("gpus", [("1",), (UUIDS[1],)])
+def test_the_settings_choose_among_them(library: Path, home: Path, gpus: tuple[str, ...]) -> None:
+    *_, lanes = seen(home, *gpus, LD_LIBRARY_PATH=str(library), NVML_CARDS="2")
+    assert lanes == [["", "8188", gpus[0]]]
+
+
+def test_a_choice_that_the_environment_has_made_is_left_alone(library: Path, home: Path) -> None:
+    *_, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="2", CUDA_VISIBLE_DEVICES="1")
+    assert lanes == [["", "8188", "1"]]
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_without_nvml_there_is_one_lane_and_nothing_is_imported_for_it(home: Path) -> None:
+    assert seen(home) == ([], False, [["", "8188", None]])
+
+
+# ---- ids --------------------------------------------------------------------------------------------------------
+
+
+def managed(home: Path, *gpus: str, **miner: Any) -> tuple[Placement, ...]:
+    return layout(
+        Settings(state={"dir": home / "state"}, miner={"id": MINER_ID, **miner}, comfyui={"home": home, "gpus": gpus})
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "suffixes"),
+    [
+        (("0", "1"), ["0", "1"]),
+        (UUIDS, ["6f1c0a", "802d1b"]),
+        (("GPU-6f1c0a2b-01", "GPU-6f1c0a2b-02"), ["6f1c0a2b01", "6f1c0a2b02"]),  # as many as tell them apart
+        (("MIG-GPU-6f1c0a2b/1/0", "MIG-GPU-6f1c0a2b/2/0"), ["6f1c0a2b1", "6f1c0a2b2"]),
+    ],
+)
+def test_a_lanes_suffix_is_short_and_its_own(home: Path, gpus: list[str], suffixes: list[str]) -> None:
+    assert [placement.miner_id.removeprefix(f"{MINER_ID}-") for placement in managed(home, *gpus)] == suffixes
+
+
+def test_the_operators_own_suffixes_come_first(home: Path) -> None:
+    assert [s.miner_id for s in managed(home, "0", "1", suffixes=("a", "b"))] == [f"{MINER_ID}-a", f"{MINER_ID}-b"]
+
+
+# ---- the whole way ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with rig_in(tmp_path) as rig:
+        yield rig
+
+
+def test_two_lanes_work_side_by_side_each_on_its_card(library: Path, home: Path, rig: Rig) -> None:
+    rig.start_devnet()
+    tasks = [rig.create() for _ in range(4)]
+    rig.start_worker(
+        "",
+        environ={"LD_LIBRARY_PATH": str(library), "NVML_CARDS": "2"},
+        comfyui__home=str(home),
+        comfyui__python=sys.executable,
+        comfyui__port=quiet_port(),
+    )
+    until(lambda: len(rig.logged("comfyui_ready")) == 2, why="both ComfyUIs")
+    cards = {_environ(line["pid"])["CUDA_VISIBLE_DEVICES"] for line in rig.logged("comfyui_started")}
+    assert cards == set(UUIDS)
+    assert {task["status"] for task in rig.ended(*tasks)} == {"finished"}
+    asked = {request["miner_id"] for request in rig.devnet.requests("miner_request")}
+    assert asked == {f"{MINER_ID}-6f1c0a", f"{MINER_ID}-802d1b"}
+    assert rig.worker.stop() == 0
+
+
+def _environ(pid: int) -> dict[str, str]:
+    pairs = (Path("/proc") / str(pid) / "environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)

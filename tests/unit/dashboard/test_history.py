@@ -1,0 +1,178 @@
+"""The history: what the journal keeps of a task for people, and nothing that is secret."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from miner.dashboard.history import History, Sums
+from miner.task.errors import MachineFault
+from miner.task.journal import DAY, Facts, Journal
+from miner.task.stages import Job, Lease, Outcome, PresignedPut, Prompt
+
+ME = "0x0000000000000000000000000000000000000001"
+FACTS = Facts(prepare=0.5, queue=0.1, render=4.0, deliver=0.4, total=5.0, size=1234)
+NOBODY = Facts(prepare=None, queue=None, render=None, deliver=None, total=0.01)
+
+
+class Clock:
+    at = 1_000_000.0
+
+    def __call__(self):
+        self.at += 1.0
+        return self.at
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def journal(tmp_path, clock):
+    journal = Journal(tmp_path, clock=clock)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def history(tmp_path, journal):  # noqa: ARG001  # the journal makes the file
+    history = History(tmp_path)
+    yield history
+    history.close()
+
+
+def lease(journal, clock, task_id, task_type="txt2img"):
+    lease = Lease(
+        task_id=task_id,
+        task_type=task_type,
+        workflow_id="3",
+        parameters={"prompt": "a very private wish"},
+        target=PresignedPut(url="https://store.example/out?signature=very-secret"),
+        timeout_seconds=60.0,
+        leased_at=clock(),
+    )
+    journal.leased(ME, lease)
+    return lease
+
+
+def prompt(journal, lease, workflow="flux-lora"):
+    values = {"prompt": "a very private wish"}
+    job = Job(lease=lease, workflow=workflow, values=values, images={}, deadline=9e9)
+    journal.prepared(ME, job)
+    journal.prompted(ME, Prompt(job=job, prompt_id=f"p-{lease.task_id}", graph={}))
+
+
+def end(journal, task_id, *, msg="", facts=FACTS, verdict="acknowledged"):
+    journal.answered(ME, Outcome(task_id=task_id, success=not msg, msg=msg), facts)
+    journal.closed(ME, task_id, verdict)
+
+
+@pytest.fixture
+def four(journal, clock):
+    """One of each outcome, the oldest first."""
+    prompt(journal, lease(journal, clock, "done"))
+    end(journal, "done")
+    journal.pictured(ME, "done", width=680, height=1024, thumbnail=b"RIFFsmall")
+    lease(journal, clock, "refused")
+    end(journal, "refused", msg="width is too large", facts=NOBODY)
+    prompt(journal, lease(journal, clock, "failed"), workflow="mochi-fp8")
+    end(journal, "failed", msg="rendering failed", facts=NOBODY)
+    prompt(journal, lease(journal, clock, "lost"), workflow="mochi-fp8")
+    journal.closed(ME, "lost", "taken away")
+
+
+@pytest.mark.usefixtures("four")
+class TestTheLastTasks:
+    def test_come_latest_first_with_outcome_and_reason_in_words(self, history):
+        told = [(past.task_id, past.outcome, past.reason) for past in history.last(limit=10)]
+        assert told == [
+            ("lost", "lost", "the sequencer took it away: it was canceled, or its time was over"),
+            ("failed", "failed", "rendering failed"),
+            ("refused", "refused", "width is too large"),
+            ("done", "done", ""),
+        ]
+
+    def test_have_their_seconds_sizes_and_picture(self, history):
+        (past,) = history.last(limit=1, outcome="done")
+        assert past.seconds == {"prepare": 0.5, "queue": 0.1, "render": 4.0, "deliver": 0.4, "total": 5.0}
+        assert (past.size, past.pixels, past.pictured) == (1234, (680, 1024), True)
+        assert history.thumbnail(ME, "done") == b"RIFFsmall"
+        assert history.thumbnail(ME, "failed") is None
+
+    @pytest.mark.parametrize("outcome", ["done", "refused", "failed", "lost"])
+    def test_are_filtered_by_outcome(self, history, outcome):
+        assert [past.task_id for past in history.last(limit=10, outcome=outcome)] == [outcome]
+
+    def test_are_filtered_by_workflow_and_go_on_where_a_page_ended(self, history):
+        assert [past.task_id for past in history.last(limit=10, workflow="mochi-fp8")] == ["lost", "failed"]
+        first = history.last(limit=2)
+        assert [past.task_id for past in history.last(limit=2, before=first[-1].ended_at)] == ["refused", "done"]
+
+    def test_hold_nothing_of_the_task_s_parameters(self, history, tmp_path):
+        assert "private" not in repr(history.last(limit=10))
+        with sqlite3.connect(tmp_path / "journal.db") as db:
+            kept = list(db.iterdump())
+        db.close()
+        assert not [line for line in kept if "private" in line or "secret" in line]
+
+    def test_are_summed_over_a_span(self, history, clock):
+        assert history.sums(since=clock.at - DAY) == Sums(done=1, refused=1, failed=1, lost=1, render_seconds=4.0)
+        assert history.sums(since=clock.at + 1).done == 0
+
+
+def test_the_usual_seconds_are_those_of_the_last_ones_that_went_well(journal, clock, history):
+    assert history.usual_seconds("flux-lora") is None
+    for number in range(25):
+        prompt(journal, lease(journal, clock, f"t{number}"))
+        end(journal, f"t{number}", facts=Facts(render=100.0 if number < 5 else 2.0, total=1.0))
+    assert history.usual_seconds("flux-lora") == 2.0
+
+
+def test_an_answer_without_facts_keeps_those_that_were_there(journal, clock, history):
+    prompt(journal, lease(journal, clock, "twice"))
+    journal.answered(ME, Outcome(task_id="twice", success=True), FACTS)
+    end(journal, "twice", facts=None)
+    (past,) = history.last(limit=1)
+    assert past.seconds["render"] == 4.0
+
+
+def test_a_picture_is_forgotten_with_its_task(journal, clock, history):
+    prompt(journal, lease(journal, clock, "old"))
+    end(journal, "old")
+    journal.pictured(ME, "old", width=1, height=1, thumbnail=b"x")
+    clock.at += 8 * DAY
+    assert journal.prune(keep_days=7) == 1
+    assert history.thumbnail(ME, "old") is None
+
+
+def test_every_change_is_news(journal, clock):
+    news = journal.news
+    prompt(journal, lease(journal, clock, "new"))
+    assert journal.news == news
+    end(journal, "new")
+    assert journal.news > news
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path, clock):
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        db.executescript(
+            """CREATE TABLE tasks (task_id TEXT NOT NULL, miner_id TEXT NOT NULL, step TEXT NOT NULL,
+            workflow TEXT NOT NULL DEFAULT '', prompt_id TEXT NOT NULL DEFAULT '', record TEXT, outcome TEXT,
+            verdict TEXT NOT NULL DEFAULT '', leased_at REAL NOT NULL, ended_at REAL,
+            PRIMARY KEY (task_id, miner_id)) WITHOUT ROWID;
+            INSERT INTO tasks VALUES ('t', 'm', 'closed', 'w', 'p', NULL, '{"success": true}', 'acknowledged', 1, 2);
+            PRAGMA user_version = 1"""
+        )
+    db.close()
+    journal, history = Journal(tmp_path, clock=clock), History(tmp_path)
+    (past,) = history.last(limit=1)
+    assert (past.outcome, past.task_type, past.seconds["total"], past.pixels) == ("done", "", None, None)
+    history.close()
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_read_says_so(tmp_path):
+    with pytest.raises(MachineFault, match="journal"):
+        History(tmp_path).last(limit=1)

@@ -1,0 +1,128 @@
+"""What becomes of a task and of its answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.devnet.conftest import Start
+from tests.unit.devnet.talk import DETAILS, MINER, OTHER, VARIANT, Talk, key_of, until
+
+
+def test_a_result_that_is_in_the_store_finishes_the_task(talk: Talk) -> None:
+    task_id = talk.create()
+    task = talk.lease()
+    assert talk.answer(task, result=talk.upload(task)).status_code == 200
+    answer = talk.query(task_id)
+    assert (answer["status"], answer["result"]) == ("finished", key_of(task))
+    assert talk.session.get(answer["result_url"], timeout=5).content == b"a picture"
+
+
+@pytest.mark.parametrize("form", ["{}", "results/{}", "store/results/{}", "/store/results/{}"])
+def test_the_key_may_be_named_as_the_urls_path_shows_it(talk: Talk, form: str) -> None:
+    talk.create()
+    task = talk.lease()
+    assert talk.answer(task, result=form.format(talk.upload(task))).status_code == 200
+    assert talk.query(task["task_id"])["result"] == key_of(task)
+
+
+def test_a_failure_gives_the_consumer_the_reason(talk: Talk) -> None:
+    task_id = talk.create()
+    talk.fail(talk.lease(), msg="width must be at most 2048")
+    answer = talk.query(task_id)
+    assert (answer["status"], answer["msg"]) == ("failed", "width must be at most 2048")
+    assert "result" not in answer
+
+
+def test_a_result_that_is_not_in_the_store_is_refused_and_can_be_answered_again(talk: Talk) -> None:
+    task_id = talk.create()
+    task = talk.lease()
+    reply = talk.answer(task, result=key_of(task))
+    assert (reply.status_code, "not in the store" in reply.json()["message"]) == (400, True)
+    assert talk.query(task_id)["status"] == "running"
+    assert talk.answer(task, result=talk.upload(task)).status_code == 200
+
+
+def test_an_empty_result_is_refused(talk: Talk) -> None:
+    talk.create()
+    task = talk.lease()
+    reply = talk.answer(task, result=talk.upload(task, b""))
+    assert (reply.status_code, "empty" in reply.json()["message"]) == (400, True)
+
+
+def test_another_key_than_the_urls_is_refused(talk: Talk) -> None:
+    talk.create()
+    task = talk.lease()
+    talk.upload(task)
+    reply = talk.answer(task, result=f"wf-{MINER}-{task['task_id']}.png")
+    assert (reply.status_code, "upload_url is for" in reply.json()["message"]) == (400, True)
+
+
+def test_a_task_without_a_target_can_only_fail(talk: Talk) -> None:
+    talk.devnet.create(task_type="upscaler", task_details=DETAILS, workflow_id="4", target="none")
+    task = talk.lease()
+    assert talk.answer(task).status_code == 400
+    assert talk.fail(task).status_code == 200
+
+
+def test_the_same_answer_again_is_acknowledged_and_counted_as_a_repeat(talk: Talk) -> None:
+    talk.create()
+    task = talk.lease()
+    assert [talk.fail(task).status_code for _ in range(3)] == [200, 200, 200]
+    assert talk.devnet.stats()["answers"] == {"first": 1, "repeat": 2}
+    assert talk.violations() == []
+
+
+@pytest.mark.parametrize("change", [{"msg": "another reason"}, {"upload_latency": 0.5}])
+def test_another_answer_after_the_acknowledgement_is_a_violation_and_the_first_one_stays(
+    talk: Talk, change: dict[str, object]
+) -> None:
+    task_id = talk.create()
+    task = talk.lease()
+    talk.fail(task)
+    assert talk.fail(task, **change).status_code == 400
+    assert talk.violations() == [f"answered after the acknowledgement: task {task_id} has another answer already"]
+    assert talk.query(task_id)["msg"] == "it cannot be done"
+    assert talk.devnet.stats()["answers"] == {"first": 1, "differing": 1}
+
+
+def test_a_canceled_task_is_named_to_its_miner_and_a_late_answer_does_not_count(talk: Talk) -> None:
+    task_id = talk.create()
+    task = talk.lease()
+    assert talk.cancel(task_id).json()["task_id"] == task_id
+    assert talk.ask().json()["canceled"] == [task_id]
+    assert talk.fail(task).status_code == 200
+    assert talk.query(task_id)["status"] == "canceled"
+    assert (talk.devnet.stats()["answers"], talk.violations()) == ({"late": 1}, [])
+
+
+def test_the_names_of_canceled_tasks_can_be_left_out(start: Start) -> None:
+    talk = start(**VARIANT)
+    task_id = talk.create()
+    talk.lease()
+    talk.cancel(task_id)
+    assert talk.ask().json().keys() == {"msg"}
+
+
+def test_the_time_out_is_counted_from_the_lease_and_a_late_answer_does_not_count(talk: Talk) -> None:
+    task_id = talk.create(timeout_seconds=0.1)
+    task = talk.lease()
+    until(lambda: talk.query(task_id)["status"] == "failed")
+    assert "timed out" in talk.query(task_id)["msg"]
+    assert talk.answer(task, result=talk.upload(task)).status_code == 200
+    assert talk.query(task_id)["status"] == "failed"
+    stats = talk.devnet.stats()
+    assert (stats["answers"], stats["leases"]["ended"]) == ({"late": 1}, {"timed out": 1})
+
+
+def test_a_silent_miner_loses_its_task_to_the_next(start: Start) -> None:
+    talk = start(lease_ttl=0.2)
+    task_id = talk.create()
+    lost = talk.lease()
+    until(lambda: talk.query(task_id)["status"] == "waiting")
+    task = talk.lease(OTHER)
+    assert task["task_id"] == task_id
+    assert task["upload_url"] != lost["upload_url"], "who lost a task must not write over who got it"
+    assert talk.fail(lost, msg="too late").status_code == 200
+    assert talk.fail(task, miner_id=OTHER, msg="in time").status_code == 200
+    assert talk.query(task_id)["msg"] == "in time"
+    assert talk.devnet.stats()["answers"] == {"first": 1, "late": 1}

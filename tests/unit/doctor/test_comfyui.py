@@ -1,0 +1,252 @@
+"""ComfyUI in its three ways, the workflows' verdicts and the models."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from miner.comfy.client import Stats
+from miner.doctor.checks.comfyui import comfyui, could_start, packages, version_of
+from miner.doctor.checks.models import models, shelved
+from miner.doctor.checks.workflows import beforehand, judged, summed, workflows
+from miner.doctor.facts import Seen, Shelf, see
+from miner.machine.gpu import Gpu, Gpus
+from miner.models.catalogue import Look, ModelFile
+from miner.task.errors import MachineFault
+from miner.worker.layout import Placement
+from tests.support.testbed import free_port
+from tests.unit.doctor.conftest import levels, only
+
+FILE = ModelFile(folder="vae", name="ae.safetensors", url="https://h/x", size=1000, needed_by=("flux-lora",))
+ROOT = Path("/models")
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "ComfyUI"
+    folder.mkdir()
+    (folder / "main.py").touch()
+    (folder / "comfyui_version.py").write_text('__version__ = "0.3.64"\n')
+    (folder / "requirements.txt").write_text("pytest>=1 # ours\n\n# a comment\nno-such-package==1.0\n")
+    return folder
+
+
+# ---- an external one --------------------------------------------------------------------------------------------
+
+
+def test_one_that_answers_is_told_and_a_cpu_is_a_warning(facts_of, engine):
+    mark = only(comfyui(facts_of(comfyui={"url": engine})), "ComfyUI")
+    assert mark.level == "warning"
+    assert "0.33.0 answers" in mark.says
+    assert "CPU" in mark.says
+
+
+def test_one_with_a_gpu_is_good(facts_of):
+    facts = facts_of(comfyui={"url": "http://127.0.0.1:1"})
+    stats = Stats(version="0.33.0", device="cuda:0 RTX", on_gpu=True, vram_total=24 * 10**9, vram_free=23 * 10**9)
+    facts.comfyuis = lambda: (Seen(placement=facts.places().placements[0], stats=stats, object_info={}),)
+    assert only(comfyui(facts), "ComfyUI").level == "good"
+
+
+@pytest.mark.parametrize("which", ["refuses", "is something else"])
+def test_one_that_does_not_answer_is_bad_and_no_workflow_can_be_judged(facts_of, devnet, which):
+    url = devnet.url if which == "is something else" else f"http://127.0.0.1:{free_port()}"
+    facts = facts_of(comfyui={"url": url})
+    mark = only(comfyui(facts), "ComfyUI")
+    assert mark.level == "bad"
+    assert mark.cure
+    assert levels(workflows(facts)) == {"Workflows": "bad"}
+
+
+def test_one_that_hangs_is_given_up():
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        seen = see(Placement(name="0", miner_id="", url=url), timeout=0.2)
+    assert "did not answer" in seen.trouble.message
+
+
+def test_of_two_each_has_its_mark(facts_of, engine):
+    told = levels(comfyui(facts_of(comfyui={"url": f"{engine},http://127.0.0.1:{free_port()}"})))
+    assert told == {"ComfyUI 0": "warning", "ComfyUI 1": "bad"}
+
+
+def test_a_folder_that_is_none_is_a_warning(facts_of, engine, tmp_path):
+    there = {"url": engine, "output_dir": tmp_path}
+    assert len([m for m in comfyui(facts_of(comfyui=there)) if "output_dir" in m.says]) == 0
+    gone = {"url": engine, "output_dir": tmp_path / "gone"}
+    (mark,) = [m for m in comfyui(facts_of(comfyui=gone)) if "output_dir" in m.says]
+    assert mark.level == "warning"
+
+
+def test_a_password_in_its_address_is_not_told(facts_of, engine):
+    url = engine.replace("://", "://user:pa55@")
+    assert "pa55" not in "".join(mark.says + mark.cure for mark in comfyui(facts_of(comfyui={"url": url})))
+
+
+# ---- a managed one ----------------------------------------------------------------------------------------------
+
+
+def test_a_managed_one_need_not_run_and_its_home_and_python_are_looked_at(facts_of, home, tmp_path):
+    facts = facts_of(comfyui={"home": home, "python": sys.executable, "port": free_port()})
+    told = list(comfyui(facts))
+    assert levels(told) == {"ComfyUI's home": "good", "ComfyUI's Python": "warning", "ComfyUI": "note"}
+    assert "no-such-package" in only(told, "ComfyUI's Python").says
+    assert "pip install -r" in only(told, "ComfyUI's Python").cure
+    assert "0.3.64" in only(told, "ComfyUI's home").says
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_home_that_is_none_is_bad(facts_of, tmp_path):
+    (mark,) = comfyui(facts_of(comfyui={"home": tmp_path}))
+    assert mark.level == "bad"
+    assert "main.py is missing" in mark.says
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", "/bin/true"])
+def test_a_python_that_is_none_is_bad(facts_of, home, python):
+    facts = facts_of(comfyui={"home": home, "python": python})
+    assert only(could_start(facts.places().placements[0].launch), "ComfyUI's Python").level == "bad"
+
+
+@pytest.mark.parametrize(
+    ("installed", "level"),
+    [
+        ({"torch": "2.9.1", "av": "15.0"}, "good"),
+        ({"torch": "2.9.1", "av": ""}, "warning"),
+        ({"torch": "", "av": ""}, "bad"),
+    ],
+)
+def test_what_its_python_lacks_is_told(installed, level):
+    assert packages("python", "3.11.9", installed, ROOT / "requirements.txt").level == level
+
+
+def test_a_home_without_requirements_is_noted(facts_of, home):
+    (home / "requirements.txt").unlink()
+    (home / "comfyui_version.py").unlink()
+    facts = facts_of(comfyui={"home": home, "python": sys.executable})
+    told = list(could_start(facts.places().placements[0].launch))
+    assert only(told, "ComfyUI's Python").level == "note"
+    assert version_of(home) == ""
+
+
+# ---- the embedded engine ----------------------------------------------------------------------------------------
+
+
+def test_without_either_the_engine_is_started_for_a_moment_and_says_what_it_can_run(facts_of, tmp_path):
+    facts = facts_of(workflows={"enabled": ("upscaler-lanczos", "mochi-fp8")})
+    told = list(comfyui(facts))
+    assert levels(told) == {"ComfyUI": "warning", "Embedded engine": "good"}
+    verdicts = list(workflows(facts))
+    assert levels(verdicts) == {
+        "Workflow upscaler-lanczos": "good",
+        "Workflow mochi-fp8": "warning",
+        "Workflows": "good",
+    }
+    (seen,) = facts.comfyuis()
+    assert see(seen.placement).trouble is not None  # it has ended
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_engine_that_does_not_start_is_bad(facts_of):
+    facts = facts_of(comfyui={"args": ("--no-such-flag",)})
+    assert only(comfyui(facts), "Embedded engine").level == "bad"
+
+
+# ---- workflows --------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_names_the_reason_and_its_cure(facts_of, engine):
+    facts = facts_of(comfyui={"url": engine}, workflows={"enabled": ("upscaler",)})
+    told = list(workflows(facts))
+    assert levels(told) == {"Workflow upscaler": "warning", "Workflows": "bad"}
+    assert only(told, "Workflow upscaler").says.startswith("it cannot run: ")
+    assert only(told, "Workflow upscaler").cure
+
+
+def test_before_a_managed_one_runs_its_files_memory_and_version_are_judged(facts_of, home):
+    facts = facts_of(comfyui={"home": home, "port": free_port()}, workflows={"enabled": ("upscaler", "wan22-5b")})
+    upscaler, wan = facts.enabled
+    facts.gpus = lambda: Gpus(gpus=(Gpu(index=0, name="small", memory_bytes=4 * 10**9),), source="nvml")
+    assert {reason.kind for reason in beforehand(facts, upscaler)} == {"model"}
+    assert {reason.kind for reason in beforehand(facts, wan)} == {"model", "vram"}
+    assert levels(workflows(facts))["Workflows"] == "bad"
+    there = tuple(replace(look, state="there") for look in facts.shelf().looks)
+    facts.shelf = lambda: Shelf(root=ROOT, looks=there)
+    assert beforehand(facts, upscaler) == ()
+    assert "nodes show once ComfyUI runs" in only(workflows(facts), "Workflow upscaler").says
+
+
+def test_none_that_runs_is_bad_and_some_are_good():
+    assert summed(3, 0).level == "bad"
+    assert summed(3, 1).level == "good"
+
+
+def test_an_engine_cannot_be_updated_so_the_cure_is_a_real_comfyui(facts_of):
+    told = list(workflows(facts_of(workflows={"enabled": ("mochi-fp8",)})))
+    assert "set XALORA_COMFYUI_HOME" in only(told, "Workflow mochi-fp8").cure
+    assert "update ComfyUI" not in only(told, "Workflow mochi-fp8").cure
+
+
+def test_several_reasons_are_counted(facts_of, library):
+    facts = facts_of(workflows={"enabled": ("flux-lora",)}, comfyui={"home": "/nowhere"})
+    placement = Placement(name="0", miner_id="", url="http://127.0.0.1:1")
+    stats = Stats(version="0.33.0", device="cpu", on_gpu=False, vram_total=0, vram_free=0)
+    facts.comfyuis = lambda: (Seen(placement=placement, stats=stats, object_info={}),)
+    assert "more" in only(workflows(facts), "Workflow flux-lora").says
+    assert judged(library.get("flux-lora"), (), good_says="it can run").level == "good"
+
+
+# ---- models -----------------------------------------------------------------------------------------------------
+
+
+def look(state, **rest):
+    return Look(file=FILE, state=state, path=ROOT / FILE.place, **rest)
+
+
+@pytest.mark.parametrize(
+    ("looks", "level", "words"),
+    [
+        ([look("there", have=1000)], "good", "all 1 files"),
+        ([look("missing")], "warning", "1 of 1 files are missing"),
+        ([look("partial", have=400)], "warning", "missing"),
+        ([look("differs", why="it has 999 bytes")], "warning", "it has 999 bytes"),
+        ([], "good", "need none"),
+    ],
+)
+def test_files_are_judged(looks, level, words):
+    (mark,) = shelved(ROOT, looks)
+    assert mark.level == level
+    assert words in mark.says
+
+
+def test_real_files_are_looked_at_and_no_folder_is_made(facts_of, library, tmp_path):
+    folder = tmp_path / "models"
+    facts = facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)})
+    (mark,) = models(facts)
+    assert mark.level == "warning"
+    assert mark.cure == "xalora-miner models pull"
+    (model,) = library.get("upscaler").manifest.models
+    target = folder / model.folder / model.name
+    target.parent.mkdir(parents=True)
+    with target.open("wb") as file:
+        file.truncate(model.size)
+    (mark,) = models(facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)}))
+    assert mark.level == "good"
+    assert not (tmp_path / "state").exists()
+
+
+def test_models_of_a_comfyui_elsewhere_are_noted(facts_of):
+    (mark,) = models(facts_of(comfyui={"url": "http://127.0.0.1:1"}))
+    assert mark.level == "note"
+
+
+def test_a_models_folder_that_cannot_be_read_is_a_warning(facts_of):
+    facts = facts_of()
+    facts.shelf = lambda: Shelf(trouble=MachineFault("/models: Input/output error", hint="see dmesg"))
+    (mark,) = models(facts)
+    assert (mark.level, mark.cure) == ("warning", "see dmesg")

@@ -1,0 +1,181 @@
+"""GPUs, disk, ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from miner.comfy import process_tree
+from miner.doctor.checks.gpu import about, gpu, memory, our_processes
+from miner.doctor.checks.machine import disk, disk_speed, file_systems, ports, space, speed, taken
+from miner.doctor.facts import Worker
+from miner.machine.gpu import Gpu, Gpus, User
+from tests.support.testbed import free_port
+from tests.unit.doctor.conftest import levels, only
+
+GB = 10**9
+CARD = Gpu(index=0, name="RTX 4090", memory_bytes=24 * GB, free_bytes=23 * GB, compute_capability=(8, 9))
+FOUND = Gpus(gpus=(CARD,), source="torch", driver="570.133", cuda="12.8", torch="2.9.1")
+NONE = Gpus(problem="no GPU was found: NVML Shared Library Not Found")
+
+
+def marks(facts, found):
+    facts.gpus = lambda: found
+    return list(gpu(facts))
+
+
+# ---- GPUs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_is_told_with_its_driver_and_its_memory(facts_of):
+    told = marks(facts_of(), FOUND)
+    assert levels(told) == {"Driver": "good", "GPU 0": "good", "Memory of GPU 0": "good"}
+    assert "compute capability 8.9" in only(told, "GPU 0").says
+    assert "570.133" in only(told, "Driver").says
+
+
+@pytest.mark.parametrize(
+    ("comfyui", "level"),
+    [
+        ({"home": "/opt/ComfyUI"}, "bad"),
+        ({"home": "/opt/ComfyUI", "args": ("--cpu",)}, "warning"),
+        ({"url": "http://127.0.0.1:1"}, "note"),
+        ({}, "note"),
+    ],
+)
+def test_no_card_is_bad_only_where_our_comfyui_needs_one(facts_of, comfyui, level):
+    (mark,) = marks(facts_of(comfyui=comfyui), NONE)
+    assert mark.level == level
+    assert "NVML" in mark.says
+
+
+@pytest.mark.parametrize(("comfyui", "level"), [({"home": "/opt/ComfyUI"}, "bad"), ({}, "warning")])
+def test_a_torch_that_cannot_use_the_card_is_told(facts_of, comfyui, level):
+    told = marks(facts_of(comfyui=comfyui), replace(FOUND, problem="torch 2.9.1 cannot use them: driver too old"))
+    mark = next(mark for mark in told if mark.name == "GPU")
+    assert mark.level == level
+    assert "driver too old" in mark.says
+
+
+def test_a_card_that_new_builds_leave_out_is_a_warning():
+    assert about(replace(CARD, compute_capability=(6, 1))).level == "warning"
+    assert about(replace(CARD, compute_capability=None)).level == "good"
+
+
+def test_memory_that_others_have_is_a_warning_that_names_them():
+    busy = replace(CARD, users=(User(pid=os.getpid(), memory_bytes=8 * GB),))
+    (mark,) = memory(busy, ours=(), external=False)
+    assert mark.level == "warning"
+    assert str(os.getpid()) in mark.cure
+    assert "8.0 GB" in mark.says
+
+
+@pytest.mark.parametrize(
+    ("users", "ours", "external", "level"),
+    [
+        ((User(pid=1, memory_bytes=8 * GB),), {1}, False, "good"),
+        ((User(pid=1, memory_bytes=8 * GB),), (), True, "note"),
+        ((User(pid=1, memory_bytes=GB // 2),), (), False, "note"),
+        ((User(pid=1, memory_bytes=None),), (), False, "note"),
+    ],
+)
+def test_memory_that_is_ours_or_little_or_unknown_is_no_warning(users, ours, external, level):
+    assert [mark.level for mark in memory(replace(CARD, users=users), ours=ours, external=external)] == [level]
+
+
+def test_a_card_that_does_not_tell_its_free_memory_has_no_mark_for_it():
+    assert list(memory(replace(CARD, free_bytes=None), ours=(), external=False)) == []
+
+
+def test_the_processes_of_our_comfyui_are_known_by_its_pid_file(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        started = process_tree.look(child.pid).started
+        for folder, text in {"comfyui-0": json.dumps({"pid": child.pid, "started": started}), "comfyui-1": "{"}.items():
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "pid").write_text(text)
+        assert our_processes(tmp_path) == {child.pid}
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+
+
+# ---- disk -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("free", "level"), [(11, "good"), (9, "warning"), (4, "bad")])
+def test_free_space_is_judged_by_what_a_task_needs(free, level):
+    assert space(Path("/"), free * GB, 5 * GB).level == level
+
+
+def test_each_file_system_is_looked_at_once(facts_of, tmp_path):
+    assert file_systems([tmp_path, tmp_path / "a" / "b"]) == [tmp_path]
+    assert len(list(disk(facts_of(miner={"min_free_disk_gb": 0.0}, models={"dir": tmp_path})))) == 1
+    assert [mark.level for mark in disk(facts_of(miner={"min_free_disk_gb": 1e9}))] == ["bad"]
+
+
+def test_the_disks_speed_is_measured_and_nothing_stays(facts_of, tmp_path):
+    (mark,) = disk_speed(facts_of())
+    assert "MB/s" in mark.says
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_disk_is_a_warning():
+    assert speed(Path("/"), 20e6).level == "warning"
+    assert speed(Path("/"), 200e6).level == "good"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_disk_that_cannot_be_written_is_a_warning(facts_of, tmp_path):
+    tmp_path.chmod(0o500)
+    assert [mark.level for mark in disk_speed(facts_of())] == ["warning"]
+
+
+# ---- ports ------------------------------------------------------------------------------------------------------
+
+
+def test_ports_that_are_free_are_good(facts_of):
+    facts = facts_of(status={"port": free_port()}, comfyui={"url": "http://127.0.0.1:1"})
+    assert [mark.level for mark in ports(facts)] == ["good"]
+
+
+def test_a_dashboards_port_that_is_taken_is_a_warning_that_says_how_to_find_out(facts_of):
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        facts = facts_of(status={"port": port}, comfyui={"url": "http://127.0.0.1:1"})
+        facts.worker = lambda: Worker(holds=False)  # the real one would ask that port, and wait
+        (mark,) = ports(facts)
+        assert mark.level == "warning"
+        assert f"sport = :{port}" in mark.cure
+        assert taken("127.0.0.1", port) == "address already in use"
+
+
+def home_of(folder: Path) -> Path:
+    (folder / "home").mkdir()
+    (folder / "home" / "main.py").touch()
+    return folder / "home"
+
+
+def test_a_port_that_comfyui_needs_and_cannot_have_is_bad(facts_of, tmp_path):
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
+    assert mark.level == "bad"
+    assert f"port {port}, meant for ComfyUI" in mark.says
+
+
+def test_a_comfyui_that_is_there_already_is_a_warning(facts_of, tmp_path, engine):
+    port = int(engine.rpartition(":")[2])
+    (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
+    assert mark.level == "warning"
+    assert "takes it over" in mark.says

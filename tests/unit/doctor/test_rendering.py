@@ -1,0 +1,262 @@
+"""The self-test and the bench, on the embedded engine."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from miner.comfy.client import ComfyClient
+from miner.doctor.bench import measure, usual
+from miner.doctor.comfy_session import AtWork, room_at
+from miner.doctor.decode import Decoded, decode
+from miner.doctor.facts import Worker
+from miner.doctor.peak import Peak
+from miner.doctor.selftest import PICTURE, VIDEO, animation, mark, runnable, selftest, some_picture
+from miner.doctor.trial_render import Order, order, render, require
+from miner.machine import benchmarks
+from miner.machine.benchmarks import Measured
+from miner.machine.gpu import Nvml
+from miner.task.errors import ConfigError, MachineFault
+from miner.task.journal import Journal
+from miner.worker.layout import layout
+from tests.support.testbed import free_port, until
+
+IDLE = Worker(holds=False)
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.fixture
+def room(facts_of, engine):
+    facts = facts_of(comfyui={"url": engine})
+    with room_at(facts.places().placements[0], facts.settings, IDLE) as room:
+        yield room
+
+
+# ---- the self-test ----------------------------------------------------------------------------------------------
+
+
+def test_everything_that_can_run_renders_and_decodes(room, library):
+    chosen = [library.get(name) for name in ("upscaler-lanczos", "mochi-fp8", "plain-video", "plain-picture")]
+    renders = {one.name: one for one in selftest(room, chosen)}
+    assert [one.name for one in runnable(room, chosen)] == ["upscaler-lanczos", "plain-video", "plain-picture"]
+    assert list(renders) == [PICTURE, VIDEO, "upscaler-lanczos", "plain-video", "plain-picture"]
+    assert all(one.ok and one.seconds is not None for one in renders.values())
+    assert (renders[VIDEO].frames, renders[VIDEO].width, renders[VIDEO].height) == (3, 64, 48)
+    assert (renders["upscaler-lanczos"].width, renders["upscaler-lanczos"].height) == (256, 192)
+    assert {mark(one).level for one in renders.values()} == {"good"}
+
+
+def broken(class_type, **inputs):
+    """An order whose graph ends in a node that does not do what it should."""
+    prompt_id = str(uuid.uuid4())
+    graph = {
+        "picture": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "work": {"class_type": class_type, "inputs": {"image": ["picture", 0], **inputs}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["work", 0], "filename_prefix": "x"}},
+    }
+    return Order(name=PICTURE, graph=graph, prompt_id=prompt_id, node="save", format="png", limit=30.0)
+
+
+def test_a_node_that_fails_is_bad_with_its_words(room):
+    one = render(room, broken("DevnetFail", kind="error"))
+    assert not one.ok
+    assert "DevnetFail" in one.says
+    assert mark(one).level == "bad"
+    assert mark(replace(one, name="mochi-fp8")).level == "warning"
+
+
+def test_a_graph_that_is_refused_is_a_failure(room):
+    one = render(room, broken("NoSuchNode"))
+    assert "refused" in one.says
+
+
+def test_what_takes_too_long_is_given_up_and_cancelled(room):
+    slow = {"seconds": 60.0, "steps": 600, "previews_per_second": 0.0, "until": ""}
+    one = render(room, replace(broken("DevnetWait", **slow), limit=0.2))
+    assert "not done within" in one.says
+    queue = room.host.client.queue()
+    assert not queue.pending
+
+
+def test_pixels_that_are_not_those_asked_for_are_a_fault(tmp_path):
+    path = tmp_path / "frames.webp"
+    path.write_bytes(animation(COLOURS))
+    decoded = decode(path)
+    assert (decoded.frames, list(decoded.middles)) == (3, COLOURS)
+    wanted = Order(name=VIDEO, graph={}, prompt_id="x", node="save", format="webp", limit=1.0, size=(64, 48))
+    require(wanted, decoded)
+    require(replace(wanted, middles=COLOURS), decoded)
+    with pytest.raises(MachineFault, match="not those that were asked for"):
+        require(replace(wanted, middles=COLOURS[::-1]), decoded)
+    with pytest.raises(MachineFault, match="64x48 pixels where 32x32"):
+        require(replace(wanted, size=(32, 32)), decoded)
+    require(replace(wanted, size=(1, 1)), Decoded(decoder=False))
+
+
+@pytest.mark.parametrize("name", ["cut.png", "none.webp", "cut.mp4"])
+def test_what_cannot_be_decoded_is_a_fault(tmp_path, name):
+    pytest.importorskip("av")
+    (tmp_path / name).write_bytes(some_picture((64, 64))[:200])
+    with pytest.raises(MachineFault, match="cannot be decoded"):
+        decode(tmp_path / name)
+
+
+def test_an_mp4_is_decoded_frame_by_frame(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "x.mp4"), "w") as out:
+        stream = out.add_stream("h264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for colour in COLOURS:
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), colour))
+            out.mux(stream.encode(frame.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    decoded = decode(tmp_path / "x.mp4")
+    assert (decoded.width, decoded.height, decoded.frames) == (64, 48, 3)
+
+
+def test_without_nvml_there_is_no_peak_and_with_it_there_is_one():
+    nvml = Nvml()
+    there = bool(nvml.health())
+    nvml.close()
+    with Peak() as peak:
+        pass
+    assert (peak.memory is not None) == there
+
+
+# ---- where there is no room ---------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_at_work_is_not_disturbed(facts_of, engine):
+    facts = facts_of(comfyui={"url": engine})
+    (placement,) = facts.places().placements
+    for worker in (
+        Worker(holds=True, state="working"),
+        Worker(holds=True),
+        Worker(holds=True, state="paused", in_hand=1),
+    ):
+        with pytest.raises(AtWork) as caught, room_at(placement, facts.settings, worker):
+            pass
+        assert "xalora-miner pause" in caught.value.hint
+    with room_at(placement, facts.settings, Worker(holds=True, state="paused")) as room:
+        assert room.stats.version
+
+
+def test_a_comfyui_that_is_at_work_is_not_disturbed(facts_of, engine):
+    facts = facts_of(comfyui={"url": engine})
+    slow = broken("DevnetWait", seconds=60.0, steps=600, previews_per_second=0.0, until="")
+    with closing(ComfyClient(engine, client_id="somebody")) as somebody:
+        somebody.submit(slow.graph, slow.prompt_id)
+        try:
+            with pytest.raises(AtWork, match="1 prompts"), room_at(facts.places().placements[0], facts.settings, IDLE):
+                pass
+        finally:
+            somebody.cancel(slow.prompt_id)
+            until(lambda: not somebody.queue().running, why="the end of the cancelled prompt")
+
+
+def test_a_comfyui_of_ours_is_started_and_stopped_again(facts_of, tmp_path):
+    facts = facts_of(comfyui={"port": free_port()})
+    (placement,) = layout(facts.settings)
+    with room_at(placement, facts.settings, IDLE) as room:
+        assert room.host.process.alive()
+        with pytest.raises(ConfigError, match="another xalora-miner"):
+            Journal(tmp_path / "state")
+        url = room.host.client.url
+    with closing(ComfyClient(url, client_id="")) as client, pytest.raises(MachineFault):
+        client.stats()
+
+
+def test_a_state_folder_that_a_miner_has_just_taken_is_left_to_it(facts_of, tmp_path):
+    facts = facts_of(comfyui={"port": free_port()})
+    (placement,) = layout(facts.settings)
+    with (
+        closing(Journal(tmp_path / "state")),
+        pytest.raises(ConfigError, match="has just started"),
+        room_at(placement, facts.settings, IDLE),
+    ):
+        pass
+
+
+# ---- the bench ----------------------------------------------------------------------------------------------------
+
+
+def test_a_workflow_is_measured_cold_and_warm_and_remembered(room, library, tmp_path):
+    row = measure(room, library.get("plain-picture"), runs=2, limit=None)
+    assert row.measured.runs == 2
+    assert row.measured.tasks_an_hour == pytest.approx(3600 / row.measured.warm)
+    assert row.measured.cold_tasks_an_hour == pytest.approx(3600 / row.measured.cold)
+    benchmarks.write(tmp_path / "state", [row.measured])
+    known = benchmarks.read(tmp_path / "state")
+    assert known == {"plain-picture": row.measured}
+    assert benchmarks.warm_seconds(known, device=room.stats.device) == {"plain-picture": row.measured.warm}
+    assert benchmarks.warm_seconds(known, device="another card") == {}
+
+
+def test_a_workflow_that_fails_has_no_figures(room, library):
+    row = measure(room, library.get("mochi-fp8"), runs=1, limit=None)
+    assert row.measured is None
+    assert row.failure.cure
+
+
+def test_no_two_tasks_of_a_bench_are_alike(room, library):
+    for name in ("flux-lora", "mochi-fp8"):
+        first, second = (usual(library.get(name), number, loras=("a.safetensors",)) for number in (0, 1))
+        assert first["prompt"] != second["prompt"]
+    lanczos = library.get("upscaler-lanczos")
+    made = {
+        json.dumps(
+            order(room, lanczos, usual(lanczos, 0, loras=()), loras=(), picture=some_picture((8, 8)), limit=1).graph
+        )
+        for _ in range(2)
+    }
+    assert len(made) == 2
+
+
+def measurement(name, warm=2.0, **rest):
+    values = {"cold": 9.0, "runs": 1, "peak_memory": None, "device": "cpu", "comfyui": "0.33.0", "at": 1.0}
+    return Measured(workflow=name, warm=warm, **{**values, **rest})
+
+
+def test_a_new_figure_replaces_the_workflows_own_and_no_other(tmp_path):
+    benchmarks.write(tmp_path, [measurement("a"), measurement("b")])
+    benchmarks.write(tmp_path, [measurement("a", warm=3.0)])
+    assert {name: one.warm for name, one in benchmarks.read(tmp_path).items()} == {"a": 3.0, "b": 2.0}
+    assert [path.name for path in tmp_path.iterdir()] == [benchmarks.FILE]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"schema": 2, "workflows": [{}]}',
+        '{"schema": 1, "workflows": {}}',
+        '{"schema": 1, "workflows": [1, {}]}',
+    ],
+)
+def test_what_is_no_bench_is_not_known(tmp_path, text):
+    (tmp_path / benchmarks.FILE).write_text(text)
+    assert benchmarks.read(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "change", [{"warm": "fast"}, {"warm": 0}, {"cold": float("nan")}, {"warm": None}, {"cold": True}]
+)
+def test_a_row_that_makes_no_sense_is_left_out(tmp_path, change):
+    benchmarks.write(tmp_path, [measurement("good")])
+    document = json.loads((tmp_path / benchmarks.FILE).read_text())
+    (row,) = document["workflows"]
+    document["workflows"].append({**row, "workflow": "wrong", **change})
+    assert list(benchmarks.parse(document)) == ["good"]
+
+
+def test_a_disk_that_takes_no_figures_is_a_fault(tmp_path):
+    (tmp_path / "state").touch()
+    with pytest.raises(MachineFault, match="cannot be written"):
+        benchmarks.write(tmp_path / "state", [measurement("a")])

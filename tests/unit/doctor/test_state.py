@@ -1,0 +1,159 @@
+"""The state folder, the journal and its outbox, and the miner that may be running."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+
+import pytest
+
+from miner.doctor.checks.machine import ports
+from miner.doctor.checks.state import Ledger, condition, journal, outbox, read, state_folder
+from miner.doctor.checks.worker import worker
+from miner.doctor.facts import Worker, is_held
+from miner.task.journal import SCHEMA, Journal
+from miner.task.stages import Lease, Outcome
+from tests.support.testbed import MINER_ID, free_port, rig_in, until
+from tests.unit.doctor.conftest import levels, only
+
+LEASE = Lease(
+    task_id="leased",
+    task_type="upscaler",
+    workflow_id="4",
+    parameters={},
+    target=None,
+    timeout_seconds=None,
+    leased_at=1.0,
+)
+SOUND = Ledger(schema=SCHEMA, sound=True, unacknowledged=0, oldest=0.0, unfinished=0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A state folder whose journal owes two answers and one task, and has one that is done."""
+    with closing(Journal(tmp_path / "state")) as written:
+        for task_id in ("one", "two", "done"):
+            written.answered(MINER_ID, Outcome(task_id=task_id, success=False, msg="no"))
+        written.closed(MINER_ID, "done", "acknowledged")
+        written.leased(MINER_ID, LEASE)
+    return tmp_path / "state"
+
+
+# ---- the folder -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there_yet_is_good_and_stays_so(facts_of, tmp_path):
+    assert [mark.level for mark in state_folder(facts_of())] == ["good"]
+    assert [mark.level for mark in journal(facts_of())] == ["good"]
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_folder_that_is_there_is_good(facts_of, folder):
+    (mark,) = state_folder(facts_of())
+    assert (mark.level, mark.says) == ("good", f"{folder} can be written")
+
+
+def test_a_file_in_its_place_is_bad(facts_of, tmp_path):
+    (tmp_path / "state").touch()
+    assert [mark.level for mark in state_folder(facts_of())] == ["bad"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_bad(facts_of, folder):
+    folder.chmod(0o500)
+    assert [mark.level for mark in state_folder(facts_of())] == ["bad"]
+
+
+# ---- the journal ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_owed_is_told_and_nothing_is_changed(facts_of, folder):
+    before = {path.name: stat.S_IFMT(path.stat().st_mode) for path in folder.iterdir()}
+    told = list(journal(facts_of()))
+    assert levels(told) == {"Journal": "good", "Outbox": "warning", "Tasks in hand": "warning"}
+    assert "2 answers" in only(told, "Outbox").says
+    assert "1 tasks" in only(told, "Tasks in hand").says
+    assert {path.name: stat.S_IFMT(path.stat().st_mode) for path in folder.iterdir()} == before
+
+
+def test_while_a_miner_has_it_open_it_is_read_all_the_same(facts_of, tmp_path):
+    with closing(Journal(tmp_path / "state")) as open_one:
+        open_one.answered(MINER_ID, Outcome(task_id="one", success=True))
+        facts = facts_of()
+        assert is_held(tmp_path / "state")
+        assert levels(journal(facts)) == {"Journal": "good", "Outbox": "note"}
+        assert "in use" in only(state_folder(facts), "State folder").says
+    assert not is_held(tmp_path / "state")
+
+
+def test_one_without_debts_is_good(facts_of, tmp_path):
+    Journal(tmp_path / "state").close()
+    assert levels(journal(facts_of())) == {"Journal": "good", "Outbox": "good"}
+    assert outbox(SOUND, running=False, now=0.0).level == "good"
+
+
+def test_one_that_is_no_database_is_bad_and_is_left_alone(facts_of, folder):
+    path = folder / "journal.db"
+    path.write_bytes(b"no database at all" * 100)
+    (mark,) = journal(facts_of())
+    assert (mark.name, mark.level) == ("Journal", "bad")
+    assert path.read_bytes().startswith(b"no database")
+
+
+def test_one_with_a_damaged_page_is_bad(facts_of, folder):
+    path = folder / "journal.db"
+    data = bytearray(path.read_bytes())
+    data[4096 : 2 * 4096] = os.urandom(4096)
+    path.write_bytes(data)
+    assert only(journal(facts_of()), "Journal").level == "bad"
+
+
+def test_one_of_a_newer_program_is_bad(facts_of, folder):
+    with closing(sqlite3.connect(folder / "journal.db")) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    assert only(journal(facts_of()), "Journal").level == "bad"
+    assert read(folder / "journal.db").schema == SCHEMA + 1
+    assert condition(folder / "journal.db", SOUND).level == "good"
+
+
+# ---- the worker -------------------------------------------------------------------------------------------------
+
+
+def test_without_a_worker_it_is_noted(facts_of):
+    assert levels(worker(facts_of())) == {"Worker": "note"}
+    assert levels(worker(facts_of(status={"port": free_port()}))) == {"Worker": "note"}
+
+
+def test_a_worker_that_cannot_be_asked_is_a_warning(facts_of, tmp_path):
+    with closing(Journal(tmp_path / "state")):
+        (mark,) = worker(facts_of())
+    assert mark.level == "warning"
+    assert "shows itself nowhere" in mark.says
+
+
+def test_what_is_no_worker_is_not_taken_for_one(facts_of, devnet):
+    port = int(devnet.url.rpartition(":")[2])
+    assert levels(worker(facts_of(status={"port": port}))) == {"Worker": "note"}
+
+
+def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
+    port = free_port()
+    with rig_in(tmp_path) as rig:
+        rig.start_devnet()
+        rig.start_worker(engine, status__enabled=True, status__port=port)
+        facts = facts_of(status={"port": port}, comfyui={"url": engine})
+        until(lambda: facts_of(status={"port": port}).worker().state, why="its status page")
+        told = list(worker(facts))
+        assert only(told, "Worker").says.startswith("one runs, working, 0 tasks in hand")
+        assert "Worker: Sequencer" in levels(told)
+        assert facts.worker().holds
+        assert not facts.worker().rests
+        assert only(ports(facts), "Ports").says == "the miner that runs has them"
+        assert rig.worker.alive
+
+
+def test_a_paused_worker_with_a_task_in_hand_does_not_rest():
+    assert Worker(holds=True, state="paused").rests
+    assert not Worker(holds=True, state="paused", in_hand=1).rests

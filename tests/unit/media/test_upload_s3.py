@@ -1,0 +1,189 @@
+"""Temporary S3 credentials against a store over real sockets."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from miner.media.uploads import Uploader
+from miner.task.errors import JobFault, MachineFault, Retryable
+from miner.task.stages import Media, TemporaryS3
+from tests.unit.media.store import Store
+
+Make = Callable[[bytes | int], Media]
+TARGET = TemporaryS3(access_key_id="AKIATEST", secret_access_key="TopSecret", session_token="SessionToken")
+KEY = "results/flux-lora-0xA-task_1.png"
+OBJECT = f"/results/{KEY}"
+
+
+def test_a_small_file_is_one_signed_put_with_its_type(store: Store, uploader: Uploader, media: Make) -> None:
+    file = media(100_000)
+    uploader.upload(file, TARGET, key=KEY)
+    assert store.objects == {OBJECT: file.path.read_bytes()}
+    (call,) = store.calls
+    headers = {name.lower(): value for name, value in call.headers.items()}
+    assert (call.method, call.path) == ("PUT", OBJECT)
+    assert headers["content-type"] == "image/png"
+    assert headers["x-amz-security-token"] == "SessionToken"
+    assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIATEST/")
+
+
+def test_a_large_file_goes_in_parts_that_make_it_up(store: Store, uploader: Uploader, media: Make) -> None:
+    file = media(20 << 20)
+    told: list[int] = []
+    uploader.upload(file, TARGET, key=KEY, progress=lambda sent, _size: told.append(sent))
+    assert store.objects == {OBJECT: file.path.read_bytes()}
+    assert len(store.parts) == 3
+    assert told == sorted(told)
+    assert told[-1] == 20 << 20
+
+
+def test_the_environment_of_other_programs_has_no_say(
+    store: Store, uploader: Uploader, media: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store() as other:
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, other.url)
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+        monkeypatch.setenv("AWS_REGION", "eu-west-3")
+        uploader.upload(media(b"x"), TARGET, key=KEY)
+        assert other.calls == []
+    assert store.objects == {OBJECT: b"x"}
+    assert "Credential=AKIATEST/" in str(store.calls[0].headers)
+    assert "/auto/s3/" in str(store.calls[0].headers)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (400, JobFault, "refused the file"),
+        (401, JobFault, "refused the file"),
+        (403, JobFault, "refused the file"),
+        (409, JobFault, "refused the file"),
+        (413, JobFault, "refused the file"),
+        (404, MachineFault, "no such bucket"),
+        (429, Retryable, "answered 429"),
+        (503, Retryable, "answered 503"),
+    ],
+)
+@pytest.mark.parametrize("size", [10, 9 << 20])
+def test_each_refusal_says_whose_fault_it_is(
+    store: Store, uploader: Uploader, media: Make, status: int, kind: type[Exception], says: str, size: int
+) -> None:
+    store.knobs.status, store.knobs.headers = status, {"Location": f"{store.url}/elsewhere"}
+    with pytest.raises(kind, match=says) as caught:
+        uploader.upload(media(size), TARGET, key=KEY)
+    text = "".join(traceback.format_exception(caught.value))
+    assert not re.search(r"TopSecret|SessionToken|AKIATEST|127\.0\.0\.1|elsewhere", str(caught.value))
+    assert not re.search(r"TopSecret|SessionToken|AKIATEST", text)
+    assert {call.path.partition("?")[0] for call in store.calls} == {OBJECT}
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_of_a_file_is_the_settings_fault(store: Store, uploader: Uploader, media: Make, status: int) -> None:
+    store.knobs.status, store.knobs.headers = status, {"Location": f"{store.url}/elsewhere"}
+    with pytest.raises(MachineFault, match="redirects"):
+        uploader.upload(media(b"x"), TARGET, key=KEY)
+    assert [call.path for call in store.calls] == [OBJECT]
+
+
+@pytest.mark.parametrize("size", [10, 9 << 20])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_reaches_nobody(
+    store: Store, uploader: Uploader, media: Make, status: int, size: int
+) -> None:
+    with Store() as other:
+        store.knobs.status, store.knobs.headers = status, {"Location": f"http://localhost:{other.port}/elsewhere"}
+        with pytest.raises((MachineFault, Retryable)):
+            uploader.upload(media(size), TARGET, key=KEY)
+        assert other.calls == []
+
+
+def test_one_part_may_fail_and_is_sent_again(store: Store, uploader: Uploader, media: Make) -> None:
+    file = media(9 << 20)
+    store.knobs.status, store.knobs.failures = 503, 2
+    uploader.upload(file, TARGET, key=KEY)
+    assert store.objects == {OBJECT: file.path.read_bytes()}
+
+
+def test_a_store_that_stops_answering_is_given_up_in_time(store: Store, media: Make) -> None:
+    store.knobs.hang = True
+    impatient = Uploader(
+        allow=[f"127.0.0.1:{store.port}"], bucket="results", endpoint=store.url, region="auto", timeout=0.3
+    )
+    with pytest.raises(Retryable, match=r"more than 0\.3 s"):
+        impatient.upload(media(9 << 20), TARGET, key=KEY)
+    impatient.close()
+
+
+def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
+    with Store() as gone:
+        pass
+    away = Uploader(allow=[f"127.0.0.1:{gone.port}"], bucket="b", endpoint=gone.url, region="auto", timeout=20.0)
+    with pytest.raises(Retryable, match="did not answer"):
+        away.upload(media(b"x"), TARGET, key=KEY)
+    away.close()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("https://127.0.0.1", "not public"),
+        ("https://169.254.169.254", "not public"),
+        ("http://example.com", "not https"),
+        ("https://example.com:9000", "neither 80 nor 443"),
+        ("nonsense", "plain http or https URL"),
+    ],
+)
+def test_a_private_endpoint_has_to_be_allowed(media: Make, endpoint: str, says: str) -> None:
+    guarded = Uploader(allow=[], bucket="results", endpoint=endpoint, region="auto", timeout=20.0)
+    with pytest.raises(MachineFault, match=says) as caught:
+        guarded.upload(media(b"x"), TARGET, key=KEY)
+    assert "[upload] endpoint" in caught.value.hint
+    guarded.close()
+
+
+def test_an_endpoint_whose_name_is_private_has_to_be_allowed(media: Make) -> None:
+    guarded = Uploader(
+        allow=[],
+        bucket="results",
+        endpoint="https://store.test",
+        region="auto",
+        timeout=20.0,
+        resolve=lambda _host, _port: ["93.184.216.34", "10.0.0.1"],
+    )
+    with pytest.raises(MachineFault, match="not public"):
+        guarded.upload(media(b"x"), TARGET, key=KEY)
+    guarded.close()
+
+
+def test_without_a_bucket_the_operator_is_told_what_to_set(store: Store, media: Make) -> None:
+    without = Uploader(allow=[], bucket="", endpoint=store.url, region="auto", timeout=20.0)
+    with pytest.raises(MachineFault) as caught:
+        without.upload(media(b"x"), TARGET, key=KEY)
+    assert "[upload] bucket" in caught.value.hint
+    without.close()
+
+
+def test_a_file_that_shrinks_leaves_no_object(store: Store, uploader: Uploader, media: Make) -> None:
+    for size in (1000, 9 << 20):
+        file = media(size)
+        with pytest.raises(MachineFault, match="became shorter"):
+            uploader.upload(replace(file, size=size + 1), TARGET, key=KEY)
+    assert store.objects == {}
+
+
+@pytest.mark.parametrize("key", ["../x", "a//b", "a/../b", "a\nb"])
+def test_a_key_that_s3_does_not_take_is_the_settings_fault(
+    store: Store, uploader: Uploader, media: Make, key: str
+) -> None:
+    with pytest.raises(MachineFault) as caught:
+        uploader.upload(media(b"x"), TARGET, key=key)
+    assert "[upload] prefix" in caught.value.hint
+    assert store.calls == []

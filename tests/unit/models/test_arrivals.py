@@ -1,0 +1,93 @@
+"""What came to the models folders, or went, is told once, and not before it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from miner.models.folder_watch import Arrivals
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "models" / "loras").mkdir(parents=True)
+    (tmp_path / "models" / "loras" / "there.safetensors").write_bytes(b"old")
+    return tmp_path / "models"
+
+
+def looks(arrivals: Arrivals, times: int = 4) -> list[bool]:
+    return [arrivals.changed() for _ in range(times)]
+
+
+ONCE = [False, True, False, False]
+NEVER = [False] * 4
+
+
+def put(root: Path) -> None:
+    (root / "loras" / "new.safetensors").write_bytes(b"new")
+
+
+def put_in_a_new_folder(root: Path) -> None:
+    (root / "upscale_models" / "mine").mkdir(parents=True)
+    (root / "upscale_models" / "mine" / "x4.pth").write_bytes(b"new")
+
+
+def rename(root: Path) -> None:
+    (root / "loras" / "there.safetensors").rename(root / "loras" / "renamed.safetensors")
+
+
+def delete(root: Path) -> None:
+    (root / "loras" / "there.safetensors").unlink()
+
+
+def link_a_folder(root: Path) -> None:
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far.safetensors").write_bytes(b"far")
+    (root / "checkpoints").symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("change", [put, put_in_a_new_folder, rename, delete, link_a_folder])
+def test_a_change_anywhere_under_the_root_is_told_once(root: Path, change: Callable[[Path], None]) -> None:
+    arrivals = Arrivals([root])
+    assert looks(arrivals) == NEVER
+    change(root)
+    assert looks(arrivals) == ONCE
+
+
+@pytest.mark.parametrize("name", ["new.safetensors.part", "new.safetensors.part.json", "preview.png", "cache.db"])
+def test_what_is_no_model_by_its_name_is_none(root: Path, name: str) -> None:
+    arrivals = Arrivals([root])
+    (root / "loras" / name).write_bytes(b"")
+    assert looks(arrivals) == NEVER
+
+
+def test_what_grows_is_told_once_it_has_stopped(root: Path) -> None:
+    arrivals = Arrivals([root])
+    with (root / "loras" / "copied.safetensors").open("wb", buffering=0) as file:
+        for _ in range(3):
+            file.write(b"more")
+            assert not arrivals.changed()
+            assert arrivals.unsettled
+    assert looks(arrivals) == [True, False, False, False]
+    assert not arrivals.unsettled
+
+
+def test_a_copy_that_is_given_up_was_never_there(root: Path) -> None:
+    arrivals = Arrivals([root])
+    put(root)
+    assert not arrivals.changed()
+    (root / "loras" / "new.safetensors").unlink()
+    assert looks(arrivals) == NEVER
+    assert not arrivals.unsettled
+
+
+def test_a_root_may_come_later_and_a_link_may_lead_back(root: Path) -> None:
+    arrivals = Arrivals([root / "loras", root.parent / "later"])
+    (root.parent / "later").symlink_to(root)
+    (root / "loras" / "again").symlink_to(root)
+    assert looks(arrivals) == NEVER  # each of its models was known by another way
+    put(root)
+    assert looks(arrivals) == ONCE

@@ -1,0 +1,54 @@
+"""What people see of a download."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import structlog
+from rich.console import Console
+from structlog.testing import capture_logs
+
+from miner.cli.progress import Bars, Lines
+from miner.models.catalogue import Look
+
+
+def test_there_is_a_bar_a_file_and_one_for_all_of_them(model, tmp_path):
+    looks = [
+        Look(file=model("u", name=name, size=4_000_000), state="partial", path=tmp_path, have=have)
+        for name, have in (("one.pth", 1_000_000), ("two.pth", 0))
+    ]
+    out = io.StringIO()
+    with Bars(Console(file=out, force_terminal=True, width=120), looks) as bars:
+        bars.at("vae/one.pth", 3_000_000, 4_000_000)
+        bars.says("vae/two.pth", "waits for another download of it")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).splitlines()
+    assert "vae/two.pth: waits for another download of it" in " ".join(shown)
+    one, two, both = shown[-3:]
+    assert "one.pth" in one
+    assert "3.0/4.0 MB" in one
+    assert "0.0/4.0 MB" in two
+    assert "all of it" in both
+    assert "3.0/8.0 MB" in both
+
+
+def test_a_file_that_was_not_expected_gets_a_bar_too():
+    out = io.StringIO()
+    with Bars(Console(file=out, force_terminal=True, width=80), []) as bars:
+        bars.at("vae/one.pth", 1_000_000, None)
+    assert "one.pth" in out.getvalue()
+
+
+def test_a_log_has_a_line_about_a_file_now_and_then_and_not_for_every_chunk():
+    now = [0.0]
+    lines = Lines(every=10.0, clock=lambda: now[0])
+    structlog.reset_defaults()
+    with capture_logs() as logged, lines:
+        for second in range(25):
+            now[0] = float(second)
+            lines.at("vae/x", second * 10_000_000, 240_000_000)
+    assert [(one["done"], one.get("percent"), one.get("mb_s")) for one in logged] == [
+        (0, None, None),
+        (100_000_000, 42, 10.0),
+        (200_000_000, 83, 10.0),
+    ]

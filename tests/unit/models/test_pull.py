@@ -1,0 +1,201 @@
+"""Many files, and several at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from miner.models.catalogue import Look
+from miner.models.disk import require_room
+from miner.models.partial_file import is_held, note_of, part_of
+from miner.models.store import Store
+from miner.task.errors import ConfigError, MachineFault
+from tests.support.testbed import until
+from tests.unit.models.conftest import Seen
+from tests.unit.models.samples import content, sha256
+from tests.unit.models.server import Step
+
+DATA = content(500_000)
+
+KILLED = """
+import sys
+from pathlib import Path
+from miner.cli.progress import Lines
+from miner.models.catalogue import ModelFile
+from miner.models.pull import pull
+from miner.models.hash_db import Records
+from miner.models.store import Store
+from miner.models.progress import Stop
+folder, url = Path(sys.argv[1]), sys.argv[2]
+file = ModelFile(folder="vae", name="model.pth", url=url)
+pull([file], store=Store(folder / "models"), records=Records(folder / "state"), watch=Lines(), stop=Stop())
+"""
+
+
+def many(server, model, count=6):
+    found = []
+    for number in range(count):
+        data = content(100_000, seed=number)
+        url = server.put(f"/{number}", data, Step(cut=50_000 + number))
+        found.append(model(url, name=f"{number}.pth", size=len(data), sha256=sha256(data)))
+    return found
+
+
+def test_files_come_side_by_side_each_once(server, bench, model):
+    files = many(server, model)
+    report = bench.pull(*files, jobs=3)
+    assert sorted(report.done) == sorted(file.place for file in files)
+    assert set(server.sent.values()) == {100_000}
+    assert all(sha256(bench.content(file)) == file.sha256 for file in files)
+
+
+def test_one_failure_leaves_the_others_alone(server, bench, model):
+    files = many(server, model)
+    server.files["/3"].script[:] = [Step(status=404)]
+    report = bench.pull(*files)
+    assert list(report.failed) == ["vae/3.pth"]
+    assert len(report.done) == 5
+
+
+def test_what_is_there_is_not_asked_for(server, bench, model):
+    file = model(server.put("/model.pth", DATA), size=len(DATA))
+    target = bench.store.target(file)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(DATA)
+    assert not bench.pull(file).failed
+    assert server.requests == []
+
+
+def test_two_pulls_at_once_fetch_a_file_once(server, bench, model):
+    """The second waits for the first, and then sees that it is done."""
+    hold, second = threading.Event(), Seen()
+    file = model(server.put("/model.pth", DATA, Step(hold=hold)), size=len(DATA), sha256=sha256(DATA))
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(bench.pull, file)
+        assert server.half.wait(30)
+        two = pool.submit(bench.pull, file, watch=second)
+        until(lambda: second.said, why="the second pull to wait")
+        assert is_held(bench.store.target(file))
+        hold.set()
+        assert not one.result().failed
+        assert not two.result().failed
+    assert second.said == ["waits for another download of it"]
+    assert server.sent == {"/model.pth": len(DATA)}
+    assert bench.names() == ["vae/model.pth"]
+
+
+def test_the_second_pull_goes_on_where_a_first_one_failed(server, bench, model):
+    hold, second = threading.Event(), Seen()
+    gone = [Step(hold=hold, cut=300_000), Step(status=404)]
+    file = model(server.put("/model.pth", DATA, *gone), size=len(DATA), sha256=sha256(DATA))
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(bench.pull, file)
+        assert server.half.wait(30)
+        two = pool.submit(bench.pull, file, watch=second)
+        until(lambda: second.said, why="the second pull to wait")
+        hold.set()
+        assert one.result().failed
+        assert not two.result().failed
+    assert bench.content(file) == DATA
+    assert server.sent == {"/model.pth": len(DATA)}
+
+
+def test_a_pull_that_was_killed_leaves_no_final_name_and_the_next_goes_on(server, bench, model, tmp_path):
+    hold = threading.Event()
+    file = model(server.put("/model.pth", DATA, Step(hold=hold)))
+    target = bench.store.target(file)
+    command = [sys.executable, "-c", KILLED, str(tmp_path), file.url]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        assert server.half.wait(30)
+        until(lambda: part_of(target).exists() and part_of(target).stat().st_size > 100_000, why="a part to grow")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    hold.set()
+    assert not target.exists()
+    had = part_of(target).stat().st_size
+    assert not bench.pull(file).failed
+    assert bench.content(file) == DATA
+    assert server.gets("/model.pth")[-1].headers["Range"] == f"bytes={had}-"
+
+
+def test_a_file_of_somebody_else_is_never_replaced_unasked(server, bench, model):
+    file = model(server.put("/model.pth", DATA), size=len(DATA))
+    target = bench.store.target(file)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"mine")
+    error = bench.pull(file).failed[file.place]
+    assert "it has 4 bytes, and should have 500000" in error.message
+    assert "--replace" in error.hint
+    assert target.read_bytes() == b"mine"
+    assert not bench.pull(file, replace=True).failed
+    assert target.read_bytes() == DATA
+
+
+def test_a_download_of_ours_is_replaced_when_the_manifest_names_another_file(server, bench, model):
+    url = server.put("/model.pth", DATA)
+    bench.pull(model(url, sha256=sha256(DATA)))
+    newer = content(500_000, seed=1)
+    server.put("/model.pth", newer)
+    assert not bench.pull(model(url, sha256=sha256(newer))).failed
+    assert bench.content(model(url)) == newer
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(server, bench, model):
+    url = server.put("/model.pth", DATA)
+    bench.pull(model(url, sha256=sha256(DATA)))
+    server.put("/model.pth", content(500_000, seed=1), *[Step(cut=10)] * 9, ranges=False)
+    assert bench.pull(model(url, sha256="0" * 64)).failed
+    assert bench.content(model(url)) == DATA
+
+
+def test_a_file_in_a_folder_that_comfyui_also_reads_counts_as_there(bench, model, tmp_path):
+    other = tmp_path / "comfyui" / "models"
+    file = model("https://example.org/x", folder="text_encoders", size=4)
+    (other / "clip").mkdir(parents=True)
+    (other / "clip" / file.name).write_bytes(b"clip")
+    look = Store(bench.root, also=(other,)).look(file, bench.records)
+    assert (look.state, look.path) == ("there", other / "clip" / file.name)
+
+
+def test_a_download_that_does_not_fit_is_refused_before_it_begins(bench, model):
+    look = Look(file=model("https://example.org/x", size=10**18), state="missing", path=bench.root / "vae" / "x")
+    with pytest.raises(MachineFault, match=r"1000000000\.0 GB are to be downloaded") as caught:
+        require_room([look], keep_free=0, freeable=7_000_000_000)
+    assert "prune` would free 7.0 GB" in caught.value.hint
+
+
+def test_a_part_needs_room_for_the_rest_alone(bench, model):
+    big = 10**18
+    look = Look(file=model("https://example.org/x", size=big), state="partial", path=bench.root / "x", have=big - 1)
+    require_room([look], keep_free=0, freeable=0)
+
+
+def test_a_download_of_unknown_size_that_does_not_fit_is_refused_at_the_first_answer(server, bench, model):
+    file = model(server.put("/model.pth", DATA, *[Step(length=10**18, cut=10)] * 9))
+    error = bench.pull(file).failed[file.place]
+    assert "1000000000.0 GB are to be downloaded" in error.message
+
+
+def test_a_folder_that_cannot_be_made_is_named(server, bench, model):
+    bench.root.write_text("a file where the folder should be")
+    error = bench.pull(model(server.put("/model.pth", DATA))).failed["vae/model.pth"]
+    assert str(bench.root) in error.message
+
+
+def test_what_is_no_address_is_an_error_of_the_settings(bench, model):
+    error = bench.pull(model("ftp://example.org/x")).failed["vae/model.pth"]
+    assert isinstance(error, ConfigError)
+    assert "ftp://example.org/x is no address" in error.message
+
+
+def test_an_empty_part_is_not_left_behind(server, bench, model):
+    file = model(server.put("/model.pth", DATA, Step(status=404)))
+    assert bench.pull(file).failed
+    assert bench.names() == []
+    assert not note_of(bench.store.target(file)).exists()

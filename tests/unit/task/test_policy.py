@@ -1,0 +1,156 @@
+"""Every decision, as a table."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from miner.task import policy
+from miner.task.policy import Allowance, Hold
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("step", "whereabouts", "files_there", "late", "expected"),
+    [
+        ("leased", "nowhere", False, False, "run"),
+        ("leased", "nowhere", False, True, "fail"),
+        ("prepared", "nowhere", False, False, "run"),
+        ("prepared", "nowhere", False, True, "fail"),
+        ("prompted", "nowhere", False, False, "run"),
+        ("prompted", "nowhere", False, True, "fail"),
+        ("prompted", "queue", False, False, "follow"),
+        ("prompted", "queue", False, True, "follow"),
+        ("prompted", "history", False, False, "collect"),
+        ("prompted", "history", False, True, "collect"),
+        ("rendered", "nowhere", True, False, "upload"),
+        ("rendered", "nowhere", True, True, "upload"),
+        ("rendered", "nowhere", False, False, "run"),
+        ("rendered", "nowhere", False, True, "fail"),
+        ("uploaded", "nowhere", False, False, "answer"),
+        ("uploaded", "nowhere", False, True, "answer"),
+        ("answered", "nowhere", False, False, "submit"),
+        ("answered", "nowhere", False, True, "submit"),
+    ],
+)
+def test_after_a_restart(step, whereabouts, files_there, late, expected):
+    now, deadline = (2.0, 1.0) if late else (1.0, 2.0)
+    assert (
+        policy.after_restart(step, whereabouts=whereabouts, files_there=files_there, now=now, deadline=deadline)
+        == expected
+    )
+
+
+class TestBackoff:
+    def test_grows_to_its_cap_and_stays_there(self):
+        rng = random.Random(1)
+        most = [max(policy.backoff(n, rng=rng, base=0.5, cap=60.0) for _ in range(500)) for n in range(1, 12)]
+        assert most[0] <= 0.5
+        assert all(a < b for a, b in itertools.pairwise(most[:8]))
+        assert 50.0 < most[-1] <= 60.0
+
+    def test_has_full_jitter(self):
+        rng = random.Random(1)
+        waits = [policy.backoff(10, rng=rng, cap=60.0) for _ in range(2000)]
+        assert min(waits) < 1.0
+        assert 28.0 < sum(waits) / len(waits) < 32.0
+
+    def test_never_comes_back_before_it_may(self):
+        rng = random.Random(1)
+        assert all(policy.backoff(1, rng=rng, at_least=7.0) >= 7.0 for _ in range(100))
+
+    def test_a_long_outage_does_not_overflow(self):
+        assert policy.backoff(10**6, rng=random.Random(1)) <= 60.0
+
+
+def test_an_idle_miner_asks_once_an_interval_on_average():
+    rng = random.Random(1)
+    waits = [policy.idle_delay(1.0, rng=rng) for _ in range(4000)]
+    assert 0.98 < sum(waits) / len(waits) < 1.02
+    assert min(waits) >= 0.5
+    assert max(waits) <= 1.5
+
+
+def said(*replies: str | None, holds: tuple[Hold, ...] = (Hold(task_id="a"),), canceled=()):
+    for running in replies:
+        holds = policy.observe(holds, running=running, canceled=canceled)
+    return {hold.task_id: hold.taken_away for hold in holds}
+
+
+class TestWhatSilenceMeans:
+    def test_nothing_before_the_sequencer_ever_said_running(self):
+        assert said(None, None, None, None) == {"a": False}
+
+    def test_once_is_not_enough(self):
+        assert said("a", None) == {"a": False}
+
+    def test_twice_in_a_row_takes_the_task_away(self):
+        assert said("a", None, None) == {"a": True}
+
+    def test_twice_but_not_in_a_row_is_not_enough(self):
+        assert said("a", None, "a", None) == {"a": False}
+
+    def test_naming_another_task_is_silence_about_this_one(self):
+        assert said("a", "b", "b") == {"a": True}
+
+    def test_with_two_in_hand_the_other_may_have_been_meant(self):
+        two = (Hold(task_id="a"), Hold(task_id="b"))
+        assert said("a", "b", "b", "b", holds=two) == {"a": False, "b": False}
+
+    def test_a_confirmation_with_two_in_hand_does_not_count_once_alone(self):
+        both = policy.observe((Hold(task_id="a"), Hold(task_id="b")), running="a", canceled=())
+        alone = tuple(hold for hold in both if hold.task_id == "a")
+        assert said(None, None, None, holds=alone) == {"a": False}
+
+    def test_a_named_cancellation_counts_at_once(self):
+        assert said("a", holds=(Hold(task_id="a"), Hold(task_id="b")), canceled=("a",)) == {"a": True, "b": False}
+
+
+class TestHowManyToHold:
+    def test_is_one_more_than_prefetch_until_the_sequencer_refuses(self):
+        assert Allowance().now(prefetch=1, now=0.0) == 2
+        assert Allowance().now(prefetch=0, now=0.0) == 1
+
+    def test_is_what_was_in_hand_when_it_said_running(self):
+        learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
+        assert learned.now(prefetch=3, now=6.0) == 1
+
+    def test_is_learned_anew_after_a_while(self):
+        learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
+        assert learned.now(prefetch=3, now=5.0 + Allowance.RELEARN_AFTER) == 4
+
+    def test_grows_when_a_lease_comes_that_should_not(self):
+        learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
+        assert policy.learn(learned, held=1, running=False, leased=True, now=6.0).now(prefetch=1, now=6.0) == 2
+
+    def test_says_nothing_when_nothing_was_in_hand(self):
+        assert policy.learn(Allowance(), held=0, running=True, leased=False, now=5.0) == Allowance()
+
+
+def test_only_what_ends_in_time_is_taken_ahead():
+    seconds, timeouts = {"a": 10.0, "b": 100.0}, {"a": 60.0, "b": 60.0, "c": 60.0}
+    assert policy.prefetchable(["a", "b", "c"], seconds=seconds, timeouts=timeouts, busy_for=20.0) == ("a",)
+    assert policy.prefetchable(["a"], seconds=seconds, timeouts=timeouts, busy_for=50.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "expected"),
+    [
+        ("torch.OutOfMemoryError", "Allocation on device ", "memory"),
+        ("torch.cuda.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
+        ("RuntimeError", "Allocation on device 0 would exceed allowed memory. (out of memory)", "memory"),
+        ("MemoryError", "not enough memory: you tried to allocate 123 bytes", "memory"),
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "poisoned"),
+        ("torch.AcceleratorError", "CUDA error: device-side assert triggered", "poisoned"),
+        ("RuntimeError", "CUDA error: unspecified launch failure", "poisoned"),
+        ("RuntimeError", "CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx", "poisoned"),
+        ("comfy.model_management.InterruptProcessingException", "", "interrupted"),
+        ("PIL.UnidentifiedImageError", "cannot identify image file", "task"),
+        ("ValueError", "shapes do not match", "task"),
+    ],
+)
+def test_whose_fault_an_error_is(exception_type, message, expected):
+    assert policy.blame(exception_type, message) == expected

@@ -1,0 +1,253 @@
+"""The six workflows that come with the miner: the protocol's parameters, its defaults, and where they go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from miner.task.errors import JobFault
+from miner.workflows import Library, Workflow
+from miner.workflows.parameters import Plain, place_of
+
+LORAS = ("tiny-flux.safetensors",)
+LEAST = {
+    "upscaler": {"image": "https://example.org/a.png"},
+    "upscaler-lanczos": {"image": "https://example.org/a.png"},
+    "flux-lora": {"prompt": "a cat", "lora_name": "tiny-flux"},
+    "hunyuan-fp8": {"prompt": "a cat"},
+    "mochi-fp8": {"prompt": "a cat"},
+    "wan22-5b": {"prompt": "a cat"},
+}
+# the public defaults of the protocol; of wan22-5b, which has none, the model's own
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "upscaler": {},
+    "upscaler-lanczos": {},
+    "flux-lora": {"width": 680, "height": 1024, "steps": 15, "guidance": 3.5, "aspect_ratio": "custom"},
+    "hunyuan-fp8": {"width": 848, "height": 480, "length": 73, "steps": 20, "fps": 24},
+    "mochi-fp8": {"width": 848, "height": 480, "length": 37, "steps": 30, "fps": 24, "quality": 80},
+    "wan22-5b": {"width": 1280, "height": 704, "length": 121, "steps": 20, "fps": 24},
+}
+# parameter → where it has to arrive: class and input
+ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
+    "upscaler": {"image": ("LoadImage", "image")},
+    "upscaler-lanczos": {"image": ("LoadImage", "image")},
+    "flux-lora": {
+        "prompt": ("CLIPTextEncode", "text"),
+        "lora_name": ("LoraLoader", "lora_name"),
+        "width": ("EmptyLatentImage", "width"),
+        "height": ("EmptyLatentImage", "height"),
+        "guidance": ("FluxGuidance", "guidance"),
+        "steps": ("KSampler", "steps"),
+        "seed": ("KSampler", "seed"),
+    },
+    "hunyuan-fp8": {
+        "prompt": ("CLIPTextEncode", "text"),
+        "width": ("EmptyHunyuanLatentVideo", "width"),
+        "height": ("EmptyHunyuanLatentVideo", "height"),
+        "length": ("EmptyHunyuanLatentVideo", "length"),
+        "steps": ("BasicScheduler", "steps"),
+        "seed": ("RandomNoise", "noise_seed"),
+        "fps": ("CreateVideo", "fps"),
+    },
+    "mochi-fp8": {
+        "prompt": ("CLIPTextEncode", "text"),
+        "width": ("EmptyMochiLatentVideo", "width"),
+        "height": ("EmptyMochiLatentVideo", "height"),
+        "length": ("EmptyMochiLatentVideo", "length"),
+        "steps": ("KSampler", "steps"),
+        "seed": ("KSampler", "seed"),
+        "fps": ("SaveAnimatedWEBP", "fps"),
+        "quality": ("SaveAnimatedWEBP", "quality"),
+    },
+    "wan22-5b": {
+        "prompt": ("CLIPTextEncode", "text"),
+        "width": ("Wan22ImageToVideoLatent", "width"),
+        "height": ("Wan22ImageToVideoLatent", "height"),
+        "length": ("Wan22ImageToVideoLatent", "length"),
+        "steps": ("KSampler", "steps"),
+        "seed": ("KSampler", "seed"),
+        "fps": ("CreateVideo", "fps"),
+    },
+}
+PROTOCOL = {
+    "upscaler": ({"image"}, set()),
+    "txt2img": ({"prompt", "lora_name"}, {"aspect_ratio", "width", "height", "guidance", "steps", "seed"}),
+    "txt2vid": ({"prompt"}, {"width", "height", "length", "steps", "seed", "fps", "quality"}),
+}
+EVERY = pytest.mark.parametrize("name", LEAST)
+
+
+def test_the_library_holds_the_six_with_their_ids_and_formats(bundled: Library) -> None:
+    assert {w.name: (w.manifest.id, w.task_type, w.manifest.output.format) for w in bundled.workflows} == {
+        "upscaler": ("4", "upscaler", "png"),
+        "upscaler-lanczos": ("", "upscaler", "png"),
+        "flux-lora": ("3", "txt2img", "jpg"),
+        "hunyuan-fp8": ("1", "txt2vid", "mp4"),
+        "mochi-fp8": ("2", "txt2vid", "webp"),
+        "wan22-5b": ("", "txt2vid", "mp4"),
+    }
+    assert bundled.get("hunyuan-fp8").manifest.output.content_type == "video/mp4"
+
+
+@EVERY
+def test_every_parameter_of_the_protocol_is_taken_and_no_other(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+    parameters = workflow.manifest.parameters
+    required, optional = PROTOCOL[workflow.task_type]
+    assert {key for key, parameter in parameters.items() if parameter.required} == required
+    assert set(parameters) == required | optional
+
+
+@EVERY
+def test_public_defaults_are_in_force(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+    values = workflow.check(LEAST[name], loras=LORAS).values
+    asked = {key: values[key] for key in LEAST[name] if key in values}
+    seed = {"seed": values["seed"]} if "seed" in values else {}
+    assert values == DEFAULTS[name] | asked | seed
+    assert ("seed" in values) == (workflow.task_type != "upscaler")
+
+
+@EVERY
+def test_the_graph_as_it_stands_holds_the_defaults(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+    for parameter in workflow.manifest.parameters.values():
+        if isinstance(parameter, Plain) and parameter.default is not None:
+            for node, key in map(place_of, parameter.bind):
+                assert workflow.graph[node]["inputs"][key] == parameter.default
+
+
+@EVERY
+def test_every_parameter_reaches_the_node_it_should(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+    other: dict[str, Any] = {
+        "prompt": "two dogs",
+        "lora_name": "tiny-flux.safetensors",
+        "guidance": 4.5,
+        "seed": 2**63 - 1,
+    }
+    other |= {"width": 192, "height": 256, "length": 13, "steps": 3, "fps": 12, "quality": 33}
+    values = {key: other[key] for key in workflow.manifest.parameters if key in other}
+    graph = workflow.fill(values, images={"image": "mine.png"} if name.startswith("upscaler") else {}, prefix="p")
+
+    for key, (class_type, input_name) in ARRIVES[name].items():
+        arrived = [
+            body["inputs"][input_name]
+            for node, body in graph.items()
+            if body["class_type"] == class_type and node != "negative"
+        ]
+        assert arrived == [other.get(key, "mine.png")]
+    assert graph[workflow.manifest.output.node]["inputs"]["filename_prefix"] == "p"
+
+
+@EVERY
+def test_every_weight_that_a_graph_names_is_listed_with_its_licence(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+    bound = {place_of(bind) for parameter in workflow.manifest.parameters.values() for bind in parameter.bind}
+    named = {
+        value
+        for node, body in workflow.graph.items()
+        for key, value in body["inputs"].items()
+        if (node, key) not in bound and str(value).endswith(".safetensors")
+    }
+    assert {model.name for model in workflow.manifest.models} == named
+    for model in workflow.manifest.models:
+        assert model.url.endswith(f"/{model.name}")
+        assert model.size is not None
+
+
+def test_a_file_that_several_workflows_share_is_the_same_file(bundled: Library) -> None:
+    facts: dict[tuple[str, str], Any] = {}
+    for workflow in bundled.workflows:
+        for model in workflow.manifest.models:
+            assert facts.setdefault((model.folder, model.name), model) == model
+
+
+@pytest.mark.parametrize(
+    ("spelling", "size"),
+    [
+        ("1:1", (1024, 1024)),
+        ("3:4", (896, 1152)),
+        ("5:8", (832, 1216)),
+        ("9:16", (768, 1344)),
+        ("9:21", (640, 1536)),
+        ("4:3", (1152, 896)),
+        ("3:2", (1216, 832)),
+        ("16:9", (1344, 768)),
+        ("21:9", (1536, 640)),
+        ("custom", (512, 768)),
+    ],
+)
+def test_aspect_ratio_sets_the_size_in_both_spellings(bundled: Library, spelling: str, size: tuple[int, int]) -> None:
+    for spelled in (spelling, f"{spelling} landscape {size[0]}x{size[1]}"):
+        asked = LEAST["flux-lora"] | {"aspect_ratio": spelled, "width": 512, "height": 768}
+        values = bundled.get("flux-lora").check(asked, loras=LORAS).values
+        assert (values["width"], values["height"], values["aspect_ratio"]) == (*size, spelling)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "given"),
+    [
+        ("flux-lora", {"width": 683, "height": 1021}, {"width": 680, "height": 1024}),
+        ("flux-lora", {"width": 684, "height": 1020}, {"width": 688, "height": 1024}),
+        ("hunyuan-fp8", {"width": 850, "height": 475, "length": 72}, {"width": 848, "height": 480, "length": 73}),
+        ("hunyuan-fp8", {"width": 856, "height": 471, "length": 71}, {"width": 864, "height": 464, "length": 73}),
+        ("hunyuan-fp8", {"length": 70}, {"length": 69}),
+        ("mochi-fp8", {"width": 850, "height": 475, "length": 36}, {"width": 848, "height": 480, "length": 37}),
+        ("mochi-fp8", {"length": 33}, {"length": 31}),
+        ("mochi-fp8", {"length": 34}, {"length": 37}),
+        ("wan22-5b", {"width": 848, "height": 480, "length": 73}, {"width": 864, "height": 480, "length": 73}),
+    ],
+)
+def test_sizes_are_rounded_to_the_models_step(
+    bundled: Library, name: str, asked: dict[str, Any], given: dict[str, Any]
+) -> None:
+    values = bundled.get(name).check(LEAST[name] | asked, loras=LORAS).values
+    assert {key: values[key] for key in given} == given
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "reason"),
+    [
+        ("flux-lora", {"width": 2048, "height": 2048}, "width x height is 2048 x 2048"),
+        ("flux-lora", {"guidance": 31}, "guidance is 31; it must be a number from 0 to 30"),
+        ("flux-lora", {"aspect_ratio": "2:1"}, "aspect_ratio is '2:1'; it must be one of custom, 1:1"),
+        ("flux-lora", {"prompt": "x" * 4001}, "prompt is 4001 characters long"),
+        ("flux-lora", {"prompt": "a cat, embedding:secret"}, "prompt holds 'embedding:'"),
+        ("hunyuan-fp8", {"prompt": "embedding:a"}, "prompt holds 'embedding:'"),
+        ("mochi-fp8", {"prompt": "embedding:a"}, "prompt holds 'embedding:'"),
+        ("wan22-5b", {"prompt": "embedding:a"}, "prompt holds 'embedding:'"),
+        ("hunyuan-fp8", {"width": 1280, "height": 1280, "length": 73}, "width x height x length is"),
+        ("hunyuan-fp8", {"length": 133}, "length is 133; it must be a whole number from 1 to 129"),
+        ("hunyuan-fp8", {"quality": 0}, "quality is 0; it must be a whole number from 1 to 100"),
+        ("hunyuan-fp8", {"fps": 0}, "fps is 0; it must be a whole number from 1 to 60"),
+        ("mochi-fp8", {"width": 848, "height": 848}, "width x height is 848 x 848"),
+        ("mochi-fp8", {"length": 91}, "width x height x length is 848 x 480 x 91"),
+        ("mochi-fp8", {"steps": 101}, "steps is 101; it must be a whole number from 1 to 100"),
+        ("wan22-5b", {"width": 1280, "height": 736}, "width x height is 1280 x 736"),
+    ],
+)
+def test_what_the_model_could_not_hold_or_should_not_do_is_refused(
+    bundled: Library, name: str, asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(JobFault) as caught:
+        bundled.get(name).check(LEAST[name] | asked, loras=LORAS)
+    assert reason in caught.value.message
+
+
+def test_the_largest_of_each_video_model_is_taken(bundled: Library) -> None:
+    for name, asked in {
+        "hunyuan-fp8": {"width": 1280, "height": 720, "length": 73},
+        "mochi-fp8": {"width": 848, "height": 480, "length": 85},
+        "wan22-5b": {"width": 704, "height": 1280, "length": 121},
+    }.items():
+        values = bundled.get(name).check(LEAST[name] | asked, loras=LORAS).values
+        assert {key: values[key] for key in asked} == asked
+
+
+def test_lanczos_never_passes_for_the_model(bundled: Library) -> None:
+    lanczos: Workflow = bundled.get("upscaler-lanczos")
+    assert lanczos.manifest.id == ""
+    assert all("upscaler-lanczos" not in names for names in bundled.ids.values())
+    assert bundled.ids_of(["upscaler-lanczos"]) == ()
