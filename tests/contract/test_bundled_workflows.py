@@ -11,7 +11,7 @@ import os
 import pytest
 from PIL import Image
 
-from tests.support.testbed import rig_in, until
+from tests.support.testbed import testbed_in, until
 
 URL = os.environ.get("COMFYUI_URL", "")
 pytestmark = [
@@ -32,29 +32,29 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def rig(tmp_path_factory):
-    with rig_in(tmp_path_factory.mktemp("real")) as rig:
-        rig.start_devnet()
-        rig.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
-        until(lambda: rig.logged("workflows_offered"), why="the preflight")
-        yield rig
-        assert rig.devnet.stats()["violations"] == 0
-        assert rig.worker.stop(60) == 0
+def testbed(tmp_path_factory):
+    with testbed_in(tmp_path_factory.mktemp("real")) as testbed:
+        testbed.start_devnet()
+        testbed.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
+        until(lambda: testbed.logged("workflows_offered"), why="the preflight")
+        yield testbed
+        assert testbed.devnet.stats()["violations"] == 0
+        assert testbed.worker.stop(60) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_comes_out_decodes_at_the_size_that_was_asked_for(rig, name):
-    if name not in rig.logged("workflows_offered")[-1]["names"]:
-        reason = rig.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
+def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
+    if name not in testbed.logged("workflows_offered")[-1]["names"]:
+        reason = testbed.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
         pytest.skip(f"this ComfyUI cannot run {name}: {reason}")
     task_type, parameters, size = TASKS[name]
     if task_type == "upscaler":
-        parameters = {"image": rig.picture((64, 48))}
-    task_id = rig.create(task_type=task_type, workflow_id=name, parameters=parameters, timeout_seconds=600.0)
-    (task,) = rig.ended(task_id, patience=600)
+        parameters = {"image": testbed.picture((64, 48))}
+    task_id = testbed.create(task_type=task_type, workflow_id=name, parameters=parameters, timeout_seconds=600.0)
+    (task,) = testbed.ended(task_id, patience=600)
     assert task["status"] == "finished", task["msg"]
-    assert size_of(rig.result(task)) == size
-    done = rig.logged("task_done", task_id=task_id)[0]
+    assert size_of(testbed.result(task)) == size
+    done = testbed.logged("task_done", task_id=task_id)[0]
     print(f"\n{name}: {done['render_s']:.1f} s to render, {done['total_s']:.1f} s in all")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import Rig, rig_in, until
+from tests.support.testbed import Testbed, testbed_in, until
 
 ACTION = {"X-Xalora-Action": "1"}
 SLOW = {
@@ -48,7 +48,7 @@ def quiet_port() -> int:
 class Mine:
     """One miner, seen from outside."""
 
-    rig: Rig
+    testbed: Testbed
     port: int
     colours: Iterator[int]
 
@@ -57,7 +57,7 @@ class Mine:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return self.rig.session.get(self.url + path, timeout=10, **options)
+        return self.testbed.session.get(self.url + path, timeout=10, **options)
 
     def now(self) -> dict[str, Any]:
         return self.get("/api/now").json()
@@ -66,7 +66,7 @@ class Mine:
         return self.get("/api/history", params=query).json()["tasks"]
 
     def press(self, button: str, **headers: str) -> requests.Response:
-        return self.rig.session.post(f"{self.url}/api/{button}", headers={**ACTION, **headers}, timeout=10)
+        return self.testbed.session.post(f"{self.url}/api/{button}", headers={**ACTION, **headers}, timeout=10)
 
     def until_served(self) -> None:
         def answers() -> bool:
@@ -79,18 +79,18 @@ class Mine:
 
     def slow(self, seconds: float, **parameters: Any) -> str:
         """A task that takes so long; no node of it is cached."""
-        return self.rig.create(
+        return self.testbed.create(
             workflow_id="slow", parameters={"seconds": seconds, "colour": next(self.colours), **parameters}
         )
 
     def open(self, gate: str) -> None:
         """End the wait of the task whose `gate` it is."""
-        (self.rig.folder / "engine" / "input" / gate).touch()
+        (self.testbed.folder / "engine" / "input" / gate).touch()
 
     def cancel(self, task_id: str) -> None:
         """As its consumer, and wait until the miner has let go of it."""
         cancel = {"task_id": task_id, "api_key": "devnet"}
-        assert self.rig.session.post(f"{self.rig.devnet.url}/task_cancel", json=cancel, timeout=10).ok
+        assert self.testbed.session.post(f"{self.testbed.devnet.url}/task_cancel", json=cancel, timeout=10).ok
         until(lambda: not self.now()["lanes"][0]["tasks"], why="the end of the canceled task")
 
     def quick(self) -> str:
@@ -105,20 +105,20 @@ def mine_in(
     workflows: dict[str, list[str]] | None = None,
     **settings: Any,
 ) -> Iterator[Mine]:
-    with rig_in(folder) as rig:
-        mine = Mine(rig=rig, port=quiet_port(), colours=iter(range(1, 1 << 24)))
-        rig.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
-        rig.start_devnet()
-        engine = rig.start_engine("--test-nodes", "--preview-method", "auto")
+    with testbed_in(folder) as testbed:
+        mine = Mine(testbed=testbed, port=quiet_port(), colours=iter(range(1, 1 << 24)))
+        testbed.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
+        testbed.start_devnet()
+        engine = testbed.start_engine("--test-nodes", "--preview-method", "auto")
         keys = {
             "status__enabled": True,
             "status__port": mine.port,
             "sequencer__wait": 0.0,
-            "workflows__folders": [str(rig.workflows), str(STAND_INS)],
+            "workflows__folders": [str(testbed.workflows), str(STAND_INS)],
             **settings,
         }
         ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
-        rig.start_worker(engine, workflows=ids, environ=environ, **keys)
+        testbed.start_worker(engine, workflows=ids, environ=environ, **keys)
         mine.until_served()
         yield mine
 

@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 from tests.support.relay import Hold, Relay
-from tests.support.testbed import Rig, free_port, rig_in, until
+from tests.support.testbed import Testbed, free_port, testbed_in, until
 
 Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -70,7 +70,7 @@ class Gate:
 
     def __init__(self, scene: Scene, name: str) -> None:
         self._scene = scene
-        self._path = scene.rig.folder / "engine" / "input" / name
+        self._path = scene.testbed.folder / "engine" / "input" / name
 
     def wait(self) -> None:
         until(lambda: self._scene.queue()["queue_running"], why="the render")
@@ -85,15 +85,15 @@ class Gate:
 class Scene:
     """The processes, and the task of the cell that is being tried. `held` is what keeps it at its step."""
 
-    def __init__(self, rig: Rig, stack: ExitStack, *, state: Path | None = None, **settings: Any) -> None:
-        self.rig = rig
-        self.state = state or rig.folder / "state"
-        rig.add_workflow("gated", GATED, parameters=PARAMETERS)
-        self.engine_url = rig.start_engine("--test-nodes", port=free_port())
+    def __init__(self, testbed: Testbed, stack: ExitStack, *, state: Path | None = None, **settings: Any) -> None:
+        self.testbed = testbed
+        self.state = state or testbed.folder / "state"
+        testbed.add_workflow("gated", GATED, parameters=PARAMETERS)
+        self.engine_url = testbed.start_engine("--test-nodes", port=free_port())
         self.comfyui = stack.enter_context(closing(Relay(self.engine_url)))
-        self.sequencer = stack.enter_context(closing(Relay(rig.start_devnet().url)))
-        self.inputs = stack.enter_context(closing(Relay(stack.enter_context(_served(rig.folder)))))
-        rig.start_worker(
+        self.sequencer = stack.enter_context(closing(Relay(testbed.start_devnet().url)))
+        self.inputs = stack.enter_context(closing(Relay(stack.enter_context(_served(testbed.folder)))))
+        testbed.start_worker(
             self.comfyui.url,
             workflows={"4": ["gated"]},
             sequencer__url=self.sequencer.url,
@@ -110,23 +110,23 @@ class Scene:
     @property
     def sound(self) -> bool:
         """Whether the next cell can be tried here."""
-        idle = all(task["status"] not in ("waiting", "running") for task in self.rig.devnet.tasks())
-        return idle and self.rig.worker.alive and self.rig.engine.alive
+        idle = all(task["status"] not in ("waiting", "running") for task in self.testbed.devnet.tasks())
+        return idle and self.testbed.worker.alive and self.testbed.engine.alive
 
     def queue(self) -> dict[str, Any]:
         """ComfyUI's queue, asked beside the relay."""
-        return self.rig.session.get(f"{self.engine_url}/queue", timeout=30).json()
+        return self.testbed.session.get(f"{self.engine_url}/queue", timeout=30).json()
 
     def begin(self, step: Step, *, acted: bool = False, target: str = "presigned") -> None:
         """Create a task, and wait until it is at `step`. `acted`: hold the reply of the last call, not its request."""
         until(self._owes_nothing, why="the end of what the last cell left")  # else its calls would be held here
         name = f"cell-{next(self._numbers)}"
-        Image.new("RGB", (32, 24), "navy").save(self.rig.folder / f"{name}.png")
+        Image.new("RGB", (32, 24), "navy").save(self.testbed.folder / f"{name}.png")
         parameters: dict[str, Any] = {"image": f"{self.inputs.url}/{name}.png"}
         if step == "rendering":
             parameters |= {"gate": name, "seconds": 3600.0}
         self.step, self.held = step, self._hold(step, name, acted, "PUT /s3" if target == "s3" else "PUT /store")
-        self.task_id = self.rig.create(parameters=parameters, target=target, extra={"mark": name})
+        self.task_id = self.testbed.create(parameters=parameters, target=target, extra={"mark": name})
         self.held.wait()
 
     def _owes_nothing(self) -> bool:
@@ -160,8 +160,8 @@ class Scene:
         """The task, once it has ended; fails at once where it never will."""
 
         def look() -> dict[str, Any] | None:
-            assert self.rig.worker.alive, (self.rig.folder / "worker.log").read_text()[-3000:]
-            task = self.rig.task(self.task_id)
+            assert self.testbed.worker.alive, (self.testbed.folder / "worker.log").read_text()[-3000:]
+            task = self.testbed.task(self.task_id)
             return task if task["status"] in ("finished", "failed", "canceled") else None
 
         task: dict[str, Any] = until(look, why=f"the end of {self.task_id}")
@@ -189,4 +189,4 @@ def _served(folder: Path) -> Iterator[str]:
 @contextmanager
 def scene_in(folder: Path, **settings: Any) -> Iterator[Scene]:
     with ExitStack() as stack:
-        yield Scene(stack.enter_context(rig_in(folder)), stack, **settings)
+        yield Scene(stack.enter_context(testbed_in(folder)), stack, **settings)

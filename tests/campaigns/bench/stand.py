@@ -22,10 +22,10 @@ from miner.task.stages import Value
 from miner.workflows import Library
 from tests.campaigns.bench.graphs import COLOURS, TASK_TYPE, WAIT, Work, write_workflows
 from tests.campaigns.bench.table import NotMeasured
-from tests.support.testbed import MINER_ID, Rig, rig_in, until
+from tests.support.testbed import MINER_ID, Testbed, testbed_in, until
 
 PATIENCE = 60.0  # seconds until a wait means that something is broken
-DEFAULTS = {  # of the worker, where the rig has others for tests: the dashboard and its thumbnails cost something too
+DEFAULTS = {  # of the worker, where the test bed has others for tests: dashboard and thumbnails cost something too
     "sequencer.heartbeat": 10.0,
     "sequencer.poll_interval": 1.0,
     "status.enabled": True,
@@ -74,9 +74,9 @@ class Stand:
     def start_engine(self) -> Engine:
         """One more. It runs until the end of the bench."""
         folder = self.fresh("engine")
-        rig = self._stack.enter_context(rig_in(folder))
+        testbed = self._stack.enter_context(testbed_in(folder))
         # no metadata: so the worker starts a ComfyUI of its own
-        url = rig.start_engine("--test-nodes", "--preview-method", "auto", "--disable-metadata")
+        url = testbed.start_engine("--test-nodes", "--preview-method", "auto", "--disable-metadata")
         return Engine(url, folder / "engine")
 
     def work(self, workflow: str, *, milliseconds: int = 0, **values: Value) -> Work:
@@ -108,8 +108,8 @@ class Stand:
     def worker(self, devnet: Running, work: Work, **settings: Any) -> Iterator[Miner]:
         """A worker that offers the work's graph, under an id of its own; drained at the end."""
         miner_id = f"{MINER_ID}-bench{next(self._numbers):03}"
-        with rig_in(self.fresh("worker")) as rig:
-            rig.devnet = devnet
+        with testbed_in(self.fresh("worker")) as testbed:
+            testbed.devnet = devnet
             keys = {
                 **DEFAULTS,
                 **work.folders,
@@ -117,24 +117,24 @@ class Stand:
                 "workflows.folders": [str(self.folder / "workflows")],
                 **{key.replace("__", "."): value for key, value in settings.items()},
             }
-            rig.start_worker(work.url, workflows={miner_id: [work.workflow]}, **keys)
-            yield Miner(rig=rig, miner_id=miner_id, work=work)
-            rig.worker.stop()
+            testbed.start_worker(work.url, workflows={miner_id: [work.workflow]}, **keys)
+            yield Miner(testbed=testbed, miner_id=miner_id, work=work)
+            testbed.worker.stop()
 
 
 class Miner:
     """One worker, and the tasks that are for it alone: its workflow id is its own."""
 
-    def __init__(self, *, rig: Rig, miner_id: str, work: Work) -> None:
-        self.rig = rig
-        self.devnet: Running = rig.devnet
+    def __init__(self, *, testbed: Testbed, miner_id: str, work: Work) -> None:
+        self.testbed = testbed
+        self.devnet: Running = testbed.devnet
         self.miner_id = miner_id
         self._work = work
         self._numbers = itertools.count(secrets.randbelow(COLOURS))
 
     @property
     def pid(self) -> int:
-        return self.rig.worker.popen.pid
+        return self.testbed.worker.popen.pid
 
     def create(self, **values: Value) -> str:
         """One task, with `values` among its parameters; gives its id."""
@@ -150,7 +150,7 @@ class Miner:
         """The first true value of `what`. Raises NotMeasured, at once where the worker has ended."""
 
         def look() -> Any:
-            if not self.rig.worker.alive:
+            if not self.testbed.worker.alive:
                 raise NotMeasured(f"the worker ended; it said last: {self._last_words()}")
             return what()
 
@@ -178,7 +178,7 @@ class Miner:
         return [seen for seen in self.devnet.requests("miner_request") if seen["miner_id"] == self.miner_id]
 
     def _last_words(self) -> str:
-        words = (self.rig.folder / "worker.log").read_text().splitlines()
+        words = (self.testbed.folder / "worker.log").read_text().splitlines()
         return words[-1] if words else "nothing"
 
 

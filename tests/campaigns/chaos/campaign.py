@@ -79,7 +79,7 @@ class Campaign:
 
     def run(self) -> Report:
         rng = random.Random(self._seed)
-        work = orders(self._stand.rig, random.Random(rng.random()), test_nodes=self._stand.own_engine)
+        work = orders(self._stand.testbed, random.Random(rng.random()), test_nodes=self._stand.own_engine)
         next_fault = 0
         while self._created < self._tasks and self._seconds < TIME_LIMIT:
             self._feed(work)
@@ -97,10 +97,10 @@ class Campaign:
         return time.monotonic() - self._begun
 
     def _feed(self, work: Any) -> None:
-        counts = self._stand.rig.devnet.stats()["tasks"]
+        counts = self._stand.testbed.devnet.stats()["tasks"]
         alive = counts.get("waiting", 0) + counts.get("running", 0)
         for _ in range(min(IN_FLIGHT - alive, self._tasks - self._created)):
-            self._stand.rig.create(**next(work).fields)
+            self._stand.testbed.create(**next(work).fields)
             self._created += 1
 
     def _strike(self, rng: random.Random) -> None:
@@ -116,7 +116,7 @@ class Campaign:
 
     def _watch_worker(self) -> None:
         """It ends when it is told to, and by itself never."""
-        worker = self._stand.rig.worker
+        worker = self._stand.testbed.worker
         if not worker.alive:
             self._note_bug(f"the worker ended by itself with {worker.popen.returncode}")
 
@@ -127,7 +127,7 @@ class Campaign:
 
     def _mend_and_wait(self) -> None:
         """Let everything run undisturbed until nothing is left to do."""
-        devnet, until = self._stand.rig.devnet, time.monotonic() + LAST_PATIENCE
+        devnet, until = self._stand.testbed.devnet, time.monotonic() + LAST_PATIENCE
         devnet.clear_faults()
         while time.monotonic() < until:
             counts = devnet.stats()["tasks"]
@@ -137,7 +137,7 @@ class Campaign:
             time.sleep(LOOK)
 
     def _report(self) -> Report:
-        devnet = self._stand.rig.devnet
+        devnet = self._stand.testbed.devnet
         tasks, stats = devnet.tasks(), devnet.stats()
         answers = Counter(answer["verdict"] for task in tasks for answer in task["answers"])
         endings = Counter(lease["ended"] for task in tasks for lease in task["leases"])
@@ -154,7 +154,7 @@ class Campaign:
             silent=endings["silent"],
             never_leased=sum(not task["leases"] for task in tasks),
             violations=[f"{v['route']} {v['status']}: {v['reason']}" for v in stats["violation_list"]],
-            bugs=self._bugs + [f"{e['loop']} loop failed" for e in self._stand.rig.logged("loop_failed")],
+            bugs=self._bugs + [f"{e['loop']} loop failed" for e in self._stand.testbed.logged("loop_failed")],
             faults=dict(sorted(self._faults.items())),
             seconds=round(self._seconds, 1),
             lost_tasks=lost,

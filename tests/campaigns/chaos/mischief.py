@@ -18,7 +18,7 @@ UPLOADS = ("store_put", "s3_put")
 
 
 def miner_killed(stand: Stand, rng: random.Random) -> None:
-    stand.rig.worker.kill()
+    stand.testbed.worker.kill()
     _last(rng, 0.3)
     stand.restart_worker()
 
@@ -34,24 +34,24 @@ def miner_reloaded(stand: Stand, rng: random.Random) -> None:
 
 
 def engine_killed(stand: Stand, rng: random.Random) -> None:
-    stand.rig.engine.kill()
+    stand.testbed.engine.kill()
     _last(rng, 0.8)
     stand.start_engine()
 
 
 def engine_restarted(stand: Stand, _rng: random.Random) -> None:
-    stand.rig.engine.stop()
+    stand.testbed.engine.stop()
     stand.start_engine()
 
 
 def engine_stopped(stand: Stand, rng: random.Random) -> None:
-    stand.rig.engine.send(signal.SIGSTOP)
+    stand.testbed.engine.send(signal.SIGSTOP)
     _last(rng, 2.0)
-    stand.rig.engine.send(signal.SIGCONT)
+    stand.testbed.engine.send(signal.SIGCONT)
 
 
 def both_killed(stand: Stand, rng: random.Random) -> None:
-    stand.rig.engine.kill()
+    stand.testbed.engine.kill()
     miner_killed(stand, rng)
     stand.start_engine()
 
@@ -67,7 +67,7 @@ def comfyui_cut(stand: Stand, rng: random.Random) -> None:
 
 
 def sequencer_killed(stand: Stand, rng: random.Random) -> None:
-    stand.rig.devnet_process.kill()
+    stand.testbed.devnet_process.kill()
     _last(rng, 0.5)
     stand.start_devnet()
 
@@ -78,15 +78,15 @@ def sequencer_away(stand: Stand, rng: random.Random) -> None:
 
 
 def task_canceled(stand: Stand, rng: random.Random) -> None:
-    alive = [task["task_id"] for task in stand.rig.devnet.tasks() if task["status"] in ("waiting", "running")]
+    alive = [task["task_id"] for task in stand.testbed.devnet.tasks() if task["status"] in ("waiting", "running")]
     if alive:
         body = {"task_id": rng.choice(alive), "api_key": "devnet"}
-        stand.rig.session.post(f"{stand.rig.devnet.url}/task_cancel", json=body, timeout=30)
+        stand.testbed.session.post(f"{stand.testbed.devnet.url}/task_cancel", json=body, timeout=30)
 
 
 def _rule(stand: Stand, rng: random.Random, action: str, routes: tuple[str, ...], **rule: Any) -> None:
     """devnet's own fault, for the next few calls."""
-    stand.rig.devnet.fault(action, *routes, times=rng.randint(1, 3), **rule)
+    stand.testbed.devnet.fault(action, *routes, times=rng.randint(1, 3), **rule)
 
 
 def _last(rng: random.Random, seconds: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.testbed import Rig
+from tests.support.testbed import Testbed
 
 SIZES = ((16, 16), (64, 48), (200, 120))  # pixels
 
@@ -38,19 +38,19 @@ bind = ["middle.label"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A task as `Rig.create` takes it, and what kind it is."""
+    """A task as `Testbed.create` takes it, and what kind it is."""
 
     kind: str
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def workflows(rig: Rig, *, test_nodes: bool) -> dict[str, list[str]]:
+def workflows(testbed: Testbed, *, test_nodes: bool) -> dict[str, list[str]]:
     """Write the campaign's workflows; gives ids → names."""
     empty = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
     save = {"class_type": "SaveImage", "inputs": {"images": ["empty", 0], "filename_prefix": "out"}}
     ids = {
         "4": ["upscaler-lanczos"],
-        "5": [rig.add_workflow("plain", {"empty": empty, "save": save}, parameters=SIZED)],
+        "5": [testbed.add_workflow("plain", {"empty": empty, "save": save}, parameters=SIZED)],
     }
     if test_nodes:
         saved = {**save, "inputs": {**save["inputs"], "images": ["middle", 0]}}
@@ -59,14 +59,14 @@ def workflows(rig: Rig, *, test_nodes: bool) -> dict[str, list[str]]:
             "class_type": "DevnetFail",
             "inputs": {"image": ["empty", 0], "kind": "out-of-memory", "times": 1, "label": ""},
         }
-        ids["6"] = [rig.add_workflow("wait", {"empty": empty, "middle": wait, "save": saved}, parameters=WAITING)]
-        ids["7"] = [rig.add_workflow("tight", {"empty": empty, "middle": oom, "save": saved}, parameters=FAILING)]
+        ids["6"] = [testbed.add_workflow("wait", {"empty": empty, "middle": wait, "save": saved}, parameters=WAITING)]
+        ids["7"] = [testbed.add_workflow("tight", {"empty": empty, "middle": oom, "save": saved}, parameters=FAILING)]
     return ids
 
 
-def orders(rig: Rig, rng: random.Random, *, test_nodes: bool) -> Iterator[Order]:
-    """Tasks without end. `rig` has a devnet that runs, for their pictures."""
-    pictures = [rig.picture(size, f"{size[0]}x{size[1]}.png") for size in SIZES]
+def orders(testbed: Testbed, rng: random.Random, *, test_nodes: bool) -> Iterator[Order]:
+    """Tasks without end. `testbed` has a devnet that runs, for their pictures."""
+    pictures = [testbed.picture(size, f"{size[0]}x{size[1]}.png") for size in SIZES]
     kinds = {"upscale": 8, "plain": 6, "wrong": 3, "hasty": 1} | ({"wait": 4, "tight": 1} if test_nodes else {})
     number = 0
     while True:

@@ -20,7 +20,7 @@ from miner.worker.lane.prepare import FREE_REFUSALS
 from miner.workflows import load_library
 from tests.campaigns.fuzz.way import STAND_INS
 from tests.support.strategies import ANYTHING, EXTRAS, TEXTS, details
-from tests.support.testbed import Rig, rig_in, until
+from tests.support.testbed import Testbed, testbed_in, until
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
 
@@ -31,11 +31,11 @@ Order = dict[str, Any]
 class Crowd:
     """A worker, and what it is asked to do."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        devnet = rig.start_devnet()
-        rig.start_worker(
-            rig.start_engine(),
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        devnet = testbed.start_devnet()
+        testbed.start_worker(
+            testbed.start_engine(),
             workflows=IDS,
             workflows__folders=[str(STAND_INS)],
             sequencer__poll_interval=0.01,
@@ -46,7 +46,7 @@ class Crowd:
         self.right: list[Order] = [
             {"task_type": kind, "workflow_id": workflow, "task_details": {"parameters": parameters}}
             for kind, workflow, parameters in (
-                ("upscaler", "4", {"image": rig.picture()}),
+                ("upscaler", "4", {"image": testbed.picture()}),
                 ("txt2img", "3", {"prompt": "a lighthouse"}),
             )
         ]
@@ -71,18 +71,18 @@ class Crowd:
 
     def serve(self, orders: Sequence[Order]) -> None:
         """Have them all done. Raises AssertionError with what went wrong; a dead worker is not asked again."""
-        assert self.rig.worker.alive, "the worker ended in an earlier batch"
+        assert self.testbed.worker.alive, "the worker ended in an earlier batch"
         orders = list(self._mixed(orders))
-        ids = [self.rig.create(**order) for order in orders]
+        ids = [self.testbed.create(**order) for order in orders]
         until(lambda: self._unanswered(ids) == [] or self._bugs(), why="the answers")
         assert not self._bugs(), self._bugs()
-        for task, order in zip(self.rig.ended(*ids), orders, strict=True):
+        for task, order in zip(self.testbed.ended(*ids), orders, strict=True):
             verdicts = [answer["verdict"] for answer in task["answers"]]
             assert verdicts.count("first") == 1, (order, task)
             assert set(verdicts) <= {"first", "repeat"}, (order, task)
             assert task["msg"].isprintable(), task["msg"]
             self.tried[task["status"]] += 1
-        assert self.rig.devnet.stats()["violations"] == 0, self.rig.devnet.stats()["violation_list"]
+        assert self.testbed.devnet.stats()["violations"] == 0, self.testbed.devnet.stats()["violation_list"]
 
     def _mixed(self, orders: Sequence[Order]) -> Iterator[Order]:
         """With a right one in between now and then, since wrong ones in a row are answered ever more slowly."""
@@ -92,11 +92,11 @@ class Crowd:
             yield order
 
     def _unanswered(self, ids: Sequence[str]) -> list[str]:
-        waiting = {task["task_id"] for task in self.rig.devnet.tasks() if not task["answers"]}
+        waiting = {task["task_id"] for task in self.testbed.devnet.tasks() if not task["answers"]}
         return [task_id for task_id in ids if task_id in waiting]
 
     def _bugs(self) -> list[dict[str, Any]]:
-        return self.rig.logged("loop_failed")
+        return self.testbed.logged("loop_failed")
 
 
 def _is_unicode(order: Order) -> bool:
@@ -115,9 +115,9 @@ def _harmless(name: str) -> bool:
 
 @contextmanager
 def crowd_in(folder: Path) -> Iterator[Crowd]:
-    with rig_in(folder) as rig:
-        crowd = Crowd(rig)
+    with testbed_in(folder) as testbed:
+        crowd = Crowd(testbed)
         yield crowd
-        (good,) = rig.ended(rig.create(**crowd.right[0]))
+        (good,) = testbed.ended(testbed.create(**crowd.right[0]))
         assert good["status"] == "finished", good["msg"]
-        assert rig.worker.stop() == 0
+        assert testbed.worker.stop() == 0

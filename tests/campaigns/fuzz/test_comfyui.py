@@ -21,7 +21,7 @@ from miner.task.stages import OutputFile
 from tests.support.scripted_comfyui import GRAPH, PARAMETERS, LyingComfyUI, error, failure, success
 from tests.support.scripted_sequencer import Liar, reply
 from tests.support.strategies import ANYTHING
-from tests.support.testbed import Rig, rig_in
+from tests.support.testbed import Testbed, testbed_in
 
 PROMPT = "00000000-0000-4000-8000-000000000000"
 KEYS = ("system", "devices", "queue_running", "queue_pending", "node_errors", "error", "name", "subfolder", "status")
@@ -173,9 +173,9 @@ def test_a_full_disk_is_the_machines_fault(host: ComfyHost, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
 ENDS = {
@@ -195,29 +195,29 @@ REFUSALS = {
 }
 
 
-def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_consumer(rig: Rig) -> None:
+def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_consumer(testbed: Testbed) -> None:
     stats = [{"system": None, "devices": [{"vram_total": "much"}]}]
     infos = [{"LoadImage": {"input": {"required": {"image": []}}}, "SaveImage": 5}]
     comfyui = LyingComfyUI(stats=stats, infos=infos)
-    rig.start_devnet()
-    name = rig.add_workflow("plain", GRAPH, parameters=PARAMETERS)
-    (rig.folder / "output").mkdir()
+    testbed.start_devnet()
+    name = testbed.add_workflow("plain", GRAPH, parameters=PARAMETERS)
+    (testbed.folder / "output").mkdir()
     with Liar(comfyui) as liar:
-        rig.start_worker(
+        testbed.start_worker(
             liar.url,
             workflows={"4": [name]},
-            comfyui__output_dir=str(rig.folder / "output"),
+            comfyui__output_dir=str(testbed.folder / "output"),
             comfyui__interrupt_grace=1.0,
         )
         for what, lie in {**ENDS, **REFUSALS}.items():
             comfyui.refusal = lie if what in REFUSALS else None
             comfyui.end = lie if what in ENDS else success()
-            (task,) = rig.ended(rig.create(), patience=20.0)
-            assert not rig.logged("loop_failed"), what
+            (task,) = testbed.ended(testbed.create(), patience=20.0)
+            assert not testbed.logged("loop_failed"), what
             assert task["msg"].isprintable(), what
             assert len(task["msg"]) < 200, what
             assert not any(word in task["msg"] for word in ("/home", "10.0.0.1", "Traceback", "secret")), what
         comfyui.refusal, comfyui.end = None, success()
-        (good,) = rig.ended(rig.create(), patience=20.0)
+        (good,) = testbed.ended(testbed.create(), patience=20.0)
         assert good["status"] == "finished", good["msg"]
-        assert rig.worker.stop() == 0
+        assert testbed.worker.stop() == 0

@@ -22,7 +22,7 @@ from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, TASK, WRONG_FIELDS, Lie
 from tests.support.script import Script, a_task, details
 from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Rig, rig_in, until
+from tests.support.testbed import Testbed, testbed_in, until
 
 ME = "0x00000000000000000000000000000000000d37e0"
 TIMEOUT = 0.25  # seconds that the client gives a whole exchange
@@ -92,37 +92,39 @@ def test_a_cookie_does_not_come_back_and_a_redirect_is_not_followed() -> None:
 class Scene:
     """A worker whose sequencer follows a script, one after the other; devnet is there for its store alone."""
 
-    def __init__(self, rig: Rig, liar: Liar, images: Liar, **settings: object) -> None:
-        self.rig = rig
+    def __init__(self, testbed: Testbed, liar: Liar, images: Liar, **settings: object) -> None:
+        self.testbed = testbed
         self.images = images
         self.script = Script()
         self.released = threading.Event()  # what `images` waits for
-        rig.start_devnet()
-        self.picture = rig.picture()
-        rig.start_worker(
-            rig.start_engine(),
+        testbed.start_devnet()
+        self.picture = testbed.picture()
+        testbed.start_worker(
+            testbed.start_engine(),
             sequencer__url=liar.url,
             sequencer__poll_interval=0.01,
-            network__allow=[images.host, rig.devnet.url.removeprefix("http://")],
+            network__allow=[images.host, testbed.devnet.url.removeprefix("http://")],
             upload__bucket="b",
             **settings,
         )
 
     def right(self, task_id: str) -> bytes:
         """A task that is rendered; its store then refuses the upload, since the URL is not signed."""
-        return a_task(task_id, **details(self.picture), upload_url=f"{self.rig.devnet.url}/store/results/no-signature")
+        return a_task(
+            task_id, **details(self.picture), upload_url=f"{self.testbed.devnet.url}/store/results/no-signature"
+        )
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with ExitStack() as stack:
-        rig = stack.enter_context(rig_in(tmp_path_factory.mktemp("lies")))
+        testbed = stack.enter_context(testbed_in(tmp_path_factory.mktemp("lies")))
         liar = stack.enter_context(Liar(lambda heard: scene.script(heard)))
         images = stack.enter_context(Liar(lambda _heard: scene.released.wait(30.0) and reply(b"no picture")))
-        scene = Scene(rig, liar, images)
+        scene = Scene(testbed, liar, images)
         yield scene
-        assert not rig.logged("loop_failed")
-        assert rig.worker.stop() == 0
+        assert not testbed.logged("loop_failed")
+        assert testbed.worker.stop() == 0
 
 
 def test_each_task_with_a_wrong_field_is_answered_once(scene: Scene) -> None:
@@ -151,7 +153,7 @@ def test_a_wrong_upload_target_costs_no_render(scene: Scene) -> None:
     script = scene.script = Script(scene.right("right"), *tasks)
     until(lambda: len(script.answers) == 1 + len(WRONG_TARGETS), why="the answers")
     assert {answer["msg"][:15] for answer in script.answers if answer["task_id"] != "right"} == {"upload target: "}
-    assert not [e for e in scene.rig.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
+    assert not [e for e in scene.testbed.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
 
 
 def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: Scene) -> None:
@@ -182,8 +184,8 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
 
 
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
-    with rig_in(tmp_path) as rig, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
-        Scene(rig, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
-        until(lambda: rig.logged("no_answer"), why="the end of the request")
-        rig.worker.send(signal.SIGTERM)
-        assert rig.worker.stop(20.0) == 0
+    with testbed_in(tmp_path) as testbed, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
+        Scene(testbed, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
+        until(lambda: testbed.logged("no_answer"), why="the end of the request")
+        testbed.worker.send(signal.SIGTERM)
+        assert testbed.worker.stop(20.0) == 0

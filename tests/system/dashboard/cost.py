@@ -25,7 +25,7 @@ BROWSERS = 3
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, mine_in(Path(folder), log__level="INFO") as mine:
-        idle = proc.rss(mine.rig.worker.popen.pid)
+        idle = proc.rss(mine.testbed.worker.popen.pid)
         mine.slow(10 * SECONDS)
         until(lambda: "step" in mine.now()["says"], why="the steps")
         alone = cpu(mine)
@@ -44,14 +44,14 @@ def main() -> None:
         table.add_row(f"CPU, {BROWSERS} browsers look", f"{watched:.2f} % of a core", "")
         table.add_row("… and how much more that is", f"{watched - alone:.2f} % of a core", "5 %")
         table.add_row("the worker's RSS, idle, with the server on", f"{idle:.1f} MB", "90 MB")
-        table.add_row("… after all this", f"{proc.rss(mine.rig.worker.popen.pid):.1f} MB", "90 MB")
+        table.add_row("… after all this", f"{proc.rss(mine.testbed.worker.popen.pid):.1f} MB", "90 MB")
         Console().print(table)
-        mine.rig.worker.kill()
+        mine.testbed.worker.kill()
 
 
 def cpu(mine: Mine) -> float:
     """Percent of a core that the worker uses."""
-    pid = mine.rig.worker.popen.pid
+    pid = mine.testbed.worker.popen.pid
     before = proc.cpu_seconds(pid)
     threading.Event().wait(SECONDS)
     return 100 * (proc.cpu_seconds(pid) - before) / SECONDS

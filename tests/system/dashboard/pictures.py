@@ -46,36 +46,40 @@ def main(minutes: float) -> None:
             fill(mine)
             threading.Event().wait(60 * minutes)
             running = mine.slow(60.0)
-            waiting = mine.rig.create(parameters={"image": photo(mine, SAMPLES[0])})
+            waiting = mine.testbed.create(parameters={"image": photo(mine, SAMPLES[0])})
             until(lambda: "step" in mine.now()["says"], why="the steps")
             threading.Event().wait(20.0)
             for page in PAGES:
                 take(browser, mine, page)
             browser.close()
-            mine.rig.ended(running, waiting)
-            mine.rig.worker.kill()
+            mine.testbed.ended(running, waiting)
+            mine.testbed.worker.kill()
 
 
 def fill(mine: Mine) -> None:
     """A few tasks of each outcome."""
-    mine.rig.ended(mine.slow(30.0))
+    mine.testbed.ended(mine.slow(30.0))
     wrong = [
-        mine.rig.create(parameters={"image": "http://169.254.169.254/latest/meta-data"}),
-        mine.rig.create(task_type="txt2img", workflow_id="3", parameters={"prompt": "a lighthouse", "width": 10**9}),
+        mine.testbed.create(parameters={"image": "http://169.254.169.254/latest/meta-data"}),
+        mine.testbed.create(
+            task_type="txt2img", workflow_id="3", parameters={"prompt": "a lighthouse", "width": 10**9}
+        ),
     ]
     lost = mine.slow(600.0)
     until(lambda: "step" in mine.now()["says"], why="the steps")
     mine.cancel(lost)
-    done = [mine.rig.create(parameters={"image": photo(mine, path)}) for path in SAMPLES]
-    mine.rig.ended(*wrong, *done)
+    done = [mine.testbed.create(parameters={"image": photo(mine, path)}) for path in SAMPLES]
+    mine.testbed.ended(*wrong, *done)
     plain = {"prompt": "a lighthouse", "width": 680, "height": 1024, "seed": 4_620_980}
-    mine.rig.ended(mine.rig.create(task_type="txt2img", workflow_id="3", parameters=plain))
-    mine.rig.ended(*[mine.rig.create(parameters={"image": photo(mine, path)}) for path in SAMPLES])
+    mine.testbed.ended(mine.testbed.create(task_type="txt2img", workflow_id="3", parameters=plain))
+    mine.testbed.ended(*[mine.testbed.create(parameters={"image": photo(mine, path)}) for path in SAMPLES])
 
 
 def photo(mine: Mine, path: Path) -> str:
     """Put it into devnet's store; gives its URL."""
-    reply = mine.rig.session.put(f"{mine.rig.devnet.url}/inputs/{path.name}", data=path.read_bytes(), timeout=30)
+    reply = mine.testbed.session.put(
+        f"{mine.testbed.devnet.url}/inputs/{path.name}", data=path.read_bytes(), timeout=30
+    )
     return reply.json()["url"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from miner.cli.status import render
 from tests.support.mine import Mine, quiet_port
-from tests.support.testbed import MINER_ID, free_port, rig_in, until
+from tests.support.testbed import MINER_ID, free_port, testbed_in, until
 
 
 def run(*arguments, url, **options):
@@ -99,10 +99,10 @@ def ear(tmp_path):
 def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_pause_and_drain_ends_it(
     mine, tmp_path, ear
 ):
-    with rig_in(tmp_path) as rig:
-        rig.devnet = mine.rig.devnet
-        other = Mine(rig=rig, port=quiet_port(), colours=mine.colours)
-        rig.start_worker(
+    with testbed_in(tmp_path) as testbed:
+        testbed.devnet = mine.testbed.devnet
+        other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
+        testbed.start_worker(
             mine.now()["lanes"][0]["comfyui_url"],
             workflows={"nobody": ["upscaler-lanczos"]},
             environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
@@ -117,10 +117,10 @@ def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_paus
         assert sentence == "paused: asking for no task"
         until(lambda: f"STATUS={sentence}" in ear.recv(4096).decode().splitlines(), why="systemd's STATUS")
         assert sentence in run("status", url=other.url).stdout
-        config = rig.folder / "config.toml"
+        config = testbed.folder / "config.toml"
         config.write_text(config.read_text().replace("[miner]\n", "[miner]\nprefetch = 0\n"))
-        rig.worker.send(signal.SIGHUP)
-        until(lambda: len(rig.logged("started")) == 2, why="the reload")
+        testbed.worker.send(signal.SIGHUP)
+        until(lambda: len(testbed.logged("started")) == 2, why="the reload")
         assert other.now()["state"] == "paused"
         assert run("drain", url=other.url).stdout.startswith("draining: ")
-        assert rig.worker.popen.wait(30) == 0
+        assert testbed.worker.popen.wait(30) == 0

@@ -12,7 +12,7 @@ import requests
 
 from miner.dashboard.bind import listen
 from tests.support.mine import Mine, events, first, quiet_port
-from tests.support.testbed import MINER_ID, rig_in, until
+from tests.support.testbed import MINER_ID, testbed_in, until
 
 TOKEN = "a-long-random-word"
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -122,16 +122,16 @@ def test_a_reply_does_not_wait_for_an_acknowledgement():
 @pytest.fixture(scope="module")
 def open_mine(tmp_path_factory, mine):
     """A second miner, which listens for others too."""
-    with rig_in(tmp_path_factory.mktemp("open")) as rig:
-        rig.devnet = mine.rig.devnet
-        other = Mine(rig=rig, port=quiet_port(), colours=mine.colours)
+    with testbed_in(tmp_path_factory.mktemp("open")) as testbed:
+        testbed.devnet = mine.testbed.devnet
+        other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
         keys = {
             "status__enabled": True,
             "status__host": "0.0.0.0",
             "status__port": other.port,
             "sequencer__wait": 0.0,
         }
-        rig.start_worker(
+        testbed.start_worker(
             mine.now()["lanes"][0]["comfyui_url"], miner__id=MINER_ID + "-open", status__token=TOKEN, **keys
         )
         other.until_served()
@@ -173,19 +173,19 @@ def test_without_a_token_it_does_not_start_beyond_loopback(tmp_path):
 
 
 def test_a_port_that_is_taken_costs_the_page_and_nothing_else(mine, tmp_path):
-    with rig_in(tmp_path) as rig:
-        rig.devnet = mine.rig.devnet
+    with testbed_in(tmp_path) as testbed:
+        testbed.devnet = mine.testbed.devnet
         engine = mine.now()["lanes"][0]["comfyui_url"]
-        rig.start_worker(
+        testbed.start_worker(
             engine,
             workflows={"taken": ["upscaler-lanczos"]},
             miner__id=MINER_ID + "-taken",
             status__enabled=True,
             status__port=mine.port,
         )
-        (line,) = until(lambda: rig.logged("dashboard_not_served"), why="the complaint")
+        (line,) = until(lambda: testbed.logged("dashboard_not_served"), why="the complaint")
         assert (line["next"], str(mine.port) in line["reason"]) == ("mining without it", True)
-        details = {"parameters": {"image": rig.picture()}}
-        (task,) = rig.ended(rig.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
+        details = {"parameters": {"image": testbed.picture()}}
+        (task,) = testbed.ended(testbed.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
         assert task["status"] == "finished", task["msg"]
-        assert rig.worker.stop() == 0
+        assert testbed.worker.stop() == 0

@@ -40,13 +40,13 @@ def test_pause_stops_leasing_and_resume_goes_on(mine, open_page):
     says(page, "paused: asking for no task")
     assert page.locator("#state").text_content() == "Paused"
     task_id = mine.quick()
-    asked = len(mine.rig.devnet.requests("miner_request"))
+    asked = len(mine.testbed.devnet.requests("miner_request"))
     page.reload()
     page.get_by_role("button", name="Resume").wait_for()
-    assert mine.rig.task(task_id)["status"] == "waiting"
-    assert len(mine.rig.devnet.requests("miner_request")) == asked
+    assert mine.testbed.task(task_id)["status"] == "waiting"
+    assert len(mine.testbed.devnet.requests("miner_request")) == asked
     page.get_by_role("button", name="Resume").click()
-    (task,) = mine.rig.ended(task_id)
+    (task,) = mine.testbed.ended(task_id)
     assert task["status"] == "finished"
     assert page.locator("#state").text_content() == "Working"
 
@@ -57,9 +57,9 @@ def test_what_a_task_says_stays_text(mine, open_page):
     shown = mine.slow(60.0, words=words, gate="words", previews=2.0)
     says(page, f"rendering {shown[:8]}")
     mine.open("words")
-    refused = mine.rig.create(task_type=HOSTILE, workflow_id="3", parameters={"prompt": HOSTILE})
-    quoting = mine.rig.create(task_type="txt2img", workflow_id="3", parameters={"prompt": words, "width": HOSTILE})
-    mine.rig.ended(shown, refused, quoting)
+    refused = mine.testbed.create(task_type=HOSTILE, workflow_id="3", parameters={"prompt": HOSTILE})
+    quoting = mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"prompt": words, "width": HOSTILE})
+    mine.testbed.ended(shown, refused, quoting)
     for name in PAGES:
         page.goto(f"{mine.url}/#{name}")
         page.reload()
@@ -73,8 +73,8 @@ def test_what_a_task_says_stays_text(mine, open_page):
 
 
 def test_history_is_filtered_by_outcome_and_workflow(mine, open_page):
-    done, refused = mine.quick(), mine.rig.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
-    mine.rig.ended(done, refused)
+    done, refused = mine.quick(), mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
+    mine.testbed.ended(done, refused)
     page = open_page(f"{mine.url}/#history")
     rows = page.locator("#past li")
     rows.filter(has_text=done[:8]).wait_for()
@@ -120,7 +120,9 @@ def test_everything_is_reached_by_keyboard(mine, open_page):
 
 def test_axe_finds_nothing_on_a_phone_in_light_and_dark(mine, open_page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `test` brings it").Axe()
-    mine.rig.ended(mine.quick(), mine.rig.create(task_type="txt2img", workflow_id="3", parameters={"width": 64}))
+    mine.testbed.ended(
+        mine.quick(), mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
+    )
     running = mine.slow(600.0)
     page = open_page(mine.url, viewport={"width": 390, "height": 844})
     says(page, f"rendering {running[:8]}… step")
@@ -136,20 +138,20 @@ def test_axe_finds_nothing_on_a_phone_in_light_and_dark(mine, open_page):
 
 
 def test_the_miner_dies_and_comes_back_and_so_does_the_page(mine, open_page):
-    mine.rig.ended(mine.quick())
+    mine.testbed.ended(mine.quick())
     page = open_page(mine.url, but="net::ERR_")  # the browser itself says that nobody answers
     says(page, "waiting for a task")
-    mine.rig.worker.kill()
+    mine.testbed.worker.kill()
     page.get_by_role("alert").filter(has_text="Cut off from the miner").wait_for()
     assert page.get_by_role("button", name="Pause").is_disabled()
-    mine.rig.restart_worker()
+    mine.testbed.restart_worker()
     page.get_by_role("alert").wait_for(state="hidden")
     says(page, "waiting for a task")
     assert page.locator("#latest img").count()  # the journal has outlived it
     page.get_by_role("button", name="Drain…").click()
     page.get_by_role("button", name="Drain it").click()
     page.get_by_role("alert").filter(has_text="it has probably ended").wait_for()
-    assert mine.rig.worker.popen.wait(30) == 0
-    mine.rig.worker.kill()
-    mine.rig.restart_worker()
+    assert mine.testbed.worker.popen.wait(30) == 0
+    mine.testbed.worker.kill()
+    mine.testbed.restart_worker()
     page.get_by_role("alert").wait_for(state="hidden")

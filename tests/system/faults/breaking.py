@@ -31,10 +31,10 @@ RESET = b""
 
 @contextmanager
 def miner_killed(scene: Scene) -> Iterator[None]:
-    scene.rig.worker.kill()
+    scene.testbed.worker.kill()
     scene.held.drop()
     yield
-    scene.rig.restart_worker()
+    scene.testbed.restart_worker()
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def miner_back_first(scene: Scene) -> Iterator[None]:
     """As above, but what is held goes on only when the miner has come back."""
     with miner_killed(scene):
         pass
-    until(lambda: scene.rig.logged("task_picked_up", task_id=scene.task_id), why="the new start")
+    until(lambda: scene.testbed.logged("task_picked_up", task_id=scene.task_id), why="the new start")
     yield
 
 
@@ -93,14 +93,14 @@ def disk_full(scene: Scene) -> Iterator[None]:
             while file.write(bytes(4096)):
                 pass
         yield
-        until(lambda: _count(scene, *said) > before or not scene.rig.worker.alive, why="a complaint")
+        until(lambda: _count(scene, *said) > before or not scene.testbed.worker.alive, why="a complaint")
     finally:
         ballast.unlink()
 
 
 def _count(scene: Scene, *endings: str) -> int:
     """Events so far whose names end like this."""
-    return sum(event["event"].endswith(endings) for event in scene.rig.log())
+    return sum(event["event"].endswith(endings) for event in scene.testbed.log())
 
 
 # ---- ComfyUI ----------------------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ def _count(scene: Scene, *endings: str) -> int:
 
 @contextmanager
 def engine_killed(scene: Scene) -> Iterator[None]:
-    scene.rig.engine.kill()
+    scene.testbed.engine.kill()
     yield
     _start_engine(scene)
 
 
 @contextmanager
 def engine_restarted(scene: Scene) -> Iterator[None]:
-    scene.rig.engine.stop()
+    scene.testbed.engine.stop()
     _start_engine(scene)
     yield
 
@@ -123,14 +123,14 @@ def engine_restarted(scene: Scene) -> Iterator[None]:
 @contextmanager
 def engine_stopped(scene: Scene) -> Iterator[None]:
     """SIGSTOP, until the sequencer has heard twice of a miner that waits for it."""
-    scene.rig.engine.send(signal.SIGSTOP)
+    scene.testbed.engine.send(signal.SIGSTOP)
     yield
     if scene.step not in ("rendered", "uploaded", "answered"):  # those need no ComfyUI
         for _ in range(2):
             heartbeat = scene.sequencer.hold("POST /miner_request")
             heartbeat.wait()
             heartbeat.release()
-    scene.rig.engine.send(signal.SIGCONT)
+    scene.testbed.engine.send(signal.SIGCONT)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def websocket_dropped(scene: Scene) -> Iterator[None]:
 
 
 def _start_engine(scene: Scene) -> None:
-    assert scene.rig.engine.start().first_line() == scene.engine_url
+    assert scene.testbed.engine.start().first_line() == scene.engine_url
 
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
@@ -154,9 +154,9 @@ def _start_engine(scene: Scene) -> None:
 
 @contextmanager
 def sequencer_killed(scene: Scene) -> Iterator[None]:
-    scene.rig.devnet_process.kill()
+    scene.testbed.devnet_process.kill()
     yield
-    scene.rig.start_devnet(port=urlsplit(scene.rig.devnet.url).port)
+    scene.testbed.start_devnet(port=urlsplit(scene.testbed.devnet.url).port)
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def says(scene: Scene, words: bytes) -> Iterator[None]:
 @contextmanager
 def store(scene: Scene, action: str, **rule: object) -> Iterator[None]:
     """devnet's own fault, for the upload that is held and for nothing after it."""
-    scene.rig.devnet.fault(action, "store_put", "s3_put", times=1, **rule)
+    scene.testbed.devnet.fault(action, "store_put", "s3_put", times=1, **rule)
     yield
 
 

@@ -74,16 +74,16 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_task_is_answered_once(case: Case, scene: Scene) -> None:
-    before = scene.rig.devnet.stats()["violations"]
+    before = scene.testbed.devnet.stats()["violations"]
     scene.begin(case.at, acted=case.acted, target=case.target)
     with FAULTS[case.fault](scene):
         scene.held.release()
     task = scene.ended()
-    stats = scene.rig.devnet.stats()
+    stats = scene.testbed.devnet.stats()
     verdicts = [answer["verdict"] for answer in task["answers"]]
     assert (task["status"], task["msg"]) == case.expect
     assert verdicts.count("first") == 1
     assert set(verdicts) <= {"first", "repeat"}
     assert stats["violations"] == before, stats["violation_list"]
     if case.expect == DONE:
-        assert len(scene.rig.result(task)) > 0
+        assert len(scene.testbed.result(task)) > 0

@@ -15,7 +15,7 @@ import pytest
 
 from miner.task.stages import PresignedPut, TemporaryS3
 from miner.worker.lane.prepare import FREE_REFUSALS
-from tests.support.testbed import Rig, rig_in, until
+from tests.support.testbed import Testbed, testbed_in, until
 from tests.system.hostile import addresses, data_urls, pictures, targets
 from tests.system.hostile.servers import Server, whole
 
@@ -25,9 +25,9 @@ SMALL = 500_000  # bytes; a larger picture is served, since a task's reply has a
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +81,34 @@ def _needs_a_resolver(url: str) -> bool:
     return ".test" in url or "xn--" in url or "a" * 49 in url
 
 
-def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good_one(rig: Rig) -> None:
+def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good_one(testbed: Testbed) -> None:
     with Server() as server:
-        devnet = rig.start_devnet()
-        rig.start_worker(
-            rig.start_engine(),
+        devnet = testbed.start_devnet()
+        testbed.start_worker(
+            testbed.start_engine(),
             sequencer__poll_interval=0.01,
             network__allow=[devnet.url.removeprefix("http://"), f"127.0.0.1:{server.port}"],
             upload__bucket="results",
             upload__endpoint=f"{devnet.url}/s3",
             log__level="WARNING",
         )
-        pid = rig.worker.popen.pid
-        picture = {"image": rig.picture()}
-        rig.ended(*[rig.create(parameters=picture, target=target) for target in ("presigned", "s3") * 5])
+        pid = testbed.worker.popen.pid
+        picture = {"image": testbed.picture()}
+        testbed.ended(*[testbed.create(parameters=picture, target=target) for target in ("presigned", "s3") * 5])
         before = usage(pid)
         good, hostile = [], []
         for number, task in enumerate(hostile_tasks(server)):
             if number % FREE_REFUSALS == 0:  # wrong ones in a row are answered ever more slowly
-                good.append(rig.create(parameters=picture))
-            hostile.append(rig.create(**{"parameters": picture, **task}))
-        tasks = rig.ended(*hostile, patience=100.0)
+                good.append(testbed.create(parameters=picture))
+            hostile.append(testbed.create(**{"parameters": picture, **task}))
+        tasks = testbed.ended(*hostile, patience=100.0)
         assert len(hostile) >= 150
         assert [len(task["answers"]) for task in tasks] == [1] * len(tasks)
         assert all(task["msg"].isprintable() for task in tasks)
-        (last,) = rig.ended(rig.create(parameters=picture))
+        (last,) = testbed.ended(testbed.create(parameters=picture))
         assert last["status"] == "finished", last["msg"]
-        assert {task["status"] for task in rig.ended(*good)} == {"finished"}
+        assert {task["status"] for task in testbed.ended(*good)} == {"finished"}
         until(lambda: not left(pid, before), why=f"the end of {left(pid, before)}", patience=15.0)
         assert usage(pid).memory - before.memory <= MOST_GROWTH
-        assert not rig.logged("loop_failed")
-        assert rig.worker.stop() == 0
+        assert not testbed.logged("loop_failed")
+        assert testbed.worker.stop() == 0

@@ -1,4 +1,4 @@
-"""What the lane's tests share: a rig, and a scene with relays in which a task is caught at a step."""
+"""What the lane's tests share: a test bed, and a scene with relays in which a task is caught at a step."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support.scene import Scene, scene_in
-from tests.support.testbed import Rig, free_port, rig_in
+from tests.support.testbed import Testbed, free_port, testbed_in
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Graphs that wait, gate and fail, for `Rig.add_workflow`. They need an engine with --test-nodes."""
+"""Graphs that wait, gate and fail, for `Testbed.add_workflow`. They need an engine with --test-nodes."""
 
 from __future__ import annotations
 

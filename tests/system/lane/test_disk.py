@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from miner.machine.disk import LOOK_EVERY, Disk
-from tests.support.testbed import Rig, until
+from tests.support.testbed import Testbed, until
 
 GB = 10**9
 
@@ -28,10 +28,10 @@ def test_it_is_low_while_less_than_the_limit_is_free(tmp_path: Path) -> None:
     assert not disk.low()
 
 
-def test_no_task_is_taken_and_the_log_says_why(rig: Rig) -> None:
-    rig.start_devnet()
-    task_id = rig.create()
-    rig.start_worker(rig.start_engine(), miner__min_free_disk_gb=1e6)
-    until(lambda: rig.logged("not_asking", reason="less than 1e+06 GB of disk are free"), why="the reason")
-    assert rig.task(task_id)["status"] == "waiting"
-    assert rig.worker.stop() == 0
+def test_no_task_is_taken_and_the_log_says_why(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    task_id = testbed.create()
+    testbed.start_worker(testbed.start_engine(), miner__min_free_disk_gb=1e6)
+    until(lambda: testbed.logged("not_asking", reason="less than 1e+06 GB of disk are free"), why="the reason")
+    assert testbed.task(task_id)["status"] == "waiting"
+    assert testbed.worker.stop() == 0

@@ -9,7 +9,7 @@ from tests.support.scene import Scene
 
 
 def at(scene: Scene, step: str) -> datetime:
-    (event,) = scene.rig.logged("task_step", task_id=scene.task_id, step=step)
+    (event,) = scene.testbed.logged("task_step", task_id=scene.task_id, step=step)
     return datetime.fromisoformat(event["timestamp"])
 
 

@@ -32,7 +32,7 @@ from miner.worker.lane.shutdown import Signals
 from miner.workflows import load_library
 from tests.support.paths import ROOT
 from tests.support.relay import Relay
-from tests.support.testbed import Process, Rig, free_port, rig_in, until
+from tests.support.testbed import Process, Testbed, free_port, testbed_in, until
 
 MODEL = Path("upscale_models") / "RealESRGAN_x4plus.safetensors"
 
@@ -231,8 +231,8 @@ def test_a_workflow_that_lacks_room_is_refused_for_that_until_there_is_room(benc
 
 
 @pytest.fixture
-def managed(tmp_path: Path) -> Iterator[tuple[Rig, dict[str, Any]]]:
-    """A rig, and settings for a ComfyUI that the worker starts."""
+def managed(tmp_path: Path) -> Iterator[tuple[Testbed, dict[str, Any]]]:
+    """A testbed, and settings for a ComfyUI that the worker starts."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "main.py").write_text(
@@ -240,25 +240,29 @@ def managed(tmp_path: Path) -> Iterator[tuple[Rig, dict[str, Any]]]:
         "runpy.run_module('tests.system.lane.with_models', run_name='__main__')\n"
     )
     settings = {"comfyui__home": str(home), "comfyui__python": sys.executable, "comfyui__port": free_port()}
-    with rig_in(tmp_path) as rig:
-        yield rig, settings
+    with testbed_in(tmp_path) as testbed:
+        yield testbed, settings
 
 
-def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Rig, dict[str, Any]]) -> None:
-    rig, settings = managed
-    rig.start_devnet()
-    rig.start_worker("", workflows={"4": ["upscaler"]}, **settings, models__dir=str(rig.folder / "models"))
-    until(lambda: rig.logged("not_asking", reason="no enabled workflow can run on this machine"), why="the preflight")
-    target = rig.folder / "models" / MODEL
+def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Testbed, dict[str, Any]]) -> None:
+    testbed, settings = managed
+    testbed.start_devnet()
+    testbed.start_worker("", workflows={"4": ["upscaler"]}, **settings, models__dir=str(testbed.folder / "models"))
+    until(
+        lambda: testbed.logged("not_asking", reason="no enabled workflow can run on this machine"), why="the preflight"
+    )
+    target = testbed.folder / "models" / MODEL
     target.parent.mkdir(parents=True)
     target.write_bytes(b"a model by its name")
-    until(lambda: rig.logged("workflows_offered", came=["upscaler"]), why="the offer")
-    until(lambda: offered(rig, "4"), why="a request with it")
-    assert len(rig.logged("comfyui_started")) == 1
-    assert rig.worker.stop() == 0
+    until(lambda: testbed.logged("workflows_offered", came=["upscaler"]), why="the offer")
+    until(lambda: offered(testbed, "4"), why="a request with it")
+    assert len(testbed.logged("comfyui_started")) == 1
+    assert testbed.worker.stop() == 0
 
 
-def offered(rig: Rig, workflow_id: str) -> bool:
+def offered(testbed: Testbed, workflow_id: str) -> bool:
     """Whether the worker's last request offered this workflow."""
     asked = {"consumer_id": "c", "api_key": "k", "workflow_id": workflow_id}
-    return bool(rig.session.post(f"{rig.devnet.url}/resource_request", json=asked, timeout=30).status_code == 200)
+    return bool(
+        testbed.session.post(f"{testbed.devnet.url}/resource_request", json=asked, timeout=30).status_code == 200
+    )

@@ -11,127 +11,131 @@ from miner.devnet.options import DevnetOptions
 from miner.devnet.serve import serve
 from tests.support.relay import Relay
 from tests.support.scene import Scene, Step
-from tests.support.testbed import Rig, until
+from tests.support.testbed import Testbed, until
 from tests.system.lane import flows
 
 
-def cancel(rig: Rig, task_id: str) -> None:
+def cancel(testbed: Testbed, task_id: str) -> None:
     body = {"task_id": task_id, "api_key": "devnet"}
-    assert rig.session.post(f"{rig.devnet.url}/task_cancel", json=body, timeout=30).status_code == 200
+    assert testbed.session.post(f"{testbed.devnet.url}/task_cancel", json=body, timeout=30).status_code == 200
 
 
-def queue(rig: Rig, engine: str) -> dict[str, list[object]]:
-    return rig.session.get(f"{engine}/queue", timeout=30).json()
+def queue(testbed: Testbed, engine: str) -> dict[str, list[object]]:
+    return testbed.session.get(f"{engine}/queue", timeout=30).json()
 
 
-def render(rig: Rig) -> tuple[str, str]:
+def render(testbed: Testbed) -> tuple[str, str]:
     """A task of ten minutes in the middle of its render; gives ComfyUI's URL and its id."""
-    rig.add_workflow("long", flows.wait(600.0))
-    engine = rig.start_engine("--test-nodes")
-    rig.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
-    task_id = rig.create(parameters={})
-    until(lambda: queue(rig, engine)["queue_running"], why="the render")
+    testbed.add_workflow("long", flows.wait(600.0))
+    engine = testbed.start_engine("--test-nodes")
+    testbed.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
+    task_id = testbed.create(parameters={})
+    until(lambda: queue(testbed, engine)["queue_running"], why="the render")
     return engine, task_id
 
 
-def goes_on(rig: Rig, task_id: str) -> None:
+def goes_on(testbed: Testbed, task_id: str) -> None:
     """The miner is free again, and said nothing about that task."""
-    (good,) = rig.ended(rig.create(workflow_id="5"))
+    (good,) = testbed.ended(testbed.create(workflow_id="5"))
     assert good["status"] == "finished"
-    assert rig.task(task_id)["answers"] == []
-    assert rig.devnet.stats()["violations"] == 0
+    assert testbed.task(task_id)["answers"] == []
+    assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_one_that_is_named_is_interrupted(rig: Rig) -> None:
-    rig.start_devnet()
-    engine, task_id = render(rig)
-    cancel(rig, task_id)
-    until(lambda: not queue(rig, engine)["queue_running"], why="the interrupt")
-    goes_on(rig, task_id)
+def test_one_that_is_named_is_interrupted(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    engine, task_id = render(testbed)
+    cancel(testbed, task_id)
+    until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+    goes_on(testbed, task_id)
 
 
-def test_one_that_the_sequencer_no_longer_names_is_interrupted(rig: Rig, tmp_path: Path) -> None:
-    with serve(DevnetOptions(name_canceled=False, state=tmp_path / "quiet")) as rig.devnet:
-        engine, task_id = render(rig)
-        before = len(rig.devnet.requests("miner_request"))
-        until(lambda: len(rig.devnet.requests("miner_request")) >= before + 2, why="`running`")
-        cancel(rig, task_id)
-        until(lambda: not queue(rig, engine)["queue_running"], why="the interrupt")
-        goes_on(rig, task_id)
+def test_one_that_the_sequencer_no_longer_names_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
+    with serve(DevnetOptions(name_canceled=False, state=tmp_path / "quiet")) as testbed.devnet:
+        engine, task_id = render(testbed)
+        before = len(testbed.devnet.requests("miner_request"))
+        until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="`running`")
+        cancel(testbed, task_id)
+        until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+        goes_on(testbed, task_id)
 
 
-def test_one_that_waits_in_the_queue_is_deleted_from_it(rig: Rig) -> None:
-    rig.start_devnet("--leases", "2")
-    engine, first = render(rig)
-    second = rig.create(parameters={})
-    until(lambda: queue(rig, engine)["queue_pending"], why="the second prompt")
-    cancel(rig, second)
-    cancel(rig, first)
-    until(lambda: not any(queue(rig, engine).values()), why="an empty queue")
-    goes_on(rig, first)
-    assert rig.task(second)["answers"] == []
+def test_one_that_waits_in_the_queue_is_deleted_from_it(testbed: Testbed) -> None:
+    testbed.start_devnet("--leases", "2")
+    engine, first = render(testbed)
+    second = testbed.create(parameters={})
+    until(lambda: queue(testbed, engine)["queue_pending"], why="the second prompt")
+    cancel(testbed, second)
+    cancel(testbed, first)
+    until(lambda: not any(queue(testbed, engine).values()), why="an empty queue")
+    goes_on(testbed, first)
+    assert testbed.task(second)["answers"] == []
 
 
-def test_one_that_is_canceled_while_the_miner_is_down_is_stopped_by_the_next_start(rig: Rig) -> None:
-    rig.start_devnet()
-    engine, task_id = render(rig)
-    rig.worker.kill()
-    cancel(rig, task_id)
-    rig.restart_worker()
-    until(lambda: not queue(rig, engine)["queue_running"], why="the interrupt")
-    goes_on(rig, task_id)
+def test_one_that_is_canceled_while_the_miner_is_down_is_stopped_by_the_next_start(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    engine, task_id = render(testbed)
+    testbed.worker.kill()
+    cancel(testbed, task_id)
+    testbed.restart_worker()
+    until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+    goes_on(testbed, task_id)
 
 
 @pytest.mark.parametrize("step", ["prepared", "prompted", "rendered", "uploaded"])
 def test_it_goes_no_further_from_where_it_is(scene: Scene, step: Step) -> None:
     scene.begin(step)
-    cancel(scene.rig, scene.task_id)
-    until(lambda: scene.rig.logged("task_taken_away", task_id=scene.task_id), why="the news")
+    cancel(scene.testbed, scene.task_id)
+    until(lambda: scene.testbed.logged("task_taken_away", task_id=scene.task_id), why="the news")
     scene.held.release()
-    (good,) = scene.rig.ended(scene.rig.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"}))
+    (good,) = scene.testbed.ended(scene.testbed.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"}))
     assert good["status"] == "finished"
-    assert scene.rig.task(scene.task_id)["answers"] == []
+    assert scene.testbed.task(scene.task_id)["answers"] == []
     if step == "prepared":
         assert sum(line.startswith(b"POST /prompt ") for line in scene.comfyui.seen) == 1  # the good one's
 
 
-def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(rig: Rig, tmp_path: Path) -> None:
+def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(
+    testbed: Testbed, tmp_path: Path
+) -> None:
     """A miner that was silent for too long loses the task; its late answer does not count. Then it is leased again, and
     the object that was uploaded for the first lease is not at the place that the second one is for."""
-    with serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as rig.devnet:
-        rig.add_workflow("gated", flows.wait(600.0, until="gate"))
-        rig.start_worker(rig.start_engine("--test-nodes"), workflows={"4": ["gated"]}, sequencer__heartbeat=3600.0)
-        task_id = rig.create(parameters={})
-        until(lambda: len(rig.task(task_id)["leases"]) == 1, why="the lease")
-        until(lambda: rig.task(task_id)["status"] == "waiting", why="the loss")
-        (rig.folder / "engine" / "input" / "gate").touch()
-        (task,) = rig.ended(task_id)
+    with serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as testbed.devnet:
+        testbed.add_workflow("gated", flows.wait(600.0, until="gate"))
+        testbed.start_worker(
+            testbed.start_engine("--test-nodes"), workflows={"4": ["gated"]}, sequencer__heartbeat=3600.0
+        )
+        task_id = testbed.create(parameters={})
+        until(lambda: len(testbed.task(task_id)["leases"]) == 1, why="the lease")
+        until(lambda: testbed.task(task_id)["status"] == "waiting", why="the loss")
+        (testbed.folder / "engine" / "input" / "gate").touch()
+        (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert [lease["ended"] for lease in task["leases"]] == ["silent", "answered"]
 
 
-def test_one_that_is_leased_again_while_it_is_in_hand_goes_to_its_new_place(rig: Rig, tmp_path: Path) -> None:
+def test_one_that_is_leased_again_while_it_is_in_hand_goes_to_its_new_place(testbed: Testbed, tmp_path: Path) -> None:
     """The network was away for longer than the sequencer waits for a sign of life, but the render went on."""
     with (
-        serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as rig.devnet,
-        closing(Relay(rig.devnet.url)) as relay,
+        serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as testbed.devnet,
+        closing(Relay(testbed.devnet.url)) as relay,
     ):
-        rig.add_workflow("gated", flows.wait(600.0, until="gate"))
-        rig.start_worker(
-            rig.start_engine("--test-nodes"),
+        testbed.add_workflow("gated", flows.wait(600.0, until="gate"))
+        testbed.start_worker(
+            testbed.start_engine("--test-nodes"),
             workflows={"4": ["gated"]},
             sequencer__url=relay.url,
             network__allow=[relay.host],
         )
-        task_id = rig.create(parameters={})
-        until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
-        before = len(rig.devnet.requests("miner_request"))
-        until(lambda: len(rig.devnet.requests("miner_request")) >= before + 2, why="`running`")
+        task_id = testbed.create(parameters={})
+        until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
+        before = len(testbed.devnet.requests("miner_request"))
+        until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="`running`")
         with relay.away():
-            until(lambda: rig.task(task_id)["status"] == "waiting", why="the loss")
-        until(lambda: len(rig.task(task_id)["leases"]) == 2, why="the second lease")
-        (rig.folder / "engine" / "input" / "gate").touch()
-        (task,) = rig.ended(task_id)
-        violations = rig.devnet.stats()["violation_list"]
-        rig.worker.kill()
+            until(lambda: testbed.task(task_id)["status"] == "waiting", why="the loss")
+        until(lambda: len(testbed.task(task_id)["leases"]) == 2, why="the second lease")
+        (testbed.folder / "engine" / "input" / "gate").touch()
+        (task,) = testbed.ended(task_id)
+        violations = testbed.devnet.stats()["violation_list"]
+        testbed.worker.kill()
     assert (task["status"], task["msg"], violations) == ("finished", "", [])

@@ -13,8 +13,8 @@ from tests.support.testbed import until
 def run(tmp_path_factory):
     """A miner that has done, refused and lost a task."""
     with mine_in(tmp_path_factory.mktemp("metrics")) as mine:
-        refused = mine.rig.create(task_type="<script>", workflow_id="3", parameters={"prompt": "<script>"})
-        mine.rig.ended(mine.quick(), mine.quick(), refused)
+        refused = mine.testbed.create(task_type="<script>", workflow_id="3", parameters={"prompt": "<script>"})
+        mine.testbed.ended(mine.quick(), mine.quick(), refused)
         lost = mine.slow(600.0)
         until(lambda: [task for task in mine.now()["lanes"][0]["tasks"] if task["task_id"] == lost], why="the lease")
         mine.cancel(lost)

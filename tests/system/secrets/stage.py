@@ -21,7 +21,7 @@ from tests.support.canary_secrets import API_KEY, PROMPT, marked
 from tests.support.script import Script, a_task
 from tests.support.scripted_comfyui import LyingComfyUI, error, failure, png, success
 from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Rig, free_port, rig_in, until
+from tests.support.testbed import Testbed, free_port, testbed_in, until
 
 GRAPH = {
     "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
@@ -94,8 +94,8 @@ def ends(graph: Graph) -> Any:
 class Stage:
     """The worker and what it talks to. `ear` hears what systemd is told."""
 
-    def __init__(self, rig: Rig, stack: ExitStack) -> None:
-        self.rig = rig
+    def __init__(self, testbed: Testbed, stack: ExitStack) -> None:
+        self.testbed = testbed
         self.script = Script()
         self.store_says = Store()
         self.comfyui_says = LyingComfyUI()
@@ -106,7 +106,7 @@ class Stage:
         )
         self.refuses = False  # whether the sequencer knows nobody, and repeats the key
         self.ear = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        self.ear.bind(str(rig.folder / "notify"))
+        self.ear.bind(str(testbed.folder / "notify"))
         self.ear.settimeout(0.2)
         self._told: list[bytes] = []
         self._deaf = threading.Event()
@@ -117,9 +117,9 @@ class Stage:
         stack.callback(self._deaf.set)
 
     def start(self) -> None:
-        self.rig.devnet = Running(url=self.sequencer.url, session=self.rig.session)
-        name = self.rig.add_workflow("words", GRAPH, parameters=PARAMETERS)
-        self.rig.start_worker(
+        self.testbed.devnet = Running(url=self.sequencer.url, session=self.testbed.session)
+        name = self.testbed.add_workflow("words", GRAPH, parameters=PARAMETERS)
+        self.testbed.start_worker(
             f"http://operator:{marked('comfyuipassword')}@{self.comfyui.host}",
             workflows={"4": [name]},
             sequencer__poll_interval=0.01,
@@ -131,7 +131,7 @@ class Stage:
             environ={
                 "XALORA_API_KEY": API_KEY,
                 "XALORA_STATUS_TOKEN": marked("statustoken"),
-                "NOTIFY_SOCKET": str(self.rig.folder / "notify"),
+                "NOTIFY_SOCKET": str(self.testbed.folder / "notify"),
                 "WATCHDOG_USEC": "200000",
             },
         )
@@ -168,8 +168,8 @@ class Stage:
     def pages(self) -> dict[str, str]:
         """What the dashboard shows now, page by page, and the first words of its stream."""
         shown = {"Authorization": f"Bearer {marked('statustoken')}"}
-        get = partial(self.rig.session.get, headers=shown, timeout=30)
-        until(lambda: self.rig.logged("dashboard"), why="the dashboard")
+        get = partial(self.testbed.session.get, headers=shown, timeout=30)
+        until(lambda: self.testbed.logged("dashboard"), why="the dashboard")
         pages = {path: get(self.status + path).text for path in PAGES}
         with get(f"{self.status}/api/events", stream=True) as stream:
             pages["/api/events"] = next(stream.iter_content(1 << 20)).decode()
@@ -218,4 +218,4 @@ def all_tasks(stage: Stage) -> list[bytes]:
 @contextmanager
 def stage_in(folder: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
-        yield Stage(stack.enter_context(rig_in(folder)), stack)
+        yield Stage(stack.enter_context(testbed_in(folder)), stack)

@@ -10,7 +10,7 @@ import pytest
 
 from miner.comfy.process_tree import everyone, family, look
 from tests.support.canary_secrets import Findings, leaks, marked
-from tests.support.testbed import Rig, free_port, rig_in
+from tests.support.testbed import Testbed, free_port, testbed_in
 
 ENVIRONMENT = {
     "XALORA_API_KEY": marked("apikey"),
@@ -27,40 +27,40 @@ ENVIRONMENT = {
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
-def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(rig: Rig) -> None:
-    rig.start_devnet()
-    rig.start_worker("", comfyui__port=free_port(), environ=ENVIRONMENT)
-    good, bad = rig.create(), rig.create(parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
-    rig.ended(good, bad)
+def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    testbed.start_worker("", comfyui__port=free_port(), environ=ENVIRONMENT)
+    good, bad = testbed.create(), testbed.create(parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
+    testbed.ended(good, bad)
     findings = Findings()
-    comfyui = look(rig.logged("comfyui_started")[0]["pid"])
+    comfyui = look(testbed.logged("comfyui_started")[0]["pid"])
     assert comfyui is not None
     members = family(comfyui, everyone())
     assert members
     for member in members:
         with contextlib.suppress(FileNotFoundError):  # one that has just ended
             findings.look_at(member.pid)
-    findings.look("/proc/cmdline", Path(f"/proc/{rig.worker.popen.pid}/cmdline").read_bytes())
-    findings.look_in(rig.folder / "state" / "comfyui-embedded")
+    findings.look("/proc/cmdline", Path(f"/proc/{testbed.worker.popen.pid}/cmdline").read_bytes())
+    findings.look_in(testbed.folder / "state" / "comfyui-embedded")
     assert findings.found == {}
-    assert rig.worker.stop() == 0
-    findings.look_in(rig.folder / "state")
+    assert testbed.worker.stop() == 0
+    findings.look_in(testbed.folder / "state")
     assert findings.found == {}
-    assert leaks((rig.folder / "worker.log").read_text()) == []
+    assert leaks((testbed.folder / "worker.log").read_text()) == []
 
 
-def test_what_a_consumer_sent_is_gone_from_comfyuis_folders_once_it_is_answered(rig: Rig) -> None:
-    rig.start_devnet()
-    rig.start_worker("", comfyui__port=free_port())
-    rig.ended(rig.create())
-    assert rig.worker.stop() == 0
-    comfyui = rig.folder / "state" / "comfyui-embedded"
+def test_what_a_consumer_sent_is_gone_from_comfyuis_folders_once_it_is_answered(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    testbed.start_worker("", comfyui__port=free_port())
+    testbed.ended(testbed.create())
+    assert testbed.worker.stop() == 0
+    comfyui = testbed.folder / "state" / "comfyui-embedded"
     assert [
         path for name in ("input", "output", "temp") for path in (comfyui / name).rglob("*") if path.is_file()
     ] == []
-    assert (rig.folder / "state").stat().st_mode & 0o077 == 0
+    assert (testbed.folder / "state").stat().st_mode & 0o077 == 0

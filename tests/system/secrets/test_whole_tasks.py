@@ -33,7 +33,7 @@ class Over:
 
     @property
     def log(self) -> str:
-        return (self.stage.rig.folder / "worker.log").read_text()
+        return (self.stage.testbed.folder / "worker.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -45,27 +45,27 @@ def over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Over]:
 
 def run(stage: Stage) -> Over:
     """Every kind of task, a sequencer that fails, a task that is taken away, and one that a shutdown cuts off."""
-    rig, tasks = stage.rig, all_tasks(stage)
-    state = rig.folder / "state"
+    testbed, tasks = stage.testbed, all_tasks(stage)
+    state = testbed.folder / "state"
     failing = reply({"message": API_KEY}, status=500)
     stage.script = script = Script(failing, *tasks, submissions=(failing, reply(b"<html>")))
     until(lambda: script.over and len({a["task_id"] for a in script.answers}) == len(tasks), why="the answers")
 
     stage.script = Script(stage.task("taken", prompt=f"{PROMPT}, {LINGERS}"))
-    until(lambda: rig.logged("task_step", task_id="taken", step="prompted"), why="the render")
+    until(lambda: testbed.logged("task_step", task_id="taken", step="prompted"), why="the render")
     held = Findings()
     held.look_in(state)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.glob("journal*")}
     pages = stage.pages()
-    command_line = Path(f"/proc/{rig.worker.popen.pid}/cmdline").read_bytes()
+    command_line = Path(f"/proc/{testbed.worker.popen.pid}/cmdline").read_bytes()
     stage.script = Script(reply({"task_id": None, "canceled": ["taken"]}))
-    until(lambda: rig.logged("task_lost"), why="the loss")
+    until(lambda: testbed.logged("task_lost"), why="the loss")
 
     stage.script = last = Script(stage.task("cut-off", prompt=f"{PROMPT}, {LINGERS}"))
-    until(lambda: rig.logged("task_step", task_id="cut-off", step="prompted"), why="the render")
-    rig.worker.send(signal.SIGTERM)
-    until(lambda: rig.logged("draining"), why="the drain")
-    assert rig.worker.stop() == 0
+    until(lambda: testbed.logged("task_step", task_id="cut-off", step="prompted"), why="the render")
+    testbed.worker.send(signal.SIGTERM)
+    until(lambda: testbed.logged("draining"), why="the drain")
+    assert testbed.worker.stop() == 0
     answers = script.answers + last.answers
     return Over(stage=stage, answers=answers, pages=pages, held=held, modes=modes, command_line=command_line)
 
@@ -75,7 +75,7 @@ def test_each_task_came_to_the_end_that_was_meant(over: Over) -> None:
     ends = {answer["task_id"]: answer for answer in over.answers}
     assert {task_id for task_id, answer in ends.items() if answer["success"]} == set(RIGHT)
     assert ends["cut-off"]["msg"] == "miner is shutting down"
-    assert not over.stage.rig.logged("loop_failed")
+    assert not over.stage.testbed.logged("loop_failed")
 
 
 def test_no_line_of_the_log_has_a_secret(over: Over) -> None:
@@ -124,7 +124,7 @@ def test_only_the_journal_holds_an_open_tasks_secrets_and_nobody_else_may_read_i
 
 def test_nothing_is_left_on_disk_once_every_task_is_acknowledged(over: Over) -> None:
     after = Findings()
-    after.look_in(over.stage.rig.folder / "state")
+    after.look_in(over.stage.testbed.folder / "state")
     assert after.found == {}
 
 
@@ -132,9 +132,9 @@ def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path:
     with stage_in(tmp_path) as stage:
         stage.refuses = True
         stage.start()
-        until(lambda: stage.rig.logged("no_answer"), why="the refusal")
+        until(lambda: stage.testbed.logged("no_answer"), why="the refusal")
         pages = stage.pages()
-        assert stage.rig.worker.stop() == 0
+        assert stage.testbed.worker.stop() == 0
         log = (tmp_path / "worker.log").read_text()
     assert "XALORA_API_KEY" in log  # the hint
     assert leaks(log) == []
@@ -145,9 +145,9 @@ def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path:
 def test_a_comfyui_that_is_away_does_not_show_its_password(tmp_path: Path) -> None:
     with stage_in(tmp_path) as stage, stage.comfyui_says.away():
         stage.start()
-        until(lambda: stage.rig.logged("comfyui_not_ready"), why="the complaint")
-        until(lambda: stage.rig.logged("not_asking"), why="the reason for not asking")
+        until(lambda: stage.testbed.logged("comfyui_not_ready"), why="the complaint")
+        until(lambda: stage.testbed.logged("not_asking"), why="the reason for not asking")
         pages = stage.pages()
-        assert stage.rig.worker.stop() == 0
+        assert stage.testbed.worker.stop() == 0
         assert leaks((tmp_path / "worker.log").read_text()) == []
     assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}

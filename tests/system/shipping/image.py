@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.paths import ROOT
-from tests.support.testbed import MINER_ID, Rig, free_port, rig_in, until
+from tests.support.testbed import MINER_ID, Testbed, free_port, testbed_in, until
 
 TOP = ROOT
 PATIENCE = 300.0  # seconds for a ComfyUI on a slow disk to start and to answer
@@ -198,14 +198,14 @@ def check_locked_up(image: Image) -> str:
     return f"it runs as user {said.splitlines()[0]}, without capabilities, on a read-only root"
 
 
-def mining(rig: Rig) -> dict[str, str]:
-    """The settings of a container that mines at the rig's devnet, on the CPU."""
+def mining(testbed: Testbed) -> dict[str, str]:
+    """The settings of a container that mines at the test bed's devnet, on the CPU."""
     return {
         "XALORA_MINER_ID": MINER_ID,
-        "XALORA_WORKFLOW_URL": rig.devnet.url,
+        "XALORA_WORKFLOW_URL": testbed.devnet.url,
         "XALORA_WORKFLOWS": "upscaler-lanczos",
         "XALORA_WORKFLOWS_IDS": "4=upscaler-lanczos",
-        "XALORA_NETWORK_ALLOW": rig.devnet.url.removeprefix("http://"),
+        "XALORA_NETWORK_ALLOW": testbed.devnet.url.removeprefix("http://"),
         "XALORA_COMFYUI_ARGS": "--cpu",
         "XALORA_COMFYUI_PORT": str(free_port()),
         "XALORA_STATUS_PORT": str(free_port()),
@@ -213,45 +213,45 @@ def mining(rig: Rig) -> dict[str, str]:
     }
 
 
-def check_answers(image: Image, rig: Rig, environ: Mapping[str, str]) -> str:
+def check_answers(image: Image, testbed: Testbed, environ: Mapping[str, str]) -> str:
     """A task from devnet; then SIGTERM while the next one is in hand."""
     began = time.monotonic()
     image.log.write_text("")
     container = image.start(environ=environ)
-    (task,) = rig.ended(rig.create(), patience=PATIENCE)
+    (task,) = testbed.ended(testbed.create(), patience=PATIENCE)
     took = time.monotonic() - began
     assert task["status"] == "finished", task
-    assert rig.result(task).startswith(b"\x89PNG")
+    assert testbed.result(task).startswith(b"\x89PNG")
     assert image.start("healthcheck", environ=environ, entry=False).wait(PATIENCE) == 0, image.log.read_text()
 
-    in_hand = taken(rig)
+    in_hand = taken(testbed)
     assert image.signal(container, signal.SIGTERM) == 0, image.log.read_text()
-    (task,) = rig.ended(in_hand)
+    (task,) = testbed.ended(in_hand)
     assert task["status"] == "finished", task
     assert '"draining"' in image.log.read_text()
     return f"a task from devnet answered {took:.0f} s after the start; SIGTERM drained it, with a task in hand"
 
 
-def check_second_start(image: Image, rig: Rig, environ: Mapping[str, str]) -> str:
+def check_second_start(image: Image, testbed: Testbed, environ: Mapping[str, str]) -> str:
     """Killed with a task in hand; the next container on the same volume answers it."""
     container = image.start(environ=environ)
-    rig.ended(rig.create(), patience=PATIENCE)
-    in_hand = taken(rig)
+    testbed.ended(testbed.create(), patience=PATIENCE)
+    in_hand = taken(testbed)
     image.signal(container, signal.SIGKILL)
     image.log.write_text("")
     container = image.start(environ=environ)
-    (task,) = rig.ended(in_hand, patience=PATIENCE)
+    (task,) = testbed.ended(in_hand, patience=PATIENCE)
     assert task["status"] == "finished", task
     assert "task_picked_up" in image.log.read_text(), image.log.read_text()
     assert image.signal(container, signal.SIGTERM) == 0
     return "killed with a task in hand: the next start found it in the journal and answered it"
 
 
-def taken(rig: Rig) -> str:
+def taken(testbed: Testbed) -> str:
     """A task that takes a while, once the miner has it."""
-    picture = rig.picture((1000, 1000), "large.png")
-    task_id = rig.create(parameters={"image": picture})
-    until(lambda: rig.task(task_id)["leases"], why="the lease", patience=PATIENCE)
+    picture = testbed.picture((1000, 1000), "large.png")
+    task_id = testbed.create(parameters={"image": picture})
+    until(lambda: testbed.task(task_id)["leases"], why="the lease", patience=PATIENCE)
     return task_id
 
 
@@ -277,7 +277,7 @@ def work_folder() -> Iterator[Path]:
 def main() -> None:
     if os.geteuid() != 0 or shutil.which("buildah") is None:
         sys.exit("image-check: needs root and buildah (apt install buildah)")
-    with work_folder() as folder, rig_in(folder) as rig:
+    with work_folder() as folder, testbed_in(folder) as testbed:
         builder = Builder(folder)
         builder.build()
         root, config = unpacked(builder)
@@ -286,10 +286,10 @@ def main() -> None:
             say(sizes(image))
             for check in (check_explains, check_gpu, check_locked_up):
                 say(check(image))
-            rig.start_devnet()
-            environ = mining(rig)
+            testbed.start_devnet()
+            environ = mining(testbed)
             for last in (check_answers, check_second_start):
-                say(last(image, rig, environ))
+                say(last(image, testbed, environ))
         finally:
             image.close()
 

@@ -14,7 +14,7 @@ from miner.cli.main import app
 from miner.config.keys import VARIABLES
 from miner.config.sources import CONFIG_VARIABLE
 from miner.workflows import load_library
-from tests.support.testbed import rig_in
+from tests.support.testbed import testbed_in
 from tests.system.shipping import configure
 from tests.system.shipping.tools import TOP, kustomize
 
@@ -110,16 +110,16 @@ def negative(tmp_path):
 
 
 def test_the_workflow_of_the_page_does_what_it_says(negative):
-    with rig_in(negative.parents[1]) as rig:
-        rig.start_devnet()
-        rig.start_worker(rig.start_engine(), workflows={"900": ["negative"]})
-        picture = rig.picture((40, 30))
-        (task,) = rig.ended(rig.create(workflow_id="900", parameters={"image": picture, "scale": 2.9}))
+    with testbed_in(negative.parents[1]) as testbed:
+        testbed.start_devnet()
+        testbed.start_worker(testbed.start_engine(), workflows={"900": ["negative"]})
+        picture = testbed.picture((40, 30))
+        (task,) = testbed.ended(testbed.create(workflow_id="900", parameters={"image": picture, "scale": 2.9}))
         assert task["status"] == "finished", task
-        with Image.open(io.BytesIO(rig.result(task))) as result:
+        with Image.open(io.BytesIO(testbed.result(task))) as result:
             assert (result.format, result.size) == ("JPEG", (120, 90))
             assert result.getpixel((60, 2))[0] > 200  # the gradient is dark at the top
-        assert rig.worker.stop() == 0
+        assert testbed.worker.stop() == 0
 
 
 def test_the_error_of_the_page_is_the_one_that_is_given(negative):

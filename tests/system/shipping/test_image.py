@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.testbed import MINER_ID, Process, rig_in, until
+from tests.support.testbed import MINER_ID, Process, testbed_in, until
 from tests.system.shipping.tools import DOCKER, TOP, output, program
 
 DOCKERFILE = DOCKER / "Dockerfile"
@@ -151,8 +151,8 @@ def health(port):
 
 
 def test_it_mines_and_is_healthy_and_a_sigterm_reaches_the_miner(tmp_path, command_path):
-    with rig_in(tmp_path) as rig:
-        devnet = rig.start_devnet()
+    with testbed_in(tmp_path) as testbed:
+        devnet = testbed.start_devnet()
         (tmp_path / "state").mkdir()
         environ = {
             "PATH": command_path,
@@ -163,21 +163,21 @@ def test_it_mines_and_is_healthy_and_a_sigterm_reaches_the_miner(tmp_path, comma
             "XALORA_WORKFLOWS": "upscaler-lanczos",
             "XALORA_WORKFLOWS_IDS": "4=upscaler-lanczos",
             "XALORA_NETWORK_ALLOW": devnet.url.removeprefix("http://"),
-            "XALORA_COMFYUI_URL": rig.start_engine(),
+            "XALORA_COMFYUI_URL": testbed.start_engine(),
             "XALORA_COMFYUI_HOME": "/opt/ComfyUI",  # the image's own, which a URL replaces
             "XALORA_MINER_MIN_FREE_DISK_GB": "0",
             "XALORA_STATUS_PORT": "0",
         }
         container = Process(["sh", str(ENTRY)], tmp_path / "worker.log", env=environ).start()
         try:
-            (task,) = rig.ended(rig.create())
+            (task,) = testbed.ended(testbed.create())
             assert task["status"] == "finished"
-            (served,) = until(lambda: rig.logged("dashboard"), why="the status server")
+            (served,) = until(lambda: testbed.logged("dashboard"), why="the status server")
             port = served["url"].rpartition(":")[2]
             assert health(port).returncode == 0
             container.send(signal.SIGTERM)  # `exec`: the shell is the miner by now
             assert container.stop() == 0
-            until(lambda: rig.logged("stopped"), why="the end")
+            until(lambda: testbed.logged("stopped"), why="the end")
             assert health(port).returncode == 1
             assert f"no answer at port {port}" in health(port).stderr
         finally:

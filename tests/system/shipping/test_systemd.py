@@ -11,7 +11,7 @@ import pytest
 
 from miner.config import Settings
 from miner.task.errors import ConfigError
-from tests.support.testbed import rig_in, until
+from tests.support.testbed import testbed_in, until
 from tests.system.shipping.tools import DOCKER, output, program
 
 UNIT = DOCKER / "systemd" / "xalora-miner.service"
@@ -93,19 +93,19 @@ def manager(tmp_path):
 
 
 @pytest.fixture
-def rig(tmp_path):
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path):
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
-def start_as_service(rig, manager, **settings):
+def start_as_service(testbed, manager, **settings):
     """The unit's environment: its watchdog, its credentials."""
-    credentials = rig.folder / "credentials"
+    credentials = testbed.folder / "credentials"
     credentials.mkdir(exist_ok=True)
     for name in directives()["LoadCredential"]:
         (credentials / name.partition(":")[0]).write_text("devnet\n")
-    return rig.start_worker(
-        rig.start_engine(),
+    return testbed.start_worker(
+        testbed.start_engine(),
         environ={
             "NOTIFY_SOCKET": str(manager.address),
             "WATCHDOG_USEC": str(int(directives()["WatchdogSec"][0]) * 1_000_000),
@@ -115,25 +115,25 @@ def start_as_service(rig, manager, **settings):
     )
 
 
-def test_a_service_is_ready_lives_reloads_and_stops(rig, manager):
-    rig.start_devnet()
-    worker = start_as_service(rig, manager)
+def test_a_service_is_ready_lives_reloads_and_stops(testbed, manager):
+    testbed.start_devnet()
+    worker = start_as_service(testbed, manager)
     until(lambda: manager.told("READY"), why="READY")
     until(lambda: manager.told("WATCHDOG"), why="WATCHDOG")
-    until(lambda: rig.logged("started"), why="the start")
+    until(lambda: testbed.logged("started"), why="the start")
     assert directives()["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
 
-    config = rig.folder / "config.toml"
+    config = testbed.folder / "config.toml"
     right = config.read_text()
     config.write_text("[miner\n")  # refused, and so no reload
     worker.send(signal.SIGHUP)
-    until(lambda: rig.logged("configuration_refused"), why="the refusal")
+    until(lambda: testbed.logged("configuration_refused"), why="the refusal")
     assert manager.told("RELOADING") == 0
 
     config.write_text(right.replace("poll_interval = 0.1", "poll_interval = 0.2"))
     worker.send(signal.SIGHUP)
     until(lambda: manager.told("READY") == 2, why="READY after the reload")
-    (task,) = rig.ended(rig.create())
+    (task,) = testbed.ended(testbed.create())
     assert task["status"] == "finished"
 
     worker.send(signal.SIGTERM)

@@ -9,22 +9,22 @@ import pytest
 from PIL import Image
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import rig_in
+from tests.support.testbed import testbed_in
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
 
 
 @pytest.fixture
-def rig(tmp_path):
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path):
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
-def good_tasks(rig, rng):
+def good_tasks(testbed, rng):
     """(what to create, the size that has to come out) without end."""
     while True:
         width, height = 16 * rng.randint(1, 8), 16 * rng.randint(1, 8)
-        picture = rig.picture((width, height), f"{width}x{height}.png")
+        picture = testbed.picture((width, height), f"{width}x{height}.png")
         yield {"parameters": {"image": picture}}, (4 * width, 4 * height)
         asked = {"prompt": "a lighthouse", "width": width, "height": height, "seed": rng.randint(0, 9999)}
         yield {"task_type": "txt2img", "workflow_id": "3", "parameters": asked}, (width, height)
@@ -46,34 +46,34 @@ WRONG = (
 )
 
 
-def test_each_is_answered_once_wrong_ones_with_their_reasons_right_ones_with_files_that_decode(rig):
+def test_each_is_answered_once_wrong_ones_with_their_reasons_right_ones_with_files_that_decode(testbed):
     rng = random.Random(7)
-    devnet = rig.start_devnet()
-    rig.start_worker(
-        rig.start_engine(),
+    devnet = testbed.start_devnet()
+    testbed.start_worker(
+        testbed.start_engine(),
         workflows=IDS,
         workflows__folders=[str(STAND_INS)],
         upload__bucket="results",
         upload__endpoint=f"{devnet.url}/s3",
     )
     good, wrong = {}, {}
-    tasks = good_tasks(rig, rng)
+    tasks = good_tasks(testbed, rng)
     for number in range(100):
         if number % 10 == 9:
             changes, reason = WRONG[number // 10]
-            wrong[rig.create(**changes)] = reason
+            wrong[testbed.create(**changes)] = reason
         else:
             changes, size = next(tasks)
             form = rng.choice(["object", "string"])
             target = rng.choice(["presigned", "s3"])
-            good[rig.create(**changes, details_form=form, target=target)] = size
-    ended = {task["task_id"]: task for task in rig.ended(*good, *wrong)}
+            good[testbed.create(**changes, details_form=form, target=target)] = size
+    ended = {task["task_id"]: task for task in testbed.ended(*good, *wrong)}
 
     assert len(ended) == 100
     assert [len(task["answers"]) for task in ended.values()] == [1] * 100
     for task_id, size in good.items():
         assert ended[task_id]["status"] == "finished", ended[task_id]["msg"]
-        with Image.open(io.BytesIO(rig.result(ended[task_id]))) as image:
+        with Image.open(io.BytesIO(testbed.result(ended[task_id]))) as image:
             image.load()
             assert image.size == size
             assert not {"prompt", "workflow", "exif"} & set(image.info)

@@ -17,7 +17,7 @@ from miner.config import Settings
 from miner.worker.layout import Placement, layout
 from tests.support.mine import quiet_port
 from tests.support.paths import ROOT
-from tests.support.testbed import MINER_ID, Rig, rig_in, until
+from tests.support.testbed import MINER_ID, Testbed, testbed_in, until
 
 NVML = ROOT / "tests" / "support" / "nvml.c"
 UUIDS = ["GPU-6f1c0a2b-0000", "GPU-802d1b3c-0000"]
@@ -123,28 +123,28 @@ def test_the_operators_own_suffixes_come_first(home: Path) -> None:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
-def test_two_lanes_work_side_by_side_each_on_its_card(library: Path, home: Path, rig: Rig) -> None:
-    rig.start_devnet()
-    tasks = [rig.create() for _ in range(4)]
-    rig.start_worker(
+def test_two_lanes_work_side_by_side_each_on_its_card(library: Path, home: Path, testbed: Testbed) -> None:
+    testbed.start_devnet()
+    tasks = [testbed.create() for _ in range(4)]
+    testbed.start_worker(
         "",
         environ={"LD_LIBRARY_PATH": str(library), "NVML_CARDS": "2"},
         comfyui__home=str(home),
         comfyui__python=sys.executable,
         comfyui__port=quiet_port(),
     )
-    until(lambda: len(rig.logged("comfyui_ready")) == 2, why="both ComfyUIs")
-    cards = {_environ(line["pid"])["CUDA_VISIBLE_DEVICES"] for line in rig.logged("comfyui_started")}
+    until(lambda: len(testbed.logged("comfyui_ready")) == 2, why="both ComfyUIs")
+    cards = {_environ(line["pid"])["CUDA_VISIBLE_DEVICES"] for line in testbed.logged("comfyui_started")}
     assert cards == set(UUIDS)
-    assert {task["status"] for task in rig.ended(*tasks)} == {"finished"}
-    asked = {request["miner_id"] for request in rig.devnet.requests("miner_request")}
+    assert {task["status"] for task in testbed.ended(*tasks)} == {"finished"}
+    asked = {request["miner_id"] for request in testbed.devnet.requests("miner_request")}
     assert asked == {f"{MINER_ID}-6f1c0a", f"{MINER_ID}-802d1b"}
-    assert rig.worker.stop() == 0
+    assert testbed.worker.stop() == 0
 
 
 def _environ(pid: int) -> dict[str, str]:

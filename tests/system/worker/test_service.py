@@ -7,13 +7,13 @@ import socket
 
 import pytest
 
-from tests.support.testbed import MINER_ID, rig_in, until
+from tests.support.testbed import MINER_ID, testbed_in, until
 
 
 @pytest.fixture
-def rig(tmp_path):
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path):
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
 @pytest.fixture
@@ -31,16 +31,16 @@ def hear(ear, heard):
         return
 
 
-def test_systemd_hears_of_start_life_and_end(rig, ear, tmp_path):
+def test_systemd_hears_of_start_life_and_end(testbed, ear, tmp_path):
     heard = []
 
     def told(*fields):
         hear(ear, heard)
         return any(set(fields) <= set(message) for message in heard)
 
-    rig.start_devnet()
-    worker = rig.start_worker(
-        rig.start_engine(), environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    testbed.start_devnet()
+    worker = testbed.start_worker(
+        testbed.start_engine(), environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
     )
     until(lambda: told("READY"), why="READY")
     until(lambda: told("WATCHDOG", "STATUS"), why="WATCHDOG")
@@ -50,15 +50,15 @@ def test_systemd_hears_of_start_life_and_end(rig, ear, tmp_path):
     assert worker.stop() == 0
 
 
-def test_sighup_takes_a_new_configuration_and_finishes_what_is_in_hand(rig):
-    rig.start_devnet()
-    worker = rig.start_worker(rig.start_engine())
-    rig.ended(rig.create())
-    config = rig.folder / "config.toml"
+def test_sighup_takes_a_new_configuration_and_finishes_what_is_in_hand(testbed):
+    testbed.start_devnet()
+    worker = testbed.start_worker(testbed.start_engine())
+    testbed.ended(testbed.create())
+    config = testbed.folder / "config.toml"
     config.write_text(config.read_text().replace(MINER_ID, MINER_ID + "-second"))
     worker.send(signal.SIGHUP)
-    until(lambda: len(rig.logged("started")) == 2, why="the second start")
-    (task,) = rig.ended(rig.create())
+    until(lambda: len(testbed.logged("started")) == 2, why="the second start")
+    (task,) = testbed.ended(testbed.create())
     assert task["status"] == "finished"
     assert task["leases"][0]["miner_id"] == MINER_ID + "-second"
     assert worker.stop() == 0
@@ -73,16 +73,16 @@ def test_sighup_takes_a_new_configuration_and_finishes_what_is_in_hand(rig):
         (('"4" = ["upscaler-lanczos"]', '"4" = ["nosuch"]'), "nosuch"),
     ],
 )
-def test_a_wrong_new_configuration_changes_nothing(rig, change, reason):
-    rig.start_devnet()
-    worker = rig.start_worker(rig.start_engine())
-    until(lambda: rig.logged("started"), why="the start")
-    config = rig.folder / "config.toml"
+def test_a_wrong_new_configuration_changes_nothing(testbed, change, reason):
+    testbed.start_devnet()
+    worker = testbed.start_worker(testbed.start_engine())
+    until(lambda: testbed.logged("started"), why="the start")
+    config = testbed.folder / "config.toml"
     assert change[0] in config.read_text()
     config.write_text(config.read_text().replace(*change))
     worker.send(signal.SIGHUP)
-    (refusal,) = until(lambda: rig.logged("configuration_refused"), why="the refusal")
+    (refusal,) = until(lambda: testbed.logged("configuration_refused"), why="the refusal")
     assert reason in refusal["reason"]
-    (task,) = rig.ended(rig.create())
+    (task,) = testbed.ended(testbed.create())
     assert task["status"] == "finished"
     assert worker.stop() == 0

@@ -10,50 +10,50 @@ import pytest
 from PIL import Image
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import MINER_ID, free_port, rig_in, until
+from tests.support.testbed import MINER_ID, free_port, testbed_in, until
 
 
 @pytest.fixture
-def rig(tmp_path):
-    with rig_in(tmp_path) as rig:
-        yield rig
+def testbed(tmp_path):
+    with testbed_in(tmp_path) as testbed:
+        yield testbed
 
 
-def test_a_task_is_answered_with_a_file_that_decodes(rig):
-    rig.start_devnet()
-    rig.start_worker(rig.start_engine())
-    (task,) = rig.ended(rig.create(parameters={"image": rig.picture((32, 24))}))
+def test_a_task_is_answered_with_a_file_that_decodes(testbed):
+    testbed.start_devnet()
+    testbed.start_worker(testbed.start_engine())
+    (task,) = testbed.ended(testbed.create(parameters={"image": testbed.picture((32, 24))}))
     assert (task["status"], task["msg"]) == ("finished", "")
-    with Image.open(io.BytesIO(rig.result(task))) as image:
+    with Image.open(io.BytesIO(testbed.result(task))) as image:
         image.load()
         assert (image.format, image.size) == ("PNG", (128, 96))
         assert image.info == {}  # nothing of the graph or the prompt goes along
     assert task["inference_latency"] > 0
     assert task["upload_latency"] > 0
-    assert rig.devnet.stats()["violations"] == 0
+    assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_temporary_credentials_are_used_with_the_configured_bucket(rig):
-    devnet = rig.start_devnet()
-    rig.start_worker(
-        rig.start_engine(), upload__bucket="results", upload__endpoint=f"{devnet.url}/s3", upload__prefix="me"
+def test_temporary_credentials_are_used_with_the_configured_bucket(testbed):
+    devnet = testbed.start_devnet()
+    testbed.start_worker(
+        testbed.start_engine(), upload__bucket="results", upload__endpoint=f"{devnet.url}/s3", upload__prefix="me"
     )
-    (task,) = rig.ended(rig.create(target="s3"))
+    (task,) = testbed.ended(testbed.create(target="s3"))
     assert task["status"] == "finished", task["msg"]
     assert task["result"] == f"me/upscaler-lanczos-{task['answers'][0]['miner_id']}-{task['task_id']}.png"
-    assert Image.open(io.BytesIO(rig.result(task))).format == "PNG"
+    assert Image.open(io.BytesIO(testbed.result(task))).format == "PNG"
 
 
-def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(rig):
-    rig.start_devnet()
-    worker = rig.start_worker("", comfyui__port=free_port())
-    (task,) = rig.ended(rig.create())
+def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(testbed):
+    testbed.start_devnet()
+    worker = testbed.start_worker("", comfyui__port=free_port())
+    (task,) = testbed.ended(testbed.create())
     assert task["status"] == "finished", task["msg"]
-    pid = rig.logged("comfyui_started")[0]["pid"]
+    pid = testbed.logged("comfyui_started")[0]["pid"]
     assert worker.stop() == 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert "embedded_engine" in {event["event"] for event in rig.log()}
+    assert "embedded_engine" in {event["event"] for event in testbed.log()}
 
 
 WRONG = {
@@ -67,43 +67,47 @@ WRONG = {
 }
 
 
-def test_each_wrong_task_is_answered_with_its_reason_and_the_worker_goes_on(rig):
-    rig.start_devnet()
-    rig.start_worker(rig.start_engine(), workflows={"4": ["upscaler-lanczos"], "99": ["upscaler-lanczos"]})
-    wrong = {name: rig.create(**changes) for name, (changes, _) in WRONG.items() if name != "unknown workflow id"}
-    good = rig.create()
-    tasks = {task["task_id"]: task for task in rig.ended(*wrong.values(), good)}
+def test_each_wrong_task_is_answered_with_its_reason_and_the_worker_goes_on(testbed):
+    testbed.start_devnet()
+    testbed.start_worker(testbed.start_engine(), workflows={"4": ["upscaler-lanczos"], "99": ["upscaler-lanczos"]})
+    wrong = {name: testbed.create(**changes) for name, (changes, _) in WRONG.items() if name != "unknown workflow id"}
+    good = testbed.create()
+    tasks = {task["task_id"]: task for task in testbed.ended(*wrong.values(), good)}
     for name, task_id in wrong.items():
         task = tasks[task_id]
         assert task["status"] == "failed", name
         assert WRONG[name][1] in task["msg"], (name, task["msg"])
         assert "\n" not in task["msg"]
     assert tasks[good]["status"] == "finished"
-    assert rig.devnet.stats()["violations"] == 0
+    assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_a_drain_finishes_what_is_in_hand(rig):
-    rig.start_devnet()
-    engine = rig.start_engine("--test-nodes")
-    worker = rig.start_worker(engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(rig.folder, seconds=1.0)])
-    task_id = rig.create(parameters={})
-    until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
-    late = rig.create(parameters={})
+def test_a_drain_finishes_what_is_in_hand(testbed):
+    testbed.start_devnet()
+    engine = testbed.start_engine("--test-nodes")
+    worker = testbed.start_worker(
+        engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=1.0)]
+    )
+    task_id = testbed.create(parameters={})
+    until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
+    late = testbed.create(parameters={})
     assert worker.stop() == 0
-    tasks = {task["task_id"]: task["status"] for task in rig.devnet.tasks()}
+    tasks = {task["task_id"]: task["status"] for task in testbed.devnet.tasks()}
     assert tasks == {task_id: "finished", late: "waiting"}
 
 
-def test_a_second_signal_interrupts_and_says_so(rig):
-    rig.start_devnet()
-    engine = rig.start_engine("--test-nodes")
-    worker = rig.start_worker(engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(rig.folder, seconds=60.0)])
-    task_id = rig.create(parameters={})
-    until(lambda: rig.logged("task_step", step="prompted"), why="the prompt")
+def test_a_second_signal_interrupts_and_says_so(testbed):
+    testbed.start_devnet()
+    engine = testbed.start_engine("--test-nodes")
+    worker = testbed.start_worker(
+        engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=60.0)]
+    )
+    task_id = testbed.create(parameters={})
+    until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
     worker.send(signal.SIGTERM)
-    until(lambda: rig.logged("draining"), why="the drain")
+    until(lambda: testbed.logged("draining"), why="the drain")
     assert worker.stop() == 0
-    task = rig.task(task_id)
+    task = testbed.task(task_id)
     assert (task["status"], task["msg"]) == ("failed", "miner is shutting down")
 
 
@@ -135,25 +139,25 @@ comfyui = "0.3.0"
     return str(folder / "workflows")
 
 
-def test_a_warm_up_renders_each_workflow_before_the_first_task(rig):
-    rig.start_devnet()
-    rig.start_worker(
-        rig.start_engine(),
+def test_a_warm_up_renders_each_workflow_before_the_first_task(testbed):
+    testbed.start_devnet()
+    testbed.start_worker(
+        testbed.start_engine(),
         workflows={"3": ["plain-picture"], "4": ["upscaler-lanczos"]},
         workflows__folders=[str(STAND_INS)],
         miner__warmup=True,
     )
-    rig.ended(rig.create())
-    warmed = rig.logged("warmed_up", status="success")
+    testbed.ended(testbed.create())
+    warmed = testbed.logged("warmed_up", status="success")
     assert {event["workflow"] for event in warmed} == {"plain-picture", "upscaler-lanczos"}
-    assert rig.log().index(warmed[-1]) < rig.log().index(rig.logged("task_step", step="leased")[0])
+    assert testbed.log().index(warmed[-1]) < testbed.log().index(testbed.logged("task_step", step="leased")[0])
 
 
-def test_several_comfyuis_are_lanes_with_ids_of_their_own_and_a_sick_one_stops_no_other(rig):
-    rig.start_devnet()
+def test_several_comfyuis_are_lanes_with_ids_of_their_own_and_a_sick_one_stops_no_other(testbed):
+    testbed.start_devnet()
     dead = f"http://127.0.0.1:{free_port()}"
-    rig.start_worker(f"{rig.start_engine()},{dead}")
-    tasks = rig.ended(rig.create(), rig.create())
+    testbed.start_worker(f"{testbed.start_engine()},{dead}")
+    tasks = testbed.ended(testbed.create(), testbed.create())
     assert [task["status"] for task in tasks] == ["finished", "finished"]
     assert {task["leases"][0]["miner_id"] for task in tasks} == {f"{MINER_ID}-0"}
-    assert rig.logged("comfyui_not_ready", lane="1")
+    assert testbed.logged("comfyui_not_ready", lane="1")

@@ -82,7 +82,7 @@ IN_FILE = {
     "short address": ('[miner]\nid = "0xabc"', f'3: {ID_FORM}, not "0xabc"'),
     "wrong suffix": (f'[miner]\nid = "{MIXED}-a.b"', f'3: {ID_FORM}, not "{MIXED}-a.b"'),
     "wrong checksum": (
-        f'[miner]\nid = "{MIXED[:-1]}D-rig"',
+        f'[miner]\nid = "{MIXED[:-1]}D-testbed"',
         f'3: [miner] id has a wrong checksum in "{MIXED[:-1]}D": a digit may be mistyped; '
         f"if every digit is right, EIP-55 spells it {MIXED}",
     ),

@@ -13,7 +13,7 @@ from miner.doctor.facts import Facts
 from miner.telemetry.health import Mark
 from miner.workflows import Library, load_library
 from tests.support.paths import STAND_INS
-from tests.support.testbed import MINER_ID, rig_in
+from tests.support.testbed import MINER_ID, testbed_in
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ def library() -> Library:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The embedded engine in a process of its own."""
-    with rig_in(tmp_path_factory.mktemp("engine")) as rig:
-        yield rig.start_engine("--test-nodes")
+    with testbed_in(tmp_path_factory.mktemp("engine")) as testbed:
+        yield testbed.start_engine("--test-nodes")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from miner.doctor.checks.worker import worker
 from miner.doctor.facts import Worker, is_held
 from miner.task.journal import SCHEMA, Journal
 from miner.task.stages import Lease, Outcome
-from tests.support.testbed import MINER_ID, free_port, rig_in, until
+from tests.support.testbed import MINER_ID, free_port, testbed_in, until
 from tests.unit.doctor.conftest import levels, only
 
 LEASE = Lease(
@@ -140,9 +140,9 @@ def test_what_is_no_worker_is_not_taken_for_one(facts_of, devnet):
 
 def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
     port = free_port()
-    with rig_in(tmp_path) as rig:
-        rig.start_devnet()
-        rig.start_worker(engine, status__enabled=True, status__port=port)
+    with testbed_in(tmp_path) as testbed:
+        testbed.start_devnet()
+        testbed.start_worker(engine, status__enabled=True, status__port=port)
         facts = facts_of(status={"port": port}, comfyui={"url": engine})
         until(lambda: facts_of(status={"port": port}).worker().state, why="its status page")
         told = list(worker(facts))
@@ -151,7 +151,7 @@ def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
         assert facts.worker().holds
         assert not facts.worker().rests
         assert only(ports(facts), "Ports").says == "the miner that runs has them"
-        assert rig.worker.alive
+        assert testbed.worker.alive
 
 
 def test_a_paused_worker_with_a_task_in_hand_does_not_rest():
