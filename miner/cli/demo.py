@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from miner import engine
-from miner.cli.demo_report import Story, Task, live_table, summary
+from miner.cli.demo_report import Task, WorkerLog, live_table, summary
 from miner.devnet.options import DevnetOptions
 from miner.devnet.serve import serve
 from miner.sdk import APIError, UpscalerTask, Workflow, WorkflowError
@@ -69,7 +69,7 @@ def run_demo(*, images: Sequence[Path], output: Path, comfyui: str, keep: bool) 
         console.print(f"devnet    a sequencer and a store at {devnet.url}")
         url = comfyui or stack.enter_context(_engine(state))
         console.print(f"engine    {'ComfyUI' if comfyui else 'the embedded engine, on the CPU'}, at {url}")
-        story = Story()
+        worker_log = WorkerLog()
         config = state / "config.toml"
         config.write_text(
             CONFIG.format(
@@ -81,25 +81,25 @@ def run_demo(*, images: Sequence[Path], output: Path, comfyui: str, keep: bool) 
                 state=state / "miner",
             )
         )
-        stack.enter_context(_worker(config, story))
+        stack.enter_context(_worker(config, worker_log))
         console.print(f"worker    xalora-miner run, as {MINER_ID}\n")
         with Workflow(api_key="demo-key", workflow_url=devnet.url, env_file=None) as consumer:
-            _wait_until_offered(consumer, story)
+            _wait_until_offered(consumer, worker_log)
             tasks = [Task(picture=picture, size=_size(picture)) for picture in pictures]
-            with Live(get_renderable=lambda: live_table(tasks, story), console=console, refresh_per_second=10):
+            with Live(get_renderable=lambda: live_table(tasks, worker_log), console=console, refresh_per_second=10):
                 for task in tasks:
                     task.task_id = consumer.execute_workflow(_upscaler(task, devnet.url))
                 for task in tasks:
                     _collect(task, consumer, output)
-            story.settle(tasks)
+            worker_log.settle(tasks)
         console.print()
-        console.print(summary(tasks, story))
+        console.print(summary(tasks, worker_log))
         failed = [task for task in tasks if task.reason]
         for task in failed:
             console.print(f"[red]failed[/] {task.picture.name}: {task.reason}")
         console.print(f"{len(tasks) - len(failed)} of {len(tasks)} pictures are in {output}/")
         if keep:
-            _hold(console, devnet.url, url)
+            _keep_running(console, devnet.url, url)
         return 1 if failed else 0
 
 
@@ -133,7 +133,7 @@ def _size(picture: Path) -> tuple[int, int]:
         raise ConfigError(f"{picture} is no picture: {error}") from error
 
 
-def _wait_until_offered(consumer: Workflow, story: Story) -> None:
+def _wait_until_offered(consumer: Workflow, worker_log: WorkerLog) -> None:
     """Until the sequencer knows a miner for the workflow. Raises MinerError with the worker's own last words."""
     deadline = time.monotonic() + READY_TIMEOUT
     pause = threading.Event()
@@ -144,7 +144,7 @@ def _wait_until_offered(consumer: Workflow, story: Story) -> None:
             pause.wait(0.05)
         else:
             return
-    raise MinerError(f"the worker offered nothing within {READY_TIMEOUT:.0f} s; it said last: {story.last_words}")
+    raise MinerError(f"the worker offered nothing within {READY_TIMEOUT:.0f} s; it said last: {worker_log.last_words}")
 
 
 @contextmanager
@@ -160,12 +160,12 @@ def _engine(state: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _worker(config: Path, story: Story) -> Iterator[None]:
+def _worker(config: Path, worker_log: WorkerLog) -> Iterator[None]:
     """`xalora-miner run` in a process of its own; what it logs goes into the story."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("XALORA_")}
     command = [sys.executable, "-m", "miner", "run", "--config", str(config)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)
-    reader = threading.Thread(target=story.read, args=(process.stderr,), name="story")
+    reader = threading.Thread(target=worker_log.read, args=(process.stderr,), name="story")
     reader.start()
     try:
         with _ended(process):
@@ -190,7 +190,7 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
             process.stdout.close()
 
 
-def _hold(console: Console, sequencer: str, comfyui: str) -> None:
+def _keep_running(console: Console, sequencer: str, comfyui: str) -> None:
     console.print(
         f"\nEverything is still up. In another terminal:\n"
         f"  XALORA_WORKFLOW_URL={sequencer} XALORA_API_KEY=demo-key \\\n"

@@ -29,7 +29,7 @@ class Task:
 
 
 @dataclass(slots=True)
-class Story:
+class WorkerLog:
     """What the worker's log says, line by line."""
 
     steps: dict[str, str] = field(default_factory=dict)  # task → what happens to it now
@@ -74,23 +74,23 @@ class Story:
             self.done[task_id] = event
 
 
-def live_table(tasks: Sequence[Task], story: Story) -> Table:
+def live_table(tasks: Sequence[Task], worker_log: WorkerLog) -> Table:
     """Every picture and what happens to it now."""
     table = Table("picture", "pixels", "now", box=None, pad_edge=False)
     for task in tasks:
-        now = story.steps.get(task.task_id, "waiting for the miner" if task.task_id else "being sent")
+        now = worker_log.steps.get(task.task_id, "waiting for the miner" if task.task_id else "being sent")
         colour = {"done": "green", "failed": "red"}.get(now, "yellow")
         table.add_row(task.picture.name, _pixels(task.size), f"[{colour}]{now}[/]")
     return table
 
 
-def summary(tasks: Sequence[Task], story: Story) -> Table:
+def summary(tasks: Sequence[Task], worker_log: WorkerLog) -> Table:
     """The table that stays: a row a task, seconds for each stage."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption="the last four are seconds")
     for heading in ("task", "picture", "workflow", "in", "out", "prep", "render", "send", "all"):
         table.add_column(heading, no_wrap=True)
     for task in tasks:
-        line = story.done.get(task.task_id, {})
+        line = worker_log.done.get(task.task_id, {})
         table.add_row(
             task.task_id[:6],
             task.picture.stem[:12],

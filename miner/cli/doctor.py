@@ -18,10 +18,10 @@ import typer
 
 if TYPE_CHECKING:
     from miner.doctor.bench import Row
-    from miner.doctor.comfy_session import Room
+    from miner.doctor.comfy_session import ComfySession
     from miner.doctor.facts import Facts
     from miner.doctor.report import Finding
-    from miner.doctor.trial_render import Render
+    from miner.doctor.trial_render import RenderResult
     from miner.task.errors import ConfigError
     from miner.telemetry.health import Mark
     from miner.worker.layout import Placement
@@ -46,7 +46,7 @@ def doctor(
     from miner.task.errors import ConfigError
 
     at = time.time()
-    renders: list[Render] = []
+    renders: list[RenderResult] = []
     with doctor_report.screen(as_json=as_json) as tell:
         try:
             facts = _facts(config)
@@ -56,7 +56,7 @@ def doctor(
         else:
             if verify:
                 _verify(facts)
-            findings = _examine(facts, tell)
+            findings = _run_checks(facts, tell)
             if render:
                 findings.append(_render(facts, renders, tell))
     if as_json:
@@ -76,14 +76,14 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many tasks an hour this machine does. On its first ComfyUI; the miner must not be at work."""
-    from miner.doctor.comfy_session import room_at
+    from miner.doctor.comfy_session import open_session
     from miner.worker.layout import layout
 
     facts = _facts(config)
     chosen = tuple(facts.library.get(name) for name in workflows) if workflows else facts.enabled
-    with room_at(layout(facts.settings)[0], facts.settings, facts.worker()) as room:
-        rows = _measure(room, chosen, facts.settings.state.dir, runs=runs, limit=limit)
-        device = room.stats.device
+    with open_session(layout(facts.settings)[0], facts.settings, facts.worker()) as session:
+        rows = _measure(session, chosen, facts.settings.state.dir, runs=runs, limit=limit)
+        device = session.stats.device
     _print_bench(rows, device, as_json=as_json)
     sys.exit(0 if all(row.measured is not None for row in rows) else 1)
 
@@ -120,12 +120,12 @@ def _refused(error: ConfigError) -> Finding:
     return finding("configuration", [bad("Configuration", line, cure) for line in error.message.splitlines()], 0.0)
 
 
-def _examine(facts: Facts, tell: Tell) -> list[Finding]:
+def _run_checks(facts: Facts, tell: Tell) -> list[Finding]:
     from miner.doctor.checks import CHECKS
-    from miner.doctor.runner import examine
+    from miner.doctor.runner import run_checks
 
     findings: list[Finding] = []
-    for finding in examine(CHECKS, facts):
+    for finding in run_checks(CHECKS, facts):
         tell(finding)
         findings.append(finding)
     return findings
@@ -135,18 +135,18 @@ def _verify(facts: Facts) -> None:
     """Take the hashes that are not known yet, so that the check of the models knows them."""
     from miner.cli.progress import Lines
     from miner.models.catalogue import files_of
-    from miner.models.local import Site
+    from miner.models.local import LocalModels
     from miner.task.errors import MinerError
 
     typer.echo("reading the models that no hash is known of …", err=True)
     try:
-        with Site(facts.settings, facts.library) as site:
-            site.verify(files_of(facts.enabled), watch=Lines(), again=False)
+        with LocalModels(facts.settings, facts.library) as local:
+            local.verify(files_of(facts.enabled), progress=Lines(), again=False)
     except MinerError as error:
         typer.echo(f"warning: the models were not read: {error.message}", err=True)
 
 
-def _render(facts: Facts, renders: list[Render], tell: Tell) -> Finding:
+def _render(facts: Facts, renders: list[RenderResult], tell: Tell) -> Finding:
     """The self-test on every ComfyUI; what it rendered is added to `renders`, each told at once."""
     from miner.doctor.report import finding, of_error
     from miner.task.errors import ConfigError
@@ -166,24 +166,26 @@ def _render(facts: Facts, renders: list[Render], tell: Tell) -> Finding:
     return finding("render", marks, time.monotonic() - began)
 
 
-def _render_at(placement: Placement, facts: Facts, renders: list[Render], add: Callable[[Mark], None]) -> None:
-    from miner.doctor.comfy_session import AtWork, room_at
+def _render_at(placement: Placement, facts: Facts, renders: list[RenderResult], add: Callable[[Mark], None]) -> None:
+    from miner.doctor.comfy_session import Busy, open_session
     from miner.doctor.report import of_error, warning
     from miner.doctor.selftest import mark, selftest
     from miner.task.errors import MinerError
 
     try:
-        with room_at(placement, facts.settings, facts.worker()) as room:
-            for one in selftest(room, facts.enabled):
+        with open_session(placement, facts.settings, facts.worker()) as session:
+            for one in selftest(session, facts.enabled):
                 renders.append(one)
                 add(mark(one))
-    except AtWork as busy:
+    except Busy as busy:
         add(warning("Render", f"nothing was rendered: {busy.message}", busy.hint))
     except MinerError as error:
         add(of_error("Render", error))
 
 
-def _measure(room: Room, workflows: Sequence[Workflow], state: Path, *, runs: int, limit: float | None) -> list[Row]:
+def _measure(
+    session: ComfySession, workflows: Sequence[Workflow], state: Path, *, runs: int, limit: float | None
+) -> list[Row]:
     """A row for each that can run, kept in `state` at once. Raises MachineFault where none can."""
     from miner.doctor.bench import measure
     from miner.doctor.selftest import runnable
@@ -191,9 +193,9 @@ def _measure(room: Room, workflows: Sequence[Workflow], state: Path, *, runs: in
     from miner.task.errors import MachineFault
 
     rows: list[Row] = []
-    for workflow in runnable(room, workflows):
+    for workflow in runnable(session, workflows):
         typer.echo(f"measuring {workflow.name} …", err=True)
-        row = measure(room, workflow, runs=runs, limit=limit)
+        row = measure(session, workflow, runs=runs, limit=limit)
         rows.append(row)
         if row.measured is not None:
             write(state, [row.measured])

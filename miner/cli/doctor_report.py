@@ -12,7 +12,7 @@ from rich.text import Text
 from miner.cli.status import COLOURS, SIGNS
 from miner.doctor.bench import Row
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
-from miner.machine.benchmarks import Measured
+from miner.machine.benchmarks import Measurement
 from miner.telemetry.health import Mark
 
 NAMES = 26  # characters; the longest is "Workflow upscaler-lanczos"
@@ -92,7 +92,7 @@ def bench_lines(rows: Iterable[Row]) -> Iterable[str]:
             yield f"{row.workflow}: {row.failure.says}\n      next: {row.failure.cure}"
 
 
-def _figures(one: Measured) -> tuple[str, str, str, str]:
+def _figures(one: Measurement) -> tuple[str, str, str, str]:
     memory = f"{one.peak_memory / 1e9:.1f} GB" if one.peak_memory is not None else "unknown"
     return f"{one.tasks_an_hour:,.0f}", f"{one.warm:.1f} s", f"{one.cold:.1f} s", memory
 

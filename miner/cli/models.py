@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from miner.cli.progress import Bars, Lines
-    from miner.models.catalogue import Look, ModelFile
-    from miner.models.local import Site
+    from miner.models.catalogue import FileStatus, ModelFile
+    from miner.models.local import LocalModels
     from miner.models.pull import Report
 
 FAILED, INTERRUPTED = 1, 130
@@ -42,10 +42,10 @@ def list_models(
     from miner.models.catalogue import files_of
 
     console = _console()
-    with _site(config) as site:
-        looks = site.looks(files_of(site.library.workflows if every else site.workflows(workflows)))
-        console.print(files_table(looks))
-        print_summary(console, looks, site.store.root)
+    with _local_models(config) as local:
+        statuses = local.statuses(files_of(local.library.workflows if every else local.workflows(workflows)))
+        console.print(files_table(statuses))
+        print_summary(console, statuses, local.store.root)
 
 
 @models_app.command()
@@ -66,11 +66,11 @@ def pull(
     """
     from miner.models.catalogue import files_of
 
-    with _site(config) as site:
-        chosen = site.workflows(workflows)
-        files = files_of(site.fitting(chosen) if on_start else chosen)
-        report = _pull(site, files, jobs=jobs, replace=replace, plain=on_start)
-        _console().print(f"{len(report.done)} of {len(files)} files are in {site.store.root}")
+    with _local_models(config) as local:
+        chosen = local.workflows(workflows)
+        files = files_of(local.fitting(chosen) if on_start else chosen)
+        report = _pull(local, files, jobs=jobs, replace=replace, plain=on_start)
+        _console().print(f"{len(report.done)} of {len(files)} files are in {local.store.root}")
     sys.exit(FAILED if report.failed else 0)
 
 
@@ -82,17 +82,17 @@ def pull_lora(
     config: ConfigFile = None,
 ) -> None:
     """Download a LoRA, safetensors only. A miner that runs offers it without a restart."""
-    from miner.models.loras import LARGEST, lora
+    from miner.models.loras import MAX_BYTES, lora
 
-    with _site(config) as site:
+    with _local_models(config) as local:
         file = lora(source, name=name)
-        (look,) = site.looks([file])
-        if look.state == "there" and not replace:
-            _console().print(f"{look.path} is there already; --replace fetches it anew, --name keeps both")
+        (status,) = local.statuses([file])
+        if status.state == "there" and not replace:
+            _console().print(f"{status.path} is there already; --replace fetches it anew, --name keeps both")
             return
-        report = _pull(site, [file], jobs=1, replace=replace, most=LARGEST)
-        for look in report.done.values():
-            _console().print(f"{look.path}; a task names it {file.name.removesuffix('.safetensors')}")
+        report = _pull(local, [file], jobs=1, replace=replace, max_bytes=MAX_BYTES)
+        for status in report.done.values():
+            _console().print(f"{status.path}; a task names it {file.name.removesuffix('.safetensors')}")
     sys.exit(FAILED if report.failed else 0)
 
 
@@ -108,14 +108,14 @@ def verify(
     from miner.models.verify import verdict
 
     console = _console()
-    with _site(config) as site:
-        files = files_of(site.workflows(workflows))
-        with _goes_on_later(), _watch([], plain=False) as watch:
-            report = site.verify(files, watch=watch, again=again)
-        for look in report.done.values():
-            console.print(f"{look.file.place}: {verdict(look, site.records)}")
+    with _local_models(config) as local:
+        files = files_of(local.workflows(workflows))
+        with _goes_on_later(), _progress([], plain=False) as progress:
+            report = local.verify(files, progress=progress, again=again)
+        for status in report.done.values():
+            console.print(f"{status.file.relative_path}: {verdict(status, local.hash_db)}")
     print_failures(report.failed)
-    sys.exit(FAILED if report.failed or any(look.state != "there" for look in report.done.values()) else 0)
+    sys.exit(FAILED if report.failed or any(status.state != "there" for status in report.done.values()) else 0)
 
 
 @models_app.command()
@@ -124,22 +124,22 @@ def prune(
     config: ConfigFile = None,
 ) -> None:
     """Delete what was downloaded for workflows that are not enabled. Asks first."""
-    from miner.cli.tables import spares_table
+    from miner.cli.tables import unused_table
     from miner.models.catalogue import gb
     from miner.models.prune import remove
 
     console = _console()
-    with _site(config) as site:
-        spares = site.spares()
-        if not spares:
+    with _local_models(config) as local:
+        unused_files = local.unused_files()
+        if not unused_files:
             console.print("nothing to delete: all that was downloaded is for an enabled workflow, or a LoRA")
             return
-        console.print(spares_table(spares, site.store.root))
-        what = f"{len(spares)} files, {gb(sum(one.size for one in spares))}"
+        console.print(unused_table(unused_files, local.store.root))
+        what = f"{len(unused_files)} files, {gb(sum(one.size for one in unused_files))}"
         if not yes:
             typer.confirm(f"Delete {what}?", abort=True)
-        for one in spares:
-            remove(one, site.records)
+        for one in unused_files:
+            remove(one, local.hash_db)
         console.print(f"deleted {what}")
 
 
@@ -150,11 +150,11 @@ def _console() -> Console:
     return Console(markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def _site(config: Path | None) -> Site:
+def _local_models(config: Path | None) -> LocalModels:
     """Raises ConfigError and MachineFault."""
     from miner.config import load_settings
     from miner.config.bundled import WORKFLOWS
-    from miner.models.local import Site
+    from miner.models.local import LocalModels
     from miner.telemetry import log
     from miner.workflows import load_library
 
@@ -163,34 +163,37 @@ def _site(config: Path | None) -> Site:
         typer.echo(f"warning: {warning}", err=True)
     settings = loaded.settings
     log.setup(level=settings.log.level, style=settings.log.format)
-    return Site(settings, load_library([WORKFLOWS, *settings.workflows.folders], ids=settings.workflows.ids))
+    return LocalModels(settings, load_library([WORKFLOWS, *settings.workflows.folders], ids=settings.workflows.ids))
 
 
 def _pull(
-    site: Site,
+    local: LocalModels,
     files: Sequence[ModelFile],
     *,
     jobs: int,
     replace: bool,
     plain: bool = False,
-    most: int | None = None,
+    max_bytes: int | None = None,
 ) -> Report:
     """See what is lacking, that there is room, and bring it; says what failed."""
     from miner.cli.tables import print_failures
 
-    looks = site.looks(files)
-    site.require_room(looks)
-    with _goes_on_later(), _watch([look for look in looks if look.state != "there"], plain=plain) as watch:
-        report = site.pull(files, watch=watch, jobs=jobs, replace=replace, most=most)
+    statuses = local.statuses(files)
+    local.require_room(statuses)
+    with (
+        _goes_on_later(),
+        _progress([status for status in statuses if status.state != "there"], plain=plain) as progress,
+    ):
+        report = local.pull(files, progress=progress, jobs=jobs, replace=replace, max_bytes=max_bytes)
     print_failures(report.failed)
     return report
 
 
-def _watch(looks: Sequence[Look], *, plain: bool) -> Bars | Lines:
+def _progress(statuses: Sequence[FileStatus], *, plain: bool) -> Bars | Lines:
     from miner.cli.progress import Bars, Lines
 
     console = _console()
-    return Lines() if plain or not console.is_terminal else Bars(console, looks)
+    return Lines() if plain or not console.is_terminal else Bars(console, statuses)
 
 
 @contextmanager

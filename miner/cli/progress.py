@@ -19,7 +19,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from miner.models.catalogue import Look
+from miner.models.catalogue import FileStatus
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ LINE_EVERY = 10.0  # seconds between two lines about one file
 class Bars:
     """A bar a file, and one for all of them. A `Watch`; use it as a context."""
 
-    def __init__(self, console: Console, looks: Sequence[Look]) -> None:
+    def __init__(self, console: Console, statuses: Sequence[FileStatus]) -> None:
         """`looks` are the files that are known to move; of more than one, all of them together have a bar too."""
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -42,11 +42,11 @@ class Bars:
         )
         self._mutex = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
-        self._moved: dict[str, tuple[int, int]] = {}  # place → bytes that are there, and in all
-        for look in looks:
-            self._add(look.file.place, done=look.have, total=look.file.size)
+        self._bytes: dict[str, tuple[int, int]] = {}  # place → bytes that are there, and in all
+        for status in statuses:
+            self._add(status.file.relative_path, done=status.present_bytes, total=status.file.size)
         self._all: TaskID | None = None
-        if len(looks) > 1:
+        if len(statuses) > 1:
             done, total = self._sums()
             self._all = self._progress.add_task("all of it", total=total, completed=done)
 
@@ -59,29 +59,29 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def at(self, place: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         with self._mutex:
-            task = self._task(place)
-            self._moved[place] = (done, total or self._moved[place][1])
+            task = self._task(name)
+            self._bytes[name] = (done, total or self._bytes[name][1])
             all_done, all_total = self._sums()
         self._progress.update(task, completed=done, total=total)
         if self._all is not None:
             self._progress.update(self._all, completed=all_done, total=all_total)
 
-    def says(self, place: str, text: str) -> None:
-        self._progress.console.print(f"{place}: {text}", markup=False, highlight=False)  # above the bars
+    def message(self, name: str, text: str) -> None:
+        self._progress.console.print(f"{name}: {text}", markup=False, highlight=False)  # above the bars
 
-    def _task(self, place: str) -> TaskID:
-        if place not in self._tasks:
-            self._add(place, done=0, total=None)
-        return self._tasks[place]
+    def _task(self, name: str) -> TaskID:
+        if name not in self._tasks:
+            self._add(name, done=0, total=None)
+        return self._tasks[name]
 
-    def _add(self, place: str, *, done: int, total: int | None) -> None:
-        self._moved[place] = (done, total or 0)
-        self._tasks[place] = self._progress.add_task(place.rpartition("/")[2], total=total, completed=done)
+    def _add(self, name: str, *, done: int, total: int | None) -> None:
+        self._bytes[name] = (done, total or 0)
+        self._tasks[name] = self._progress.add_task(name.rpartition("/")[2], total=total, completed=done)
 
     def _sums(self) -> tuple[int, int]:
-        return sum(done for done, _ in self._moved.values()), sum(total for _, total in self._moved.values())
+        return sum(done for done, _ in self._bytes.values()), sum(total for _, total in self._bytes.values())
 
 
 class Lines:
@@ -100,18 +100,18 @@ class Lines:
     ) -> None:
         pass
 
-    def at(self, place: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         now = self._clock()
-        if place not in self._last:
-            self._last[place] = (now, done)
-            log.info("model_download", file=place, done=done, total=total)
+        if name not in self._last:
+            self._last[name] = (now, done)
+            log.info("model_download", file=name, done=done, total=total)
             return
-        when, before = self._last[place]
+        when, before = self._last[name]
         if now - when >= self._every:
-            self._last[place] = (now, done)
+            self._last[name] = (now, done)
             percent = round(100 * done / total) if total else None
             speed = round(max(done - before, 0) / (now - when) / 1e6, 1)
-            log.info("model_download", file=place, done=done, total=total, percent=percent, mb_s=speed)
+            log.info("model_download", file=name, done=done, total=total, percent=percent, mb_s=speed)
 
-    def says(self, place: str, text: str) -> None:
-        log.info("model_download", file=place, now=text)
+    def message(self, name: str, text: str) -> None:
+        log.info("model_download", file=name, now=text)

@@ -13,10 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from miner.comfy.preflight import installed_loras
-from miner.doctor.comfy_session import Room
-from miner.doctor.selftest import some_picture
-from miner.doctor.trial_render import PICTURE_URL, Render, failed, order, render
-from miner.machine.benchmarks import Measured
+from miner.doctor.comfy_session import ComfySession
+from miner.doctor.selftest import random_picture
+from miner.doctor.trial_render import PICTURE_URL, RenderResult, failed, render, trial_render
+from miner.machine.benchmarks import Measurement
 from miner.task.errors import MinerError
 from miner.workflows import Workflow
 from miner.workflows.parameters import ImageParameter, LoraParameter, StringParameter
@@ -29,49 +29,49 @@ class Row:
     """What came of one workflow: `measured`, or the render that failed."""
 
     workflow: str
-    measured: Measured | None = None
-    failure: Render | None = None
+    measured: Measurement | None = None
+    failure: RenderResult | None = None
 
 
-def measure(room: Room, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
+def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
     """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
     them; raises ComfyDown where ComfyUI is gone."""
-    loras = installed_loras(room.object_info)
-    room.host.client.free()
-    done: list[Render] = []
+    loras = installed_loras(session.object_info)
+    session.host.client.free()
+    done: list[RenderResult] = []
     for number in range(1 + runs):
-        one = _one(room, workflow, number, loras, limit or workflow.manifest.timeout_seconds)
+        one = _one(session, workflow, number, loras, limit or workflow.manifest.timeout_seconds)
         if not one.ok or one.seconds is None:
             return Row(workflow=workflow.name, failure=one)
         done.append(one)
-    return Row(workflow=workflow.name, measured=measured(room, workflow.name, done))
+    return Row(workflow=workflow.name, measured=measured(session, workflow.name, done))
 
 
-def measured(room: Room, name: str, done: Sequence[Render]) -> Measured:
+def measured(session: ComfySession, name: str, done: Sequence[RenderResult]) -> Measurement:
     """The first of `done` is the cold one."""
     seconds = [one.seconds or 0.0 for one in done]
-    return Measured(
+    return Measurement(
         workflow=name,
         cold=round(seconds[0], 3),
         warm=round(fmean(seconds[1:]), 3),
         runs=len(done) - 1,
         peak_memory=max((one.peak_memory for one in done if one.peak_memory is not None), default=None),
-        device=room.stats.device,
-        comfyui=room.stats.version,
+        device=session.stats.device,
+        comfyui=session.stats.version,
         at=time.time(),
     )
 
 
-def _one(room: Room, workflow: Workflow, number: int, loras: Sequence[str], limit: float) -> Render:
+def _one(session: ComfySession, workflow: Workflow, number: int, loras: Sequence[str], limit: float) -> RenderResult:
     try:
-        asked = usual(workflow, number, loras=loras)
-        wanted = order(room, workflow, asked, loras=loras, picture=some_picture(PICTURE_SIZE), limit=limit)
+        asked = default_parameters(workflow, number, loras=loras)
+        trial = trial_render(session, workflow, asked, loras=loras, picture=random_picture(PICTURE_SIZE), limit=limit)
     except MinerError as error:
         return failed(workflow.name, workflow.manifest.output.format, error)
-    return render(room, wanted)
+    return render(session, trial)
 
 
-def usual(workflow: Workflow, number: int, *, loras: Sequence[str]) -> dict[str, Any]:
+def default_parameters(workflow: Workflow, number: int, *, loras: Sequence[str]) -> dict[str, Any]:
     """The parameters of a task that asks for nothing special; `number` makes its words new. Pure."""
     asked: dict[str, Any] = {}
     for name, parameter in workflow.manifest.parameters.items():

@@ -25,18 +25,18 @@ from miner.comfy.host import ComfyHost
 from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.config import Settings
-from miner.doctor.facts import Worker
+from miner.doctor.facts import WorkerStatus
 from miner.task.errors import ConfigError, MachineFault
 from miner.task.stages import Graph
 from miner.worker.layout import Placement
 
 
-class AtWork(MachineFault):
+class Busy(MachineFault):
     """Somebody else renders there now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class ComfySession:
     """One ComfyUI that has nothing else to do, and a folder for what it gives."""
 
     host: ComfyHost
@@ -74,24 +74,28 @@ class Room:
 
 
 @contextmanager
-def room_at(placement: Placement, settings: Settings, worker: Worker) -> Iterator[Room]:
+def open_session(placement: Placement, settings: Settings, worker: WorkerStatus) -> Iterator[ComfySession]:
     """The placement's ComfyUI, started where it is ours and no miner runs.
 
     Raises AtWork; MachineFault where it does not answer or cannot be started; ConfigError where a miner has just
     taken the state folder.
     """
-    if worker.holds and not worker.rests:
+    if worker.has_state_lock and not worker.is_idle:
         cure = "xalora-miner pause, wait until nothing is in hand, and try again"
-        raise AtWork("a miner is at work here, and would have to share its GPU", hint=cure)
-    if placement.launch is None or worker.holds:
-        with _opened(placement, None) as room:
-            yield room
+        raise Busy("a miner is at work here, and would have to share its GPU", hint=cure)
+    if placement.launch is None or worker.has_state_lock:
+        with _connected(placement, None) as session:
+            yield session
         return
     process = ComfyProcess(
         placement.launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
     )
-    with _alone_in(settings.state.dir), _started(process, placement.launch), _opened(placement, process) as room:
-        yield room
+    with (
+        _locked_state(settings.state.dir),
+        _started(process, placement.launch),
+        _connected(placement, process) as session,
+    ):
+        yield session
 
 
 @contextmanager
@@ -117,7 +121,7 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def _opened(placement: Placement, process: ComfyProcess | None) -> Iterator[Room]:
+def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[ComfySession]:
     client_id = f"xalora-doctor-{uuid.uuid4()}"
     host = ComfyHost(
         ComfyClient(placement.url, client_id=client_id),
@@ -131,14 +135,14 @@ def _opened(placement: Placement, process: ComfyProcess | None) -> Iterator[Room
             stats, nodes, queue = host.client.stats(), host.client.object_info(), host.client.queue()
             if at_work := len(queue.running) + len(queue.pending):
                 says = f"ComfyUI at {host.client.url} is at work: {at_work} prompts in its queue"
-                raise AtWork(says, hint="try again when it is idle")
-            yield Room(host=host, stats=stats, object_info=nodes, folder=Path(folder))
+                raise Busy(says, hint="try again when it is idle")
+            yield ComfySession(host=host, stats=stats, object_info=nodes, folder=Path(folder))
     finally:
         host.close(leave_running=True)
 
 
 @contextmanager
-def _alone_in(state: Path) -> Iterator[None]:
+def _locked_state(state: Path) -> Iterator[None]:
     """Keep every miner out of the state folder, as a miner itself does."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

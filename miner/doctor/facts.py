@@ -25,9 +25,9 @@ from miner.dashboard.bind import url_of
 from miner.dashboard.client import Port
 from miner.doctor.engine import started_engine
 from miner.machine.gpu import Gpus, probe_for
-from miner.models.catalogue import Look, files_of
+from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
-from miner.models.hash_db import Records
+from miner.models.hash_db import HashDatabase
 from miner.models.store import store_of
 from miner.task.errors import ConfigError, MachineFault, MinerError, Retryable
 from miner.telemetry.health import Mark
@@ -55,38 +55,38 @@ class Once(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
+class WorkerStatus:
     """The miner that runs on this machine already, if one does."""
 
-    holds: bool  # the state folder: it is this configuration's
+    has_state_lock: bool  # the state folder: it is this configuration's
     url: str = ""  # where it was asked; "" if it shows itself nowhere
     health: tuple[Mark, ...] = ()  # its own marks
     state: str = ""  # "working", "paused" or "draining"; "" if it does not answer
     in_hand: int = 0  # tasks
-    trouble: str = ""  # why it could not be asked
+    error: str = ""  # why it could not be asked
 
     @property
-    def rests(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it takes no task and has none."""
         return self.state == "paused" and not self.in_hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Layout:
     """Where tasks are rendered, or why there is no such place."""
 
     placements: tuple[Placement, ...] = ()
-    trouble: ConfigError | None = None
+    error: ConfigError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ComfyStatus:
     """One ComfyUI, as far as it answers."""
 
     placement: Placement
     stats: Stats | None = None
     object_info: dict[str, Any] | None = None
-    trouble: MachineFault | None = None
+    error: MachineFault | None = None
 
     @property
     def machine(self) -> Machine | None:
@@ -103,12 +103,12 @@ def machine_of(object_info: dict[str, Any], stats: Stats) -> Machine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
+class ModelFiles:
     """The models of the enabled workflows, or why it is not known where they are."""
 
     root: Path | None = None
-    looks: tuple[Look, ...] = ()
-    trouble: MinerError | None = None
+    statuses: tuple[FileStatus, ...] = ()
+    error: MinerError | None = None
 
 
 class Facts:
@@ -121,16 +121,16 @@ class Facts:
         self.library = library
         self.enabled: tuple[Workflow, ...] = tuple(library.get(name) for name in self.settings.workflows.enabled)
         self.worker = Once(lambda: find_worker(self.settings))
-        self.places = Once(lambda: find_places(self.settings))
+        self.layout = Once(lambda: find_layout(self.settings))
         self.gpus: Once[Gpus] = Once(lambda: probe_for(self.settings))
         self.comfyuis = Once(self._comfyuis)
-        self.shelf = Once(lambda: find_models(self.settings, self.enabled))
+        self.model_files = Once(lambda: find_model_files(self.settings, self.enabled))
 
-    def _comfyuis(self) -> tuple[Seen, ...]:
-        places = self.places().placements
-        if self.embedded and not self.worker().holds:
-            return tuple(see_engine(self.settings) for _ in places)
-        return tuple(see(placement) for placement in places)
+    def _comfyuis(self) -> tuple[ComfyStatus, ...]:
+        placements = self.layout().placements
+        if self.embedded and not self.worker().has_state_lock:
+            return tuple(query_engine(self.settings) for _ in placements)
+        return tuple(query_comfyui(placement) for placement in placements)
 
     @property
     def managed(self) -> bool:
@@ -141,27 +141,27 @@ class Facts:
         return not (self.settings.comfyui.url or self.managed)
 
 
-def find_places(settings: Settings) -> Places:
+def find_layout(settings: Settings) -> Layout:
     """The placements that a worker would have, made up in a folder that is gone at once: what starts a ComfyUI has
     folders made for it."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            return Places(placements=layout(settings.model_copy(update={"state": State(dir=Path(folder))})))
+            return Layout(placements=layout(settings.model_copy(update={"state": State(dir=Path(folder))})))
     except ConfigError as error:
-        return Places(trouble=error)
+        return Layout(error=error)
 
 
-def see(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> Seen:
+def query_comfyui(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> ComfyStatus:
     """What is at the placement's address. Blocks for `timeout` seconds, and for a minute for its list of nodes."""
     with closing(ComfyClient(placement.url, client_id="", timeout=timeout)) as client:
         try:
             stats = client.stats()
-            return Seen(placement=placement, stats=stats, object_info=client.object_info())
+            return ComfyStatus(placement=placement, stats=stats, object_info=client.object_info())
         except ComfyDown as down:
-            return Seen(placement=placement, trouble=down)
+            return ComfyStatus(placement=placement, error=down)
 
 
-def see_engine(settings: Settings) -> Seen:
+def query_engine(settings: Settings) -> ComfyStatus:
     """The embedded engine as a worker would start it, started for a moment on a free port in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         launch = embedded_launch(
@@ -170,9 +170,9 @@ def see_engine(settings: Settings) -> Seen:
         placement = Placement(name="0", miner_id=settings.miner.id, url=launch.url, launch=launch)
         try:
             with started_engine(launch, Path(folder)):
-                return see(placement)
+                return query_comfyui(placement)
         except ComfyDown as down:
-            return Seen(placement=placement, trouble=down)
+            return ComfyStatus(placement=placement, error=down)
 
 
 def _free_port() -> int:
@@ -181,7 +181,7 @@ def _free_port() -> int:
         return port
 
 
-def is_held(state: Path) -> bool:
+def is_state_locked(state: Path) -> bool:
     """Whether a miner has the state folder. Its lock is shared for a moment, and no miner waits for it."""
     with suppress(OSError):
         handle = os.open(state / "lock", os.O_RDONLY | os.O_CLOEXEC)
@@ -194,36 +194,38 @@ def is_held(state: Path) -> bool:
     return False
 
 
-def find_worker(settings: Settings) -> Worker:
+def find_worker(settings: Settings) -> WorkerStatus:
     """Ask the state folder, and where `[status]` says that one would show itself."""
-    holds, status = is_held(settings.state.dir), settings.status
+    has_state_lock, status = is_state_locked(settings.state.dir), settings.status
     if not status.enabled or not status.port:
-        return Worker(holds=holds, trouble="[status] says that it shows itself nowhere")
+        return WorkerStatus(has_state_lock=has_state_lock, error="[status] says that it shows itself nowhere")
     url = url_of(status.host, status.port)
     port = Port(url=url, token=status.token.get_secret_value() if status.token else "")
     try:
         now, health = port.get("/api/now"), port.get("/api/health")
-        return Worker(
-            holds=holds,
+        return WorkerStatus(
+            has_state_lock=has_state_lock,
             url=url,
             health=tuple(Mark(**mark) for mark in health),
             state=str(now["state"]),
             in_hand=sum(len(lane["tasks"]) for lane in now["lanes"]),
         )
     except Retryable as error:
-        return Worker(holds=holds, url=url, trouble=error.message)
+        return WorkerStatus(has_state_lock=has_state_lock, url=url, error=error.message)
     except (KeyError, TypeError, AttributeError):
-        return Worker(holds=holds, url=url, trouble=f"what answers at {url} is no xalora-miner of this version")
+        return WorkerStatus(
+            has_state_lock=has_state_lock, url=url, error=f"what answers at {url} is no xalora-miner of this version"
+        )
 
 
-def find_models(settings: Settings, workflows: tuple[Workflow, ...]) -> Shelf:
+def find_model_files(settings: Settings, workflows: tuple[Workflow, ...]) -> ModelFiles:
     """Every file that `workflows` need, by its size and the hashes that are known: none of them is read."""
     try:
         store, files = store_of(settings), files_of(workflows)
         with tempfile.TemporaryDirectory() as empty:
             known = (settings.state.dir / "models.db").is_file()
-            records = Records(settings.state.dir if known else Path(empty))
-            with closing(records), disk_errors(store.root):
-                return Shelf(root=store.root, looks=tuple(store.look(file, records) for file in files))
+            hash_db = HashDatabase(settings.state.dir if known else Path(empty))
+            with closing(hash_db), disk_errors(store.root):
+                return ModelFiles(root=store.root, statuses=tuple(store.status(file, hash_db) for file in files))
     except MinerError as error:
-        return Shelf(trouble=error)
+        return ModelFiles(error=error)

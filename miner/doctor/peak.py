@@ -10,7 +10,7 @@ from miner.machine.gpu import Nvml
 EVERY = 0.05  # seconds between two looks; a look takes about a millisecond a card
 
 
-class Peak:
+class PeakMemory:
     """A context: a thread of its own looks at all cards until it is left; the one with most in use counts."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Peak:
         """Bytes in use on one card, by anybody."""
         return self._most
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         self._thread.start()
         return self
 

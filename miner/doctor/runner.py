@@ -21,48 +21,48 @@ from miner.telemetry.health import Mark
 
 LIMIT = 20.0  # seconds
 
-Case = TypeVar("Case")
+Context = TypeVar("Context")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Generic[Case]):
+class Check(Generic[Context]):
     """One thing to look at."""
 
     name: str  # stable, for machines
     title: str  # of its mark where it cannot give one of its own
-    look: Callable[[Case], Iterable[Mark]]
+    run: Callable[[Context], Iterable[Mark]]
     limit: float = LIMIT  # seconds
 
 
 @dataclass(slots=True)
-class _Running(Generic[Case]):
-    check: Check[Case]
+class _Running(Generic[Context]):
+    check: Check[Context]
     began: float
     marks: Future[tuple[Mark, ...]]
     seconds: float = 0.0
 
-    def run(self, case: Case) -> None:
-        with _told_to(self.marks):
-            marks = tuple(self.check.look(case))
+    def run(self, context: Context) -> None:
+        with _failing_future(self.marks):
+            marks = tuple(self.check.run(context))
             self.seconds = time.monotonic() - self.began
             self.marks.set_result(marks)
 
 
-def examine(checks: Sequence[Check[Case]], case: Case) -> Iterator[Finding]:
+def run_checks(checks: Sequence[Check[Context]], context: Context) -> Iterator[Finding]:
     """The findings, in order, each as soon as those before it are known. Blocks for the longest limit at most."""
-    running = [_start(check, case) for check in checks]
+    running = [_start(check, context) for check in checks]
     for one in running:
         wait([one.marks], timeout=max(one.began + one.check.limit - time.monotonic(), 0.0))
         yield _finding(one)
 
 
-def _start(check: Check[Case], case: Case) -> _Running[Case]:
+def _start(check: Check[Context], context: Context) -> _Running[Context]:
     running = _Running(check, time.monotonic(), Future())
-    threading.Thread(target=running.run, args=(case,), name=f"doctor-{check.name}", daemon=True).start()
+    threading.Thread(target=running.run, args=(context,), name=f"doctor-{check.name}", daemon=True).start()
     return running
 
 
-def _finding(running: _Running[Case]) -> Finding:
+def _finding(running: _Running[Context]) -> Finding:
     check = running.check
     if not running.marks.done():
         says = f"there was no answer within {check.limit:g} s"
@@ -79,7 +79,7 @@ def _finding(running: _Running[Case]) -> Finding:
 
 
 @contextmanager
-def _told_to(future: Future[tuple[Mark, ...]]) -> Iterator[None]:
+def _failing_future(future: Future[tuple[Mark, ...]]) -> Iterator[None]:
     """Whatever ends the thread ends the wait for it, too."""
     try:
         yield

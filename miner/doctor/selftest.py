@@ -16,11 +16,11 @@ from PIL import Image
 
 from miner.comfy.host import folder_of
 from miner.comfy.preflight import check_workflow, installed_loras
-from miner.doctor.comfy_session import Room
+from miner.doctor.comfy_session import ComfySession
 from miner.doctor.decode import Colour
 from miner.doctor.facts import machine_of
 from miner.doctor.report import bad, good, warning
-from miner.doctor.trial_render import PICTURE_URL, Order, Render, failed, order, render
+from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
 from miner.task.errors import MinerError
 from miner.task.stages import Graph
 from miner.telemetry.health import Mark
@@ -32,24 +32,24 @@ PLAIN_LIMIT = 120.0  # seconds; the first prompt of a fresh ComfyUI imports much
 PICTURE, VIDEO = "a picture", "a short video"
 
 
-def selftest(room: Room, workflows: Sequence[Workflow]) -> Iterator[Render]:
+def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[RenderResult]:
     """Each as soon as it is done. Where a plain one fails, no model is tried. Blocks for minutes; raises nothing."""
-    plain = [_plain_picture(room), _plain_video(room)]
+    plain = [_plain_picture(session), _plain_video(session)]
     yield from plain
     if not all(one.ok for one in plain):
         return
-    loras = installed_loras(room.object_info)
-    for workflow in runnable(room, workflows):
-        yield _smallest(room, workflow, loras)
+    loras = installed_loras(session.object_info)
+    for workflow in runnable(session, workflows):
+        yield _render_smallest(session, workflow, loras)
 
 
-def runnable(room: Room, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
+def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
     """Those of `workflows` that pass the preflight here."""
-    machine = machine_of(room.object_info, room.stats)
+    machine = machine_of(session.object_info, session.stats)
     return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
 
 
-def mark(one: Render) -> Mark:
+def mark(one: RenderResult) -> Mark:
     """Without a plain one nothing can be done; without one workflow, less. Pure."""
     name = f"Render {one.name}"
     if one.ok:
@@ -57,26 +57,26 @@ def mark(one: Render) -> Mark:
     return (bad if one.name in (PICTURE, VIDEO) else warning)(name, one.says, one.cure)
 
 
-def some_picture(size: tuple[int, int]) -> bytes:
+def random_picture(size: tuple[int, int]) -> bytes:
     """A PNG that no other is equal to, so that ComfyUI's cache does not answer instead of it."""
     out = io.BytesIO()
     Image.frombytes("RGB", SIZE, secrets.token_bytes(3 * SIZE[0] * SIZE[1])).resize(size).save(out, "PNG")
     return out.getvalue()
 
 
-def _smallest(room: Room, workflow: Workflow, loras: Sequence[str]) -> Render:
+def _render_smallest(session: ComfySession, workflow: Workflow, loras: Sequence[str]) -> RenderResult:
     manifest = workflow.manifest
     try:
         parameters = workflow.smallest(loras=loras, image=PICTURE_URL)
-        wanted = order(
-            room, workflow, parameters, loras=loras, picture=some_picture(SIZE), limit=manifest.timeout_seconds
+        trial = trial_render(
+            session, workflow, parameters, loras=loras, picture=random_picture(SIZE), limit=manifest.timeout_seconds
         )
     except MinerError as error:
         return failed(workflow.name, manifest.output.format, error)
-    return render(room, wanted)
+    return render(session, trial)
 
 
-def _plain_picture(room: Room) -> Render:
+def _plain_picture(session: ComfySession) -> RenderResult:
     prompt_id, (width, height), colour = str(uuid.uuid4()), SIZE, _colour()
     red, green, blue = colour
     empty = {"width": width, "height": height, "batch_size": 1, "color": red << 16 | green << 8 | blue}
@@ -87,13 +87,13 @@ def _plain_picture(room: Room) -> Render:
             "inputs": {"images": ["picture", 0], "filename_prefix": f"{folder_of(prompt_id)}/out"},
         },
     }
-    return render(room, _plain(PICTURE, graph, prompt_id, "png", [colour]))
+    return render(session, _plain(PICTURE, graph, prompt_id, "png", [colour]))
 
 
-def _plain_video(room: Room) -> Render:
+def _plain_video(session: ComfySession) -> RenderResult:
     prompt_id, colours = str(uuid.uuid4()), [_colour() for _ in range(FRAMES)]
     try:
-        name = room.host.client.upload_image(animation(colours), "frames.webp", subfolder=folder_of(prompt_id))
+        name = session.host.client.upload_image(animation(colours), "frames.webp", subfolder=folder_of(prompt_id))
     except MinerError as error:
         return failed(VIDEO, "webp", error)
     saved = {
@@ -108,7 +108,7 @@ def _plain_video(room: Room) -> Render:
         "frames": {"class_type": "LoadImage", "inputs": {"image": name}},
         "save": {"class_type": "SaveAnimatedWEBP", "inputs": saved},
     }
-    return render(room, _plain(VIDEO, graph, prompt_id, "webp", colours))
+    return render(session, _plain(VIDEO, graph, prompt_id, "webp", colours))
 
 
 def animation(colours: Sequence[Colour]) -> bytes:
@@ -119,8 +119,8 @@ def animation(colours: Sequence[Colour]) -> bytes:
     return out.getvalue()
 
 
-def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequence[Colour]) -> Order:  # noqa: A002
-    return Order(
+def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequence[Colour]) -> TrialRender:  # noqa: A002
+    return TrialRender(
         name=name,
         graph=graph,
         prompt_id=prompt_id,

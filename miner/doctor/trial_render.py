@@ -9,9 +9,9 @@ from typing import Any
 
 from miner.comfy.client import History
 from miner.comfy.host import folder_of
-from miner.doctor.comfy_session import Room
+from miner.doctor.comfy_session import ComfySession
 from miner.doctor.decode import Colour, Decoded, decode
-from miner.doctor.peak import Peak
+from miner.doctor.peak import PeakMemory
 from miner.media.outputs import finish
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import Graph
@@ -21,7 +21,7 @@ PICTURE_URL = "https://localhost/"  # of an input picture, for the check of the 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class TrialRender:
     """A filled graph, and what it has to make."""
 
     name: str
@@ -36,7 +36,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Render:
+class RenderResult:
     """What came of an order. `says` is a sentence; `cure` is empty if all is well."""
 
     name: str
@@ -52,19 +52,25 @@ class Render:
     cure: str = ""
 
 
-def order(
-    room: Room, workflow: Workflow, parameters: Mapping[str, Any], *, loras: Sequence[str], picture: bytes, limit: float
-) -> Order:
+def trial_render(
+    session: ComfySession,
+    workflow: Workflow,
+    parameters: Mapping[str, Any],
+    *,
+    loras: Sequence[str],
+    picture: bytes,
+    limit: float,
+) -> TrialRender:
     """A task of `workflow`, its picture uploaded. Raises JobFault, ComfyDown."""
     prompt_id, output = str(uuid.uuid4()), workflow.manifest.output
     checked = workflow.check(parameters, loras=loras)
     images = {
-        name: room.host.client.upload_image(picture, f"{name}.png", subfolder=folder_of(prompt_id))
+        name: session.host.client.upload_image(picture, f"{name}.png", subfolder=folder_of(prompt_id))
         for name in checked.images
     }
     values = checked.values
     size = (int(values["width"]), int(values["height"])) if {"width", "height"} <= values.keys() else None
-    return Order(
+    return TrialRender(
         name=workflow.name,
         graph=workflow.fill(values, images=images, prefix=f"{folder_of(prompt_id)}/out"),
         prompt_id=prompt_id,
@@ -76,63 +82,65 @@ def order(
     )
 
 
-def render(room: Room, wanted: Order) -> Render:
+def render(session: ComfySession, trial: TrialRender) -> RenderResult:
     """Do it. Blocks for at most the order's limit; raises nothing of ours: a failure is a Render, too."""
-    with Peak() as peak:
+    with PeakMemory() as peak:
         try:
-            history, seconds = room.run(wanted.graph, wanted.prompt_id, limit=wanted.limit)
-            return _judged(room, wanted, history, seconds=seconds, peak=peak.memory)
+            history, seconds = session.run(trial.graph, trial.prompt_id, limit=trial.limit)
+            return _judged(session, trial, history, seconds=seconds, peak=peak.memory)
         except MinerError as error:
-            return failed(wanted.name, wanted.format, error)
+            return failed(trial.name, trial.format, error)
         finally:
-            room.host.discard(wanted.prompt_id)
+            session.host.discard(trial.prompt_id)
 
 
-def failed(name: str, format: str, error: MinerError) -> Render:  # noqa: A002
+def failed(name: str, format: str, error: MinerError) -> RenderResult:  # noqa: A002
     """Of an order that could not be done, or not even be made."""
     cure = error.hint or "see ComfyUI's log"
-    return Render(name=name, ok=False, format=format, says=f"it failed: {error.message}", cure=cure)
+    return RenderResult(name=name, ok=False, format=format, says=f"it failed: {error.message}", cure=cure)
 
 
-def _judged(room: Room, wanted: Order, history: History, *, seconds: float, peak: int | None) -> Render:
+def _judged(
+    session: ComfySession, trial: TrialRender, history: History, *, seconds: float, peak: int | None
+) -> RenderResult:
     """Raises MachineFault where what came out is not what was wanted."""
     if history.status != "success":
         error = history.error
         why = f"{error.exception_type} in {error.node_type}: {error.exception_message.strip()}" if error else "stopped"
         raise MachineFault(f"ComfyUI did not finish it: {why[:300]}", hint="see ComfyUI's log")
-    files = [file for file in history.outputs.get(wanted.node, ()) if file.kind == "output"]
+    files = [file for file in history.outputs.get(trial.node, ()) if file.kind == "output"]
     if not files:
         raise MachineFault("ComfyUI says that it succeeded, but names no output file", hint="see ComfyUI's log")
-    media = finish(room.host.fetch(files[0], room.folder), format=wanted.format, quality=wanted.quality)
+    media = finish(session.host.fetch(files[0], session.folder), format=trial.format, quality=trial.quality)
     decoded = decode(media.path)
-    require(wanted, decoded)
+    require(trial, decoded)
     shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "no decoder here (pip install av): not decoded"
     frames = f", {decoded.frames} frames" if decoded.frames > 1 else ""
     memory = f", at most {peak / 1e9:.1f} GB of video memory" if peak is not None else ""
-    return Render(
-        name=wanted.name,
+    return RenderResult(
+        name=trial.name,
         ok=True,
         seconds=round(seconds, 3),
         peak_memory=peak,
-        format=wanted.format,
+        format=trial.format,
         width=decoded.width,
         height=decoded.height,
         frames=decoded.frames,
         size=media.size,
-        says=f"{wanted.format}, {shape}{frames}, in {seconds:.1f} s{memory}",
+        says=f"{trial.format}, {shape}{frames}, in {seconds:.1f} s{memory}",
     )
 
 
-def require(wanted: Order, decoded: Decoded) -> None:
+def require(trial: TrialRender, decoded: Decoded) -> None:
     """Raise MachineFault unless it is what the order wanted, as far as there is a decoder for it. Pure."""
     if not decoded.decoder:
         return
     made = (decoded.width, decoded.height)
-    if wanted.size is not None and made != wanted.size:
+    if trial.size is not None and made != trial.size:
         raise MachineFault(
-            f"it made {made[0]}x{made[1]} pixels where {wanted.size[0]}x{wanted.size[1]} were asked for",
+            f"it made {made[0]}x{made[1]} pixels where {trial.size[0]}x{trial.size[1]} were asked for",
             hint="see the workflow's graph",
         )
-    if wanted.middles is not None and decoded.middles != tuple(wanted.middles):
+    if trial.middles is not None and decoded.middles != tuple(trial.middles):
         hint = "the GPU, its driver or torch computes wrongly: try another torch; if it persists, test the card"
         raise MachineFault("its pixels are not those that were asked for", hint=hint)

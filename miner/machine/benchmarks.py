@@ -22,7 +22,7 @@ _SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measurement:
     """One workflow at its defaults. Seconds are ComfyUI's own for one task, as the worker counts them, too."""
 
     workflow: str
@@ -45,7 +45,7 @@ class Measured:
         return 3600.0 / max(self.cold, 0.001)
 
 
-def read(state: Path) -> dict[str, Measured]:
+def read(state: Path) -> dict[str, Measurement]:
     """By workflow; nothing where nothing was measured. Reads one small file; raises nothing."""
     try:
         document = json.loads((state / FILE).read_text(encoding="utf-8"))
@@ -54,24 +54,24 @@ def read(state: Path) -> dict[str, Measured]:
     return parse(document)
 
 
-def parse(document: Any) -> dict[str, Measured]:
+def parse(document: Any) -> dict[str, Measurement]:
     """What is sound of a document, by workflow. Pure."""
     rows = document.get("workflows") if isinstance(document, dict) and document.get("schema") == _SCHEMA else None
-    found: dict[str, Measured] = {}
+    found: dict[str, Measurement] = {}
     for row in rows if isinstance(rows, list) else ():
         with suppress(TypeError, ValueError, KeyError):
-            one = Measured(**{name: row[name] for name in Measured.__dataclass_fields__})
+            one = Measurement(**{name: row[name] for name in Measurement.__dataclass_fields__})
             if all(type(seconds) in (int, float) and 0 < seconds < math.inf for seconds in (one.cold, one.warm)):
                 found[str(one.workflow)] = one
     return found
 
 
-def warm_seconds(measured: Mapping[str, Measured], *, device: str) -> dict[str, float]:
+def warm_seconds(measured: Mapping[str, Measurement], *, device: str) -> dict[str, float]:
     """Seconds of a warm render by workflow, as far as they were measured on `device` (ComfyUI's name of it). Pure."""
     return {name: one.warm for name, one in measured.items() if one.device == device}
 
 
-def write(state: Path, new: Iterable[Measured]) -> Path:
+def write(state: Path, new: Iterable[Measurement]) -> Path:
     """Add to what is known, in place of older figures of the same workflows. Gives the file.
 
     Raises MachineFault where the disk does not take it; the old file stays then.

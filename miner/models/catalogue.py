@@ -35,25 +35,25 @@ class ModelFile:
     needed_by: tuple[str, ...] = ()  # names of workflows
 
     @property
-    def place(self) -> str:
+    def relative_path(self) -> str:
         """`folder/name`, which names it for people too."""
         return f"{self.folder}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class FileStatus:
     """A file, and how it is on the disk."""
 
     file: ModelFile
     state: State
     path: Path  # where it is, or will be
-    have: int = 0  # bytes that need not be fetched
-    why: str = ""  # what differs
+    present_bytes: int = 0  # bytes that need not be fetched
+    reason: str = ""  # what differs
 
     @property
-    def lacks(self) -> int:
+    def missing_bytes(self) -> int:
         """Bytes still to be fetched, as far as the size is known."""
-        return 0 if self.state == "there" else max((self.file.size or 0) - self.have, 0)
+        return 0 if self.state == "there" else max((self.file.size or 0) - self.present_bytes, 0)
 
 
 def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
@@ -62,7 +62,7 @@ def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
     for workflow in workflows:
         for model in workflow.manifest.models:
             new = _file(model, workflow.name)
-            files[new.place] = _merged(files[new.place], new) if new.place in files else new
+            files[new.relative_path] = _merged(files[new.relative_path], new) if new.relative_path in files else new
     return tuple(files.values())
 
 
@@ -71,11 +71,11 @@ def fitting(workflows: Iterable[Workflow], *, memory: int) -> tuple[Workflow, ..
     return tuple(workflow for workflow in workflows if workflow.manifest.needs.vram_gb * GIGABYTE <= memory)
 
 
-def spare(workflows: Sequence[Workflow], enabled: Iterable[str]) -> tuple[ModelFile, ...]:
+def unneeded(workflows: Sequence[Workflow], enabled: Iterable[str]) -> tuple[ModelFile, ...]:
     """The files that known workflows name and no enabled one needs."""
     wanted = set(enabled)
-    kept = {file.place for file in files_of(workflow for workflow in workflows if workflow.name in wanted)}
-    return tuple(file for file in files_of(workflows) if file.place not in kept)
+    kept = {file.relative_path for file in files_of(workflow for workflow in workflows if workflow.name in wanted)}
+    return tuple(file for file in files_of(workflows) if file.relative_path not in kept)
 
 
 def _file(model: Model, workflow: str) -> ModelFile:
@@ -96,7 +96,7 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
         said, other = getattr(one, key), getattr(two, key)
         if said and other and said != other:
             text = f"{one.needed_by[0]} says {said}, and {two.needed_by[0]} {other}"
-            raise ConfigError(f"models: {one.place}: {key}: {text}", hint="give one of the two another name")
+            raise ConfigError(f"models: {one.relative_path}: {key}: {text}", hint="give one of the two another name")
     return replace(
         one,
         size=one.size or two.size,

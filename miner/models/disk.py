@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from miner.models.catalogue import GIGABYTE, Look
+from miner.models.catalogue import GIGABYTE, FileStatus
 from miner.task.errors import MachineFault
 
 _MAKE_ROOM = "make room, for example with `xalora-miner models prune`"
@@ -32,7 +32,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise MachineFault(f"{error.filename or path}: {error.strerror or error}", hint=hint) from error
 
 
-def require_room(looks: Iterable[Look], *, keep_free: int, freeable: int) -> None:
+def require_room(statuses: Iterable[FileStatus], *, keep_free: int, freeable: int) -> None:
     """Raises MachineFault if a disk has no room for what is lacking and `keep_free` bytes beside it.
 
     `freeable` is what `prune` could free, in bytes, for the hint. A size that nobody knows yet counts as nothing here;
@@ -40,11 +40,11 @@ def require_room(looks: Iterable[Look], *, keep_free: int, freeable: int) -> Non
     """
     wanted: dict[int, int] = {}
     folders: dict[int, Path] = {}
-    for look in looks:
-        folder = _standing(look.path.parent)
+    for status in statuses:
+        folder = _standing(status.path.parent)
         device = folder.stat().st_dev
         folders.setdefault(device, folder)
-        wanted[device] = wanted.get(device, 0) + look.lacks
+        wanted[device] = wanted.get(device, 0) + status.missing_bytes
     for device, missing in wanted.items():
         free = shutil.disk_usage(folders[device]).free
         if missing and missing + keep_free > free:

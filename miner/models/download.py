@@ -22,9 +22,9 @@ from miner import __version__
 from miner.models.catalogue import ModelFile
 from miner.models.digest import CHUNK
 from miner.models.disk import require_free
-from miner.models.http_range import judge, origin_of, range_headers, resume_at, total_of
-from miner.models.partial_file import Part
-from miner.models.progress import Stop, Stopped, Watch
+from miner.models.http_range import classify, origin_of, range_headers, resume_at, total_of
+from miner.models.partial_file import PartialFile
+from miner.models.progress import Progress, Stop, Stopped
 from miner.models.source import Locate, Source
 from miner.net import session as net
 from miner.task.errors import MachineFault, Retryable
@@ -41,7 +41,7 @@ _HOPELESS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long a server is given: `attempts` in a row that brought nothing new; the rest are seconds."""
 
     attempts: int = 6
@@ -55,22 +55,22 @@ class Download:
     def __init__(
         self,
         file: ModelFile,
-        part: Part,
+        partial: PartialFile,
         locate: Locate,
         *,
         stop: Stop,
-        watch: Watch,
-        patience: Patience,
-        most: int | None = None,
+        progress: Progress,
+        retry: RetryPolicy,
+        max_bytes: int | None = None,
     ) -> None:
         """`most` bytes are taken where nobody tells the size."""
         self._file = file
-        self._part = part
+        self._partial = partial
         self._locate = locate
         self._stop = stop
-        self._watch = watch
-        self._patience = patience
-        self._most = most
+        self._progress = progress
+        self._retry = retry
+        self._max_bytes = max_bytes
         self._rng = random.Random()
 
     def run(self) -> str:
@@ -82,14 +82,14 @@ class Download:
             session.headers["User-Agent"] = f"xalora-miner/{__version__}"
             while True:
                 source = self._persist(session)
-                got, wanted = self._part.sha256(), self._file.sha256 or source.sha256
+                got, wanted = self._partial.sha256(), self._file.sha256 or source.sha256
                 if got == wanted or not wanted:
                     return got
-                pieces = self._part.pieces
-                self._part.begin(origin_of(source, {}))
+                pieces = self._partial.pieces
+                self._partial.begin(origin_of(source, {}))
                 if pieces <= 1:
                     raise MachineFault(
-                        f"{self._file.place}: what {_host(source)} sends has the SHA-256 {got}, and not {wanted}",
+                        f"{self._file.relative_path}: {_host(source)} sent SHA-256 {got}, expected {wanted}",
                         hint="somebody changed the file there, or this copy of it is wrong: look at its page",
                     )
                 self._says("starts anew: the pieces do not add up to the file")
@@ -101,31 +101,31 @@ class Download:
             try:
                 return self._attempt(session)
             except Retryable as error:
-                failures = failures + 1 if self._part.length <= furthest else 1
-                furthest = max(furthest, self._part.length)
+                failures = failures + 1 if self._partial.length <= furthest else 1
+                furthest = max(furthest, self._partial.length)
                 self._pause(error, failures)
 
     def _pause(self, error: Retryable, failures: int) -> None:
         if self._stop.is_set():
             raise Stopped
         asked = error.retry_after or 0.0
-        if failures >= self._patience.attempts or asked > _LONGEST_WAIT:
+        if failures >= self._retry.attempts or asked > _LONGEST_WAIT:
             again = f", and asks to wait {asked:.0f} s" if asked > _LONGEST_WAIT else f", {failures} times in a row"
-            kept = f"the same command goes on after the {self._part.length / 1e6:.0f} MB that are here"
-            hint = error.hint or (kept if self._part.length else "see that this machine reaches it, and try again")
-            raise MachineFault(f"{self._file.place}: {error.message}{again}", hint=hint)
-        delay = backoff(failures, rng=self._rng, base=self._patience.base, cap=self._patience.cap, at_least=asked)
+            kept = f"the same command goes on after the {self._partial.length / 1e6:.0f} MB that are here"
+            hint = error.hint or (kept if self._partial.length else "see that this machine reaches it, and try again")
+            raise MachineFault(f"{self._file.relative_path}: {error.message}{again}", hint=hint)
+        delay = backoff(failures, rng=self._rng, base=self._retry.base, cap=self._retry.cap, at_least=asked)
         self._says(f"{error.message}; tries again in {delay:.1f} s")
         self._stop.wait(delay)
 
     def _attempt(self, session: requests.Session) -> Source:
         source = self._locate_in_words()
-        start = resume_at(self._part.length, self._part.origin, source, self._file)
+        start = resume_at(self._partial.length, self._partial.origin, source, self._file)
         size = self._file.size or source.size
         if start and start == size:
             self._recall()
             return source
-        headers = {"Accept-Encoding": "identity", **source.headers, **range_headers(start, self._part.origin)}
+        headers = {"Accept-Encoding": "identity", **source.headers, **range_headers(start, self._partial.origin)}
         with self._asked(session, source, headers) as response, self._stop.interrupting(lambda: _cut(response)):
             self._take(response, source, start)
         return source
@@ -134,25 +134,25 @@ class Download:
         try:
             source = self._locate()
         except MachineFault as error:
-            raise MachineFault(f"{self._file.place}: {error.message}", hint=error.hint) from error
+            raise MachineFault(f"{self._file.relative_path}: {error.message}", hint=error.hint) from error
         for what, wanted, told in (
             ("size", self._file.size, source.size),
             ("SHA-256", self._file.sha256, source.sha256),
         ):
             if wanted and told and wanted != told:
                 raise MachineFault(
-                    f"{self._file.place}: the file at {source.place} has the {what} {told}, and not {wanted}",
+                    f"{self._file.relative_path}: {source.display_url} has {what} {told}, expected {wanted}",
                     hint="somebody changed it there: look for a newer version of the workflow",
                 )
         return source
 
     def _take(self, response: requests.Response, source: Source, start: int) -> None:
         """Put what the answer has into the part. Raises Retryable where it is not the end of the file."""
-        verdict = judge(response.status_code, response.headers, start=start, origin=self._part.origin)
+        verdict = classify(response.status_code, response.headers, start=start, origin=self._partial.origin)
         if verdict == "refused":
             raise self._refusal(response, source)
         if verdict == "changed":
-            self._part.begin(origin_of(source, {}))
+            self._partial.begin(origin_of(source, {}))
             raise Retryable(f"{_host(source)} has another file by now")
         if verdict == "nothing left":
             self._recall()
@@ -166,8 +166,8 @@ class Download:
         if verdict == "rest":
             self._recall()
         else:
-            self._part.begin(origin_of(source, response.headers))
-        require_free(self._part.target.parent, (total or size or 0) - self._part.length)
+            self._partial.begin(origin_of(source, response.headers))
+        require_free(self._partial.target.parent, (total or size or 0) - self._partial.length)
         self._drain(response, source, total if size is None else size)
 
     def _require_an_end(self, response: requests.Response, source: Source, size: int | None) -> None:
@@ -175,29 +175,33 @@ class Download:
         chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         known = size is not None or chunked or self._file.sha256 or self._file.name.endswith(".safetensors")
         if not known:
-            text = f"{self._file.place}: {_host(source)} does not say how long it is, and no hash of it is known"
+            text = (
+                f"{self._file.relative_path}: {_host(source)} does not say how long it is, and no hash of it is known"
+            )
             raise MachineFault(text, hint="add size or sha256 to its [[models]] in workflow.toml")
 
     def _drain(self, response: requests.Response, source: Source, size: int | None) -> None:
-        most = size if size is not None else self._most
-        self._watch.at(self._file.place, self._part.length, size)
+        max_bytes = size if size is not None else self._max_bytes
+        self._progress.update(self._file.relative_path, self._partial.length, size)
         while chunk := response.raw.read1(CHUNK, decode_content=False):
-            if most is not None and self._part.length + len(chunk) > most:
-                self._part.begin(origin_of(source, {}))
+            if max_bytes is not None and self._partial.length + len(chunk) > max_bytes:
+                self._partial.begin(origin_of(source, {}))
                 hint = "see that its URL is right"
-                text = f"{self._file.place}: {_host(source)} sends more than {most} bytes"
+                text = f"{self._file.relative_path}: {_host(source)} sends more than {max_bytes} bytes"
                 raise MachineFault(text, hint=hint)
-            self._part.append(chunk)
-            self._watch.at(self._file.place, self._part.length, size)
+            self._partial.append(chunk)
+            self._progress.update(self._file.relative_path, self._partial.length, size)
             if self._stop.is_set():
                 raise Stopped
-        if size is not None and self._part.length < size:
-            raise Retryable(f"{_host(source)} ended it after {self._part.length} of {size} bytes")
+        if size is not None and self._partial.length < size:
+            raise Retryable(f"{_host(source)} ended it after {self._partial.length} of {size} bytes")
 
     def _recall(self) -> None:
-        if self._part.unread:
+        if self._partial.unread:
             self._says("reads what is here already")
-        self._part.recall(stop=self._stop, at=lambda done: self._watch.at(self._file.place, done, self._file.size))
+        self._partial.recall(
+            stop=self._stop, at=lambda done: self._progress.update(self._file.relative_path, done, self._file.size)
+        )
 
     def _refusal(self, response: requests.Response, source: Source) -> Retryable | MachineFault:
         status = response.status_code
@@ -207,7 +211,7 @@ class Download:
             return Retryable(f"{_host(source)} answered {status}")
         what = f"answered {status}" if status != 200 else "compresses the file, though it was asked not to"
         hint = "it wants an account: download the file by hand" if status in (401, 403) else "see that its URL is right"
-        return MachineFault(f"{self._file.place}: {_host(source)} {what}", hint=hint)
+        return MachineFault(f"{self._file.relative_path}: {_host(source)} {what}", hint=hint)
 
     @contextmanager
     def _asked(self, session: requests.Session, source: Source, headers: dict[str, str]) -> Iterator[requests.Response]:
@@ -220,13 +224,15 @@ class Download:
         except _HOPELESS as error:
             kind = type(error).__name__
             hint = "see that its URL is right"
-            raise MachineFault(f"{self._file.place}: {source.place} leads nowhere: {kind}", hint=hint) from None
+            raise MachineFault(
+                f"{self._file.relative_path}: {source.display_url} leads nowhere: {kind}", hint=hint
+            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # without its cause, whose text can hold the query
             raise Retryable(_in_words(error, _host(source))) from None
 
     def _says(self, text: str) -> None:
-        self._watch.says(self._file.place, text)
+        self._progress.message(self._file.relative_path, text)
 
 
 def _in_words(error: Exception, host: str) -> str:

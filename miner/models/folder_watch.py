@@ -16,13 +16,13 @@ from miner.comfy.preflight import WEIGHTS
 Size = tuple[int, int]  # bytes, and the time of the last change in ns
 
 
-class Arrivals:
+class FolderWatch:
     """For one thread. A look takes well under a millisecond a folder."""
 
     def __init__(self, roots: Collection[Path]) -> None:
         """`roots` are models folders; they need not be there yet."""
         self._roots = tuple(roots)
-        self._told = self._look()
+        self._told = self._scan()
         self._last: tuple[frozenset[str], dict[str, Size]] | None = None
 
     def changed(self) -> bool:
@@ -30,7 +30,7 @@ class Arrivals:
 
         So each change is told once: by the second call that sees it, or a later one while something still grows.
         """
-        names = self._look()
+        names = self._scan()
         if names == self._told:
             self._last = None
             return False
@@ -46,7 +46,7 @@ class Arrivals:
         """Whether the last call of `changed` saw a change that may not be over."""
         return self._last is not None
 
-    def _look(self) -> frozenset[str]:
+    def _scan(self) -> frozenset[str]:
         """As ComfyUI looks, through links to folders, but into each folder once, as a link may lead back."""
         found: set[str] = set()
         known: set[tuple[int, int]] = set()

@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS downloads (
 _PATIENCE = 10.0  # seconds that another process may hold the file
 
 
-class Records:
+class HashDatabase:
     """Several processes may have it open. Any thread may call; each call blocks for a disk flush at most.
 
     Raises MachineFault where the file cannot be read or written.

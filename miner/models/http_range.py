@@ -14,7 +14,7 @@ from miner.models.catalogue import ModelFile
 from miner.models.partial_file import Origin
 from miner.models.source import Source
 
-Verdict = Literal["rest", "whole", "nothing left", "changed", "refused"]
+RangeReply = Literal["rest", "whole", "nothing left", "changed", "refused"]
 """rest: it begins where ours ends · whole: it begins at the beginning · nothing left: ours was all of it ·
 changed: ours is of another file · refused: it is no answer with the file"""
 
@@ -32,7 +32,7 @@ def resume_at(length: int, origin: Origin | None, source: Source, file: ModelFil
         return 0
     if source.identity or origin.identity:
         return length if source.identity == origin.identity else 0
-    same_place = origin.url == source.place
+    same_place = origin.url == source.display_url
     return length if same_place and (origin.validator or file.sha256) else 0
 
 
@@ -51,10 +51,10 @@ def origin_of(source: Source, headers: Mapping[str, str]) -> Origin:
     """
     etag = headers.get("ETag", "")
     validator = etag if etag.startswith('"') else headers.get("Last-Modified", "")
-    return Origin(url=source.place, identity=source.identity, validator=validator)
+    return Origin(url=source.display_url, identity=source.identity, validator=validator)
 
 
-def judge(status: int, headers: Mapping[str, str], *, start: int, origin: Origin | None) -> Verdict:
+def classify(status: int, headers: Mapping[str, str], *, start: int, origin: Origin | None) -> RangeReply:
     """What an answer to a request from `start` on is worth, `origin` being what is there."""
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         return "refused"  # its bytes are not the file's, and no range of them is

@@ -64,7 +64,7 @@ def _source(found: HfFileMetadata, url: str, etag: str) -> Source:
     return Source(
         url=location,
         headers=_auth() if _origin(location) == _origin(constants.ENDPOINT) else {},
-        place=url,
+        display_url=url,
         size=found.size,
         sha256=etag if _SHA256.fullmatch(etag) else "",
         identity=etag,

@@ -9,12 +9,12 @@ import structlog
 
 from miner.config import Settings
 from miner.machine.gpu import probe_for
-from miner.models.catalogue import GIGABYTE, Look, ModelFile, fitting
+from miner.models.catalogue import GIGABYTE, FileStatus, ModelFile, fitting
 from miner.models.disk import disk_errors, require_room
-from miner.models.hash_db import Records
-from miner.models.progress import Stop, Watch
-from miner.models.prune import Spare, spares
-from miner.models.pull import JOBS, Report, pull, side_by_side
+from miner.models.hash_db import HashDatabase
+from miner.models.progress import Progress, Stop
+from miner.models.prune import UnusedFile, unused_files
+from miner.models.pull import JOBS, Report, in_parallel, pull
 from miner.models.store import store_of
 from miner.models.verify import verified
 from miner.workflows import Library, Workflow
@@ -22,7 +22,7 @@ from miner.workflows import Library, Workflow
 log = structlog.get_logger()
 
 
-class Site:
+class LocalModels:
     """Use it as a context, in one thread. Methods raise MachineFault for the disk's and the records' troubles."""
 
     def __init__(self, settings: Settings, library: Library) -> None:
@@ -31,15 +31,15 @@ class Site:
         self.library = library
         self.store = store_of(settings)
         self.enabled = tuple(library.get(name) for name in settings.workflows.enabled)
-        self.records = Records(settings.state.dir)
+        self.hash_db = HashDatabase(settings.state.dir)
 
-    def __enter__(self) -> Site:
+    def __enter__(self) -> LocalModels:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.records.close()
+        self.hash_db.close()
 
     def workflows(self, names: Sequence[str] | None) -> tuple[Workflow, ...]:
         """Those of these names, or the enabled ones. Raises ConfigError."""
@@ -58,48 +58,48 @@ class Site:
                 log.info("models_left_out", workflow=workflow.name, needs_gb=workflow.manifest.needs.vram_gb)
         return fits
 
-    def looks(self, files: Sequence[ModelFile]) -> list[Look]:
+    def statuses(self, files: Sequence[ModelFile]) -> list[FileStatus]:
         """How each file is on the disk, without reading it."""
         with disk_errors(self.store.root):
-            return [self.store.look(file, self.records) for file in files]
+            return [self.store.status(file, self.hash_db) for file in files]
 
-    def spares(self) -> tuple[Spare, ...]:
+    def unused_files(self) -> tuple[UnusedFile, ...]:
         """What `prune` may delete."""
         enabled = [workflow.name for workflow in self.enabled]
-        return spares(self.library, enabled=enabled, store=self.store, records=self.records)
+        return unused_files(self.library, enabled=enabled, store=self.store, hash_db=self.hash_db)
 
-    def require_room(self, looks: Sequence[Look]) -> None:
+    def require_room(self, statuses: Sequence[FileStatus]) -> None:
         """Raises MachineFault if what `looks` lack has no room on the disk."""
         keep_free = int(self.settings.miner.min_free_disk_gb * GIGABYTE)
         with disk_errors(self.store.root):
-            require_room(looks, keep_free=keep_free, freeable=sum(one.size for one in self.spares()))
+            require_room(statuses, keep_free=keep_free, freeable=sum(one.size for one in self.unused_files()))
 
     def pull(
         self,
         files: Sequence[ModelFile],
         *,
-        watch: Watch,
+        progress: Progress,
         jobs: int = JOBS,
         replace: bool = False,
-        most: int | None = None,
+        max_bytes: int | None = None,
     ) -> Report:
         """See `miner.models.pull`."""
         return pull(
             files,
             store=self.store,
-            records=self.records,
-            watch=watch,
+            hash_db=self.hash_db,
+            progress=progress,
             stop=Stop(),
             jobs=jobs,
             replace=replace,
-            most=most,
+            max_bytes=max_bytes,
         )
 
-    def verify(self, files: Sequence[ModelFile], *, watch: Watch, again: bool) -> Report:
+    def verify(self, files: Sequence[ModelFile], *, progress: Progress, again: bool) -> Report:
         """See `miner.models.verify`. Blocks while files are read; raises KeyboardInterrupt as `pull` does."""
         stop = Stop()
 
-        def check(file: ModelFile) -> Look:
-            return verified(file, store=self.store, records=self.records, watch=watch, stop=stop, again=again)
+        def check(file: ModelFile) -> FileStatus:
+            return verified(file, store=self.store, hash_db=self.hash_db, progress=progress, stop=stop, again=again)
 
-        return side_by_side(check, files, jobs=JOBS, stop=stop)
+        return in_parallel(check, files, jobs=JOBS, stop=stop)

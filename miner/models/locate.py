@@ -22,5 +22,5 @@ def locate_at(file: ModelFile) -> Locate:
             f"models: {without_query(file.url)} is no address of a file",
             hint="give https://…, or hf://org/repo/file.safetensors",
         )
-    source = Source(url=file.url, place=without_query(file.url))
+    source = Source(url=file.url, display_url=without_query(file.url))
     return lambda: source

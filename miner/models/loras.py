@@ -14,7 +14,7 @@ from miner.models.source import hub_file, without_query
 from miner.task.errors import ConfigError, MachineFault
 
 FOLDER = "loras"
-LARGEST = 20 * 10**9  # bytes, where the server does not tell the size; LoRAs have up to 2 GB
+MAX_BYTES = 20 * 10**9  # bytes, where the server does not tell the size; LoRAs have up to 2 GB
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,230}\.safetensors")  # with .part.json within a name's 255 bytes
 _STRANGE = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -29,7 +29,7 @@ def lora(source: str, *, name: str = "") -> ModelFile:
     """
     url = source if "://" in source else f"https://{source}"
     at_hub = hub_file(url)
-    said = name or at_url(at_hub.path if at_hub else urlsplit(url).path) or ("" if at_hub else _called(url))
+    said = name or name_in_url(at_hub.path if at_hub else urlsplit(url).path) or ("" if at_hub else _called(url))
     if name and not name.endswith(_SUFFIX):
         said = name + _SUFFIX
     if not _NAME.fullmatch(said):
@@ -41,7 +41,7 @@ def lora(source: str, *, name: str = "") -> ModelFile:
     return ModelFile(folder=FOLDER, name=said, url=url)
 
 
-def at_url(path: str) -> str:
+def name_in_url(path: str) -> str:
     """The file name that a URL's path ends in, made plain; "" if it is none of a safetensors file."""
     last = PurePosixPath(unquote(path)).name
     return plain(last) if last.lower().endswith(_SUFFIX) else ""
@@ -57,7 +57,7 @@ def disposition_name(header: str) -> str:
     """The file name in a Content-Disposition (RFC 6266), made plain; "" if it is none of a safetensors file."""
     message = Message()
     message["Content-Disposition"] = header
-    return at_url((message.get_filename() or "").replace("\\", "/"))
+    return name_in_url((message.get_filename() or "").replace("\\", "/"))
 
 
 def _called(url: str) -> str:
@@ -67,7 +67,7 @@ def _called(url: str) -> str:
             if response.status_code in (401, 403):
                 text = f"loras: {urlsplit(url).hostname} answered {response.status_code}"
                 raise MachineFault(text, hint="it wants an account: put the token that it gave you into the URL")
-            return disposition_name(response.headers.get("Content-Disposition", "")) or at_url(
+            return disposition_name(response.headers.get("Content-Disposition", "")) or name_in_url(
                 urlsplit(response.url).path
             )
     except requests.RequestException as error:

@@ -33,21 +33,21 @@ class Origin:
     validator: str = ""  # the server's ETag or Last-Modified, as `If-Range` wants it
 
 
-def part_of(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
-def note_of(target: Path) -> Path:
+def origin_path(target: Path) -> Path:
     return target.with_name(target.name + ".part.json")
 
 
-class Part:
+class PartialFile:
     """One thread at a time; get it from `held_part`. Raises MachineFault for the disk's troubles."""
 
     def __init__(self, target: Path, file: IO[bytes]) -> None:
         self.target = target
         self.length = os.fstat(file.fileno()).st_size  # bytes
-        self.origin = _read_note(note_of(target)) if self.length else None
+        self.origin = _read_note(origin_path(target)) if self.length else None
         self.pieces = 1 if self.length else 0  # answers that it was put together from
         self._file = file
         self._named = True  # whether .part is the name of what we hold
@@ -62,18 +62,18 @@ class Part:
 
     def begin(self, origin: Origin) -> None:
         """Throw away what is there; what is appended from now on is of `origin`."""
-        with disk_errors(part_of(self.target)):
+        with disk_errors(partial_path(self.target)):
             self._file.truncate(0)
-            fresh = note_of(self.target).with_suffix(".new")
+            fresh = origin_path(self.target).with_suffix(".new")
             fresh.write_text(json.dumps(asdict(origin)), encoding="utf-8")
-            fresh.replace(note_of(self.target))
+            fresh.replace(origin_path(self.target))
         self._digest.finish()
         self.length, self.origin, self.pieces = 0, origin, 1
         self._digest, self._digested, self._hinted = Digest(), 0, 0
 
     def append(self, chunk: bytes) -> None:
         self._digest.feed(chunk)
-        with disk_errors(part_of(self.target)):
+        with disk_errors(partial_path(self.target)):
             left = memoryview(chunk)
             while left:
                 left = left[self._file.write(left) :]
@@ -90,7 +90,7 @@ class Part:
         `at` is told the bytes hashed so far. Blocks for the reading of the disk; raises Stopped.
         """
         self.pieces += 1
-        with disk_errors(part_of(self.target)):
+        with disk_errors(partial_path(self.target)):
             self._file.seek(self._digested)
             while self.unread and (chunk := self._file.read(CHUNK)):
                 if stop.is_set():
@@ -107,18 +107,18 @@ class Part:
         """Give it its final name, on the disk for good. What had that name before is replaced at once."""
         with disk_errors(self.target):
             os.fsync(self._file.fileno())
-            part_of(self.target).rename(self.target)
+            partial_path(self.target).rename(self.target)
             sync_folder(self.target.parent)
             self._named = False
-            note_of(self.target).unlink(missing_ok=True)
+            origin_path(self.target).unlink(missing_ok=True)
             return os.fstat(self._file.fileno())
 
     def discard(self) -> None:
         """Delete it."""
-        with disk_errors(part_of(self.target)):
-            part_of(self.target).unlink(missing_ok=True)
+        with disk_errors(partial_path(self.target)):
+            partial_path(self.target).unlink(missing_ok=True)
             self._named = False
-            note_of(self.target).unlink(missing_ok=True)
+            origin_path(self.target).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of it; what was fetched stays."""
@@ -131,30 +131,30 @@ class Part:
 
 
 @contextmanager
-def held_part(target: Path, *, stop: Stop, waits: Callable[[], None]) -> Iterator[Part]:
+def locked_partial(target: Path, *, stop: Stop, on_wait: Callable[[], None]) -> Iterator[PartialFile]:
     """The part of `target`, ours alone inside the `with`. Blocks while somebody else has it, and calls `waits` first.
 
     Look at the target again: who had it may have finished. Raises Stopped and MachineFault.
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    part = Part(target, _locked(part_of(target), stop, waits))
+    partial = PartialFile(target, _locked(partial_path(target), stop, on_wait))
     try:
-        yield part
+        yield partial
     finally:
-        part.close()
+        partial.close()
 
 
-def is_held(target: Path) -> bool:
+def is_locked(target: Path) -> bool:
     """Whether somebody downloads it now."""
     try:
-        with part_of(target).open("rb") as file:
+        with partial_path(target).open("rb") as file:
             return not _try_lock(file)
     except FileNotFoundError:
         return False
 
 
-def _locked(path: Path, stop: Stop, waits: Callable[[], None]) -> IO[bytes]:
+def _locked(path: Path, stop: Stop, on_wait: Callable[[], None]) -> IO[bytes]:
     told = False
     while True:
         with disk_errors(path):
@@ -165,7 +165,7 @@ def _locked(path: Path, stop: Stop, waits: Callable[[], None]) -> IO[bytes]:
                 if locked and _is_named(file, path):
                     return file
             if not locked and not told:
-                waits()
+                on_wait()
                 told = True
             if not locked:
                 stop.wait(_LOOK_AGAIN)

@@ -53,11 +53,11 @@ class Stop:
                 self._interrupts.remove(interrupt)
 
 
-class Watch(Protocol):
+class Progress(Protocol):
     """Whoever looks on. Called from several threads, one for each place at a time; must not block for long."""
 
-    def at(self, place: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         """`done` bytes of `total` (None: nobody knows) are there."""
 
-    def says(self, place: str, text: str) -> None:
+    def message(self, name: str, text: str) -> None:
         """One sentence in the present tense about what happens to it now, out of the ordinary."""

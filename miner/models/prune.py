@@ -11,16 +11,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.models.catalogue import spare
+from miner.models.catalogue import unneeded
 from miner.models.disk import disk_errors
-from miner.models.hash_db import Records
-from miner.models.partial_file import is_held, note_of, part_of
+from miner.models.hash_db import HashDatabase
+from miner.models.partial_file import is_locked, origin_path, partial_path
 from miner.models.store import Store
 from miner.workflows import Library
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spare:
+class UnusedFile:
     """A file that could go."""
 
     path: Path
@@ -28,23 +28,25 @@ class Spare:
     needed_by: tuple[str, ...]  # known workflows, none of which is enabled
 
 
-def spares(library: Library, *, enabled: Collection[str], store: Store, records: Records) -> tuple[Spare, ...]:
+def unused_files(
+    library: Library, *, enabled: Collection[str], store: Store, hash_db: HashDatabase
+) -> tuple[UnusedFile, ...]:
     """What could go. Reads the disk. Raises MachineFault."""
-    found: list[Spare] = []
-    for file in spare(library.workflows, enabled):
+    found: list[UnusedFile] = []
+    for file in unneeded(library.workflows, enabled):
         target = store.target(file)
         with disk_errors(target):
-            if records.downloaded_hash(target):
-                found.append(Spare(path=target, size=target.stat().st_size, needed_by=file.needed_by))
-            part = part_of(target)
-            if note_of(target).is_file() and part.is_file() and not is_held(target):
-                found.append(Spare(path=part, size=part.stat().st_size, needed_by=file.needed_by))
+            if hash_db.downloaded_hash(target):
+                found.append(UnusedFile(path=target, size=target.stat().st_size, needed_by=file.needed_by))
+            partial = partial_path(target)
+            if origin_path(target).is_file() and partial.is_file() and not is_locked(target):
+                found.append(UnusedFile(path=partial, size=partial.stat().st_size, needed_by=file.needed_by))
     return tuple(found)
 
 
-def remove(one: Spare, records: Records) -> None:
+def remove(one: UnusedFile, hash_db: HashDatabase) -> None:
     """Delete it for good. Raises MachineFault."""
     with disk_errors(one.path):
         one.path.unlink(missing_ok=True)
         one.path.with_name(one.path.name + ".json").unlink(missing_ok=True)  # the note of a part
-    records.forget(one.path)
+    hash_db.forget(one.path)

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
 from miner.models import safetensors
-from miner.models.catalogue import Look, ModelFile
+from miner.models.catalogue import FileStatus, ModelFile
 from miner.models.disk import disk_errors
-from miner.models.download import Download, Patience
-from miner.models.hash_db import Records
+from miner.models.download import Download, RetryPolicy
+from miner.models.hash_db import HashDatabase
 from miner.models.locate import locate_at
-from miner.models.partial_file import Part, held_part, part_of
-from miner.models.progress import Stop, Stopped, Watch
+from miner.models.partial_file import PartialFile, locked_partial, partial_path
+from miner.models.progress import Progress, Stop, Stopped
 from miner.models.store import Store
 from miner.task.errors import MachineFault, MinerError
 
-PATIENCE = Patience()
+RETRY = RetryPolicy()
 JOBS = 4  # files at once: one connection seldom fills a line, and more of them fill memory
 
 
@@ -30,7 +30,7 @@ JOBS = 4  # files at once: one connection seldom fills a line, and more of them 
 class Report:
     """How it went, file by file, by their places."""
 
-    done: Mapping[str, Look] = field(default_factory=dict)
+    done: Mapping[str, FileStatus] = field(default_factory=dict)
     failed: Mapping[str, MinerError] = field(default_factory=dict)
 
 
@@ -38,13 +38,13 @@ def pull(
     files: Sequence[ModelFile],
     *,
     store: Store,
-    records: Records,
-    watch: Watch,
+    hash_db: HashDatabase,
+    progress: Progress,
     stop: Stop,
     jobs: int = JOBS,
     replace: bool = False,
-    most: int | None = None,
-    patience: Patience = PATIENCE,
+    max_bytes: int | None = None,
+    retry: RetryPolicy = RETRY,
 ) -> Report:
     """Bring every file that is not there. Blocks until each is there or has failed.
 
@@ -52,16 +52,20 @@ def pull(
     bytes are taken of a file of unknown size. Raises Stopped once `stop` is set, and KeyboardInterrupt, when every
     thread has ended.
     """
-    one = _Pull(store=store, records=records, watch=watch, stop=stop, replace=replace, most=most, patience=patience)
-    return side_by_side(one.bring, files, jobs=jobs, stop=stop)
+    one = _Pull(
+        store=store, hash_db=hash_db, progress=progress, stop=stop, replace=replace, max_bytes=max_bytes, retry=retry
+    )
+    return in_parallel(one.bring, files, jobs=jobs, stop=stop)
 
 
-def side_by_side(work: Callable[[ModelFile], Look], files: Iterable[ModelFile], *, jobs: int, stop: Stop) -> Report:
+def in_parallel(
+    work: Callable[[ModelFile], FileStatus], files: Iterable[ModelFile], *, jobs: int, stop: Stop
+) -> Report:
     """`work` for each file, `jobs` at a time; a MinerError is that file's own. Raises Stopped and KeyboardInterrupt."""
-    done: dict[str, Look] = {}
+    done: dict[str, FileStatus] = {}
     failed: dict[str, MinerError] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="models") as pool:
-        under_way = {pool.submit(work, file): file.place for file in files}
+        under_way = {pool.submit(work, file): file.relative_path for file in files}
         try:
             for future in as_completed(under_way):
                 try:
@@ -82,58 +86,58 @@ class _Pull:
     """What all files of one pull share."""
 
     store: Store
-    records: Records
-    watch: Watch
+    hash_db: HashDatabase
+    progress: Progress
     stop: Stop
     replace: bool
-    most: int | None
-    patience: Patience
+    max_bytes: int | None
+    retry: RetryPolicy
 
-    def bring(self, file: ModelFile) -> Look:
+    def bring(self, file: ModelFile) -> FileStatus:
         """The file, there. Raises MachineFault and Stopped."""
-        if (look := self._look(file)).state == "there":
-            return look
+        if (status := self._status(file)).state == "there":
+            return status
         target = self.store.target(file)
-        with held_part(target, stop=self.stop, waits=lambda: self._wait_told(file)) as part:
-            if (look := self._look(file)).state == "there":  # whoever held it has finished
-                part.discard()
-                return look
-            sha256 = self._download(file, part)
-            stat = part.commit()
-        self.records.downloaded(target, stat, sha256)
-        return self.store.look(file, self.records)
+        with locked_partial(target, stop=self.stop, on_wait=lambda: self._wait_told(file)) as partial:
+            if (status := self._status(file)).state == "there":  # whoever held it has finished
+                partial.discard()
+                return status
+            sha256 = self._download(file, partial)
+            stat = partial.commit()
+        self.hash_db.downloaded(target, stat, sha256)
+        return self.store.status(file, self.hash_db)
 
-    def _look(self, file: ModelFile) -> Look:
+    def _status(self, file: ModelFile) -> FileStatus:
         with disk_errors(self.store.target(file)):
-            look = self.store.look(file, self.records)
-        if look.state == "there" and self.replace and not (file.size or file.sha256):
-            return changed(look, state="differs")  # nothing tells whether it is the one
-        ours = look.state == "differs" and self.records.downloaded_hash(look.path)
-        if look.state == "differs" and not (ours or self.replace):
+            status = self.store.status(file, self.hash_db)
+        if status.state == "there" and self.replace and not (file.size or file.sha256):
+            return changed(status, state="differs")  # nothing tells whether it is the one
+        ours = status.state == "differs" and self.hash_db.downloaded_hash(status.path)
+        if status.state == "differs" and not (ours or self.replace):
             raise MachineFault(
-                f"{file.place}: another file is there: {look.why}",
-                hint=f"move {look.path} away, or say --replace; it was not downloaded by this program",
+                f"{file.relative_path}: another file is there: {status.reason}",
+                hint=f"move {status.path} away, or say --replace; it was not downloaded by this program",
             )
-        return look
+        return status
 
-    def _download(self, file: ModelFile, part: Part) -> str:
+    def _download(self, file: ModelFile, partial: PartialFile) -> str:
         download = Download(
             file,
-            part,
+            partial,
             locate_at(file),
             stop=self.stop,
-            watch=self.watch,
-            patience=self.patience,
-            most=self.most,
+            progress=self.progress,
+            retry=self.retry,
+            max_bytes=self.max_bytes,
         )
         sha256 = download.run()
         if file.name.endswith(".safetensors"):
-            with disk_errors(part_of(part.target)):
-                flaw = safetensors.flaw_of(part_of(part.target))
+            with disk_errors(partial_path(partial.target)):
+                flaw = safetensors.flaw_of(partial_path(partial.target))
             if flaw:
-                part.discard()
-                raise MachineFault(f"{file.place}: what its URL gives {flaw}", hint="open the URL in a browser")
+                partial.discard()
+                raise MachineFault(f"{file.relative_path}: what its URL gives {flaw}", hint="open the URL in a browser")
         return sha256
 
     def _wait_told(self, file: ModelFile) -> None:
-        self.watch.says(file.place, "waits for another download of it")
+        self.progress.message(file.relative_path, "waits for another download of it")

@@ -17,7 +17,7 @@ class Source:
 
     url: str = field(repr=False)  # its query can be a secret
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    place: str  # the address to compare and to show: without a query
+    display_url: str  # the address to compare and to show: without a query
     size: int | None = None  # bytes
     sha256: str = ""
     identity: str = ""  # the hub's hash of the content: same identity, same bytes, whatever the address

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from miner.config import Settings
-from miner.models.catalogue import Look, ModelFile, State
-from miner.models.hash_db import Records
-from miner.models.partial_file import part_of
+from miner.models.catalogue import FileStatus, ModelFile, State
+from miner.models.hash_db import HashDatabase
+from miner.models.partial_file import partial_path
 from miner.task.errors import ConfigError
 
 _OLD_NAMES = {"text_encoders": "clip", "diffusion_models": "unet"}
@@ -25,18 +25,20 @@ class Store:
         """Where the file goes."""
         return self.root / file.folder / file.name
 
-    def look(self, file: ModelFile, records: Records) -> Look:
+    def status(self, file: ModelFile, hash_db: HashDatabase) -> FileStatus:
         """How the file is on the disk, by its size and the hashes that are known already: nothing of it is read."""
         target = self.target(file)
-        found = [look for path in self._places(file) if path.is_file() for look in (_judged(file, path, records),)]
-        if there := next((look for look in found if look.state == "there"), None):
+        found = [status for path in self._places(file) if path.is_file() for status in (_judged(file, path, hash_db),)]
+        if there := next((status for status in found if status.state == "there"), None):
             return there
-        part = part_of(target)
-        have = part.stat().st_size if part.is_file() else 0
-        if differing := next((look for look in found if look.path == target), None):
+        partial = partial_path(target)
+        present_bytes = partial.stat().st_size if partial.is_file() else 0
+        if differing := next((status for status in found if status.path == target), None):
             return differing
-        state: State = "partial" if have else "missing"
-        return Look(file=file, state=state, path=target, have=min(have, file.size or have))
+        state: State = "partial" if present_bytes else "missing"
+        return FileStatus(
+            file=file, state=state, path=target, present_bytes=min(present_bytes, file.size or present_bytes)
+        )
 
     def _places(self, file: ModelFile) -> list[Path]:
         first, _, rest = file.folder.partition("/")
@@ -44,15 +46,17 @@ class Store:
         return [root / folder / file.name for root in (self.root, *self._also) for folder in folders]
 
 
-def _judged(file: ModelFile, path: Path, records: Records) -> Look:
-    size, known = path.stat().st_size, records.hash_of(path)
-    wanted = file.sha256 or records.downloaded_hash(path)
-    why = ""
+def _judged(file: ModelFile, path: Path, hash_db: HashDatabase) -> FileStatus:
+    size, known = path.stat().st_size, hash_db.hash_of(path)
+    wanted = file.sha256 or hash_db.downloaded_hash(path)
+    reason = ""
     if file.size is not None and size != file.size:
-        why = f"it has {size} bytes, and should have {file.size}"
+        reason = f"it has {size} bytes, and should have {file.size}"
     elif wanted and known and known != wanted:
-        why = f"its SHA-256 is {known[:12]}…, and should be {wanted[:12]}…"
-    return Look(file=file, state="differs" if why else "there", path=path, have=0 if why else size, why=why)
+        reason = f"its SHA-256 is {known[:12]}…, and should be {wanted[:12]}…"
+    return FileStatus(
+        file=file, state="differs" if reason else "there", path=path, present_bytes=0 if reason else size, reason=reason
+    )
 
 
 def store_of(settings: Settings) -> Store:

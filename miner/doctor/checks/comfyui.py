@@ -11,7 +11,7 @@ from pathlib import Path
 
 from miner.comfy.launch import Launch, child_environment
 from miner.config.address import mask_url
-from miner.doctor.facts import Facts, Seen
+from miner.doctor.facts import ComfyStatus, Facts
 from miner.doctor.report import bad, good, note, of_error, warning
 from miner.telemetry.health import Mark
 
@@ -32,42 +32,42 @@ print(json.dumps({"python": platform.python_version(), "packages": {name: versio
 
 def comfyui(facts: Facts) -> Iterator[Mark]:
     """Every place where tasks are rendered. Blocks while they answer; a managed one is not started."""
-    if (trouble := facts.places().trouble) is not None:
-        yield of_error("ComfyUI", trouble)
+    if (error := facts.layout().error) is not None:
+        yield of_error("ComfyUI", error)
         return
     if facts.embedded:
         cure = "set XALORA_COMFYUI_HOME, or XALORA_COMFYUI_URL for one that runs already"
         says = "neither is set: the embedded engine runs image nodes on the CPU, and upscaling models where torch is"
         yield warning("ComfyUI", says, cure)
-    seen = facts.comfyuis()
-    if facts.managed and seen and not seen[0].stats:
-        yield from could_start(seen[0].placement.launch)
-    for one in seen:
-        name = "Embedded engine" if facts.embedded else f"ComfyUI {one.placement.name}" if len(seen) > 1 else "ComfyUI"
+    found = facts.comfyuis()
+    if facts.managed and found and not found[0].stats:
+        yield from could_start(found[0].placement.launch)
+    for one in found:
+        name = "Embedded engine" if facts.embedded else f"ComfyUI {one.placement.name}" if len(found) > 1 else "ComfyUI"
         yield from _answering(name, one, managed=facts.managed)
 
 
-def _answering(name: str, seen: Seen, *, managed: bool) -> Iterator[Mark]:
-    placement = seen.placement
-    if seen.stats is not None:
-        version = seen.stats.version or "of an unknown version"
-        says = f"{version} answers at {mask_url(placement.url)}, on {seen.stats.device or 'an unknown device'}"
-        slow = placement.launch is None and not seen.stats.on_gpu
+def _answering(name: str, found: ComfyStatus, *, managed: bool) -> Iterator[Mark]:
+    placement = found.placement
+    if found.stats is not None:
+        version = found.stats.version or "of an unknown version"
+        says = f"{version} answers at {mask_url(placement.url)}, on {found.stats.device or 'an unknown device'}"
+        slow = placement.launch is None and not found.stats.on_gpu
         cure = "see what its log says of the GPU at its start"
         yield warning(name, f"{says}: it renders on the CPU", cure) if slow else good(name, says)
     elif managed:
         yield note(name, f"not running now; the miner starts it at {placement.url}")
-    elif seen.trouble is not None:
-        yield of_error(name, seen.trouble)
-    if seen.trouble is None:
-        yield from folders(name, seen)
+    elif found.error is not None:
+        yield of_error(name, found.error)
+    if found.error is None:
+        yield from folders(name, found)
 
 
-def folders(name: str, seen: Seen) -> Iterator[Mark]:
+def folders(name: str, found: ComfyStatus) -> Iterator[Mark]:
     """Those of an external one that the settings name."""
-    if seen.placement.launch is not None:
+    if found.placement.launch is not None:
         return
-    for key, path in (("output_dir", seen.placement.output_dir), ("input_dir", seen.placement.input_dir)):
+    for key, path in (("output_dir", found.placement.output_dir), ("input_dir", found.placement.input_dir)):
         if path is not None and not (path.is_dir() and os.access(path, os.W_OK)):
             cure = f"name the folder that it uses and let this user write there, or leave [comfyui] {key} out"
             yield warning(name, f"[comfyui] {key} {path} is no folder that can be written", cure)

@@ -22,20 +22,20 @@ def gpu(facts: Facts) -> Iterator[Mark]:
     """The cards that ComfyUI can use. Blocks for seconds: torch is asked in a process of its own."""
     found = facts.gpus()
     if not found.gpus:
-        yield without(facts, found)
+        yield no_gpu_mark(facts, found)
         return
     if found.driver:
-        yield driver(found)
+        yield driver_mark(found)
     if found.problem:
         cure = "install a torch that fits the driver, or update the driver; `nvidia-smi` shows what it takes"
         yield (bad if facts.managed else warning)("GPU", found.problem, cure)
     ours = our_processes(facts.settings.state.dir)
     for card in found.gpus:
-        yield about(card)
-        yield from memory(card, ours=ours, external=bool(facts.settings.comfyui.url))
+        yield card_mark(card)
+        yield from memory_marks(card, ours=ours, external=bool(facts.settings.comfyui.url))
 
 
-def without(facts: Facts, found: Gpus) -> Mark:
+def no_gpu_mark(facts: Facts, found: Gpus) -> Mark:
     """No card: a ComfyUI elsewhere may have one, one of ours has to be told."""
     comfyui, says = facts.settings.comfyui, found.problem or "no GPU was found"
     cure = "see that `nvidia-smi` lists it; in a container, that it was started with --gpus all"
@@ -46,13 +46,13 @@ def without(facts: Facts, found: Gpus) -> Mark:
     return bad("GPU", f"{says}, and a ComfyUI without --cpu does not start without one", cure)
 
 
-def driver(found: Gpus) -> Mark:
+def driver_mark(found: Gpus) -> Mark:
     """Pure."""
     torch = f", torch {found.torch}" if found.torch else ""
     return good("Driver", f"{found.driver}, for CUDA up to {found.cuda or 'an unknown version'}{torch}")
 
 
-def about(card: Gpu) -> Mark:
+def card_mark(card: Gpu) -> Mark:
     """Pure."""
     name, capability = f"GPU {card.index}", card.compute_capability
     says = f"{card.name}, {card.memory_bytes / GIGABYTE:.1f} GB"
@@ -65,7 +65,7 @@ def about(card: Gpu) -> Mark:
     return good(name, says)
 
 
-def memory(card: Gpu, *, ours: Collection[int], external: bool) -> Iterator[Mark]:
+def memory_marks(card: Gpu, *, ours: Collection[int], external: bool) -> Iterator[Mark]:
     """How much of a card's memory is free, and who has the rest. `ours` are process ids of our own ComfyUIs.
 
     `external`: a ComfyUI that was started by somebody else is one of the users, and nobody can say which.

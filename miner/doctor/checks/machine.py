@@ -34,7 +34,7 @@ def disk(facts: Facts) -> Iterator[Mark]:
 
 def _folders(facts: Facts) -> Iterator[Path]:
     yield facts.settings.state.dir
-    if (root := facts.shelf().root) is not None:
+    if (root := facts.model_files().root) is not None:
         yield root
     if (output := facts.settings.comfyui.output_dir) is not None:
         yield output
@@ -97,18 +97,18 @@ def speed(folder: Path, rate: float) -> Mark:
 
 def ports(facts: Facts) -> Iterator[Mark]:
     """Whether those that a worker listens on can be had; where one runs, they are its own."""
-    if facts.worker().holds:
+    if facts.worker().has_state_lock:
         yield good("Ports", "the miner that runs has them")
         return
     status, wrong = facts.settings.status, []
     if status.enabled and status.port and (reason := taken(status.host, status.port)):
         cure = _cure(status.port, "XALORA_STATUS_PORT")
         wrong.append(warning("Ports", f"port {status.port} of the dashboard cannot be had: {reason}", cure))
-    for number, seen in enumerate(facts.comfyuis()):
-        launch, port = seen.placement.launch, facts.settings.comfyui.port + number
+    for number, found in enumerate(facts.comfyuis()):
+        launch, port = found.placement.launch, facts.settings.comfyui.port + number
         if launch is None or not (reason := taken("127.0.0.1", port)):
             continue
-        if seen.stats is not None:  # a dead miner's, which the next one adopts; or a stranger's, which it does not
+        if found.stats is not None:  # a dead miner's, which the next one adopts; or a stranger's, which it does not
             says = f"a ComfyUI answers on port {port} already; the miner takes it over if a miner started it"
             wrong.append(warning("Ports", says, f"if it is another one: {_cure(port, 'XALORA_COMFYUI_PORT')}"))
         else:

@@ -45,7 +45,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Silence:
+class NoAnswer:
     """Why nothing came back."""
 
     reason: str
@@ -88,7 +88,7 @@ def sequencer(facts: Facts) -> Iterator[Mark]:
         yield key(settings.url, secret, answer, timeout=timeout)
 
 
-def ask(url: str, key: str, *, timeout: float) -> Answer | Silence:
+def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
     """Ask for a task that is nobody's, with `key` both ways in which the protocol sends one. Blocks for `timeout` s."""
     headers = {"User-Agent": f"xalora-miner/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {"task_id": f"doctor-{secrets.token_hex(16)}", "api_key": key}
@@ -113,13 +113,13 @@ def ask(url: str, key: str, *, timeout: float) -> Answer | Silence:
                     speaks_json="json" in reply.headers.get("Content-Type", ""),
                 )
         except requests.RequestException as error:
-            return _silence(error, timeout)
+            return _no_answer(error, timeout)
 
 
-def reachable(host: str, answer: Answer | Silence) -> Mark:
+def reachable(host: str, answer: Answer | NoAnswer) -> Mark:
     """Pure."""
     name = "Sequencer"
-    if isinstance(answer, Silence):
+    if isinstance(answer, NoAnswer):
         return bad(name, f"{host} does not answer: {answer.reason}", answer.cure)
     if answer.status >= 500 or answer.status == 429:
         cure = "wait: the miner goes on asking by itself; if it lasts, ask who runs it"
@@ -154,24 +154,24 @@ def key(url: str, secret: str, answer: Answer, *, timeout: float) -> Mark:
     name = "API key"
     if not secret:
         return note(name, "none is set; a sequencer that wants one says so at the first request for a task")
-    if _refuses(answer) and not _opens_by_halves(url, secret, timeout):
+    if _is_refusal(answer) and not _accepts_second_half(url, secret, timeout):
         cure = "see that XALORA_API_KEY is what was issued to you, whole and for this sequencer"
         return bad(name, f"the sequencer refuses it ({answer.status})", cure)
     control = ask(url, f"no-such-key-{secrets.token_hex(8)}", timeout=timeout)
-    if isinstance(control, Answer) and _refuses(control):
+    if isinstance(control, Answer) and _is_refusal(control):
         return good(name, "the sequencer takes it, and refuses another")
     says = "the sequencer answers any key alike; only the first request for a task tells, and doctor does not make one"
     return note(name, says)
 
 
-def _opens_by_halves(url: str, secret: str, timeout: float) -> bool:
+def _accepts_second_half(url: str, secret: str, timeout: float) -> bool:
     """A combined key is `<consumer id>#<key>` or `<consumer id>-<key>`, and consumers send its second half."""
     _, _, half = secret.partition("#" if "#" in secret else "-")
     answer = ask(url, half, timeout=timeout) if half else None
-    return isinstance(answer, Answer) and not _refuses(answer)
+    return isinstance(answer, Answer) and not _is_refusal(answer)
 
 
-def _refuses(answer: Answer) -> bool:
+def _is_refusal(answer: Answer) -> bool:
     return answer.status in (401, 403)
 
 
@@ -182,17 +182,17 @@ def _unix(date: str) -> float | None:
         return None
 
 
-def _silence(error: requests.RequestException, timeout: float) -> Silence:
+def _no_answer(error: requests.RequestException, timeout: float) -> NoAnswer:
     """In words; requests' own text is a page, and names the whole URL."""
     inner: BaseException = error
     while (deeper := inner.__cause__ or inner.__context__) is not None:
         inner = deeper
     if isinstance(error, requests.Timeout):
-        return Silence(reason=f"there was no reply within {timeout:g} s")
+        return NoAnswer(reason=f"there was no reply within {timeout:g} s")
     if isinstance(error, requests.exceptions.SSLError):
         reason = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else type(inner).__name__
         cure = "see this machine's clock and its CA certificates; a proxy that reads along has a certificate of its own"
-        return Silence(reason=f"no TLS connection: {reason}", cure=cure)
+        return NoAnswer(reason=f"no TLS connection: {reason}", cure=cure)
     if isinstance(inner, OSError) and inner.strerror:
-        return Silence(reason=inner.strerror.lower())
-    return Silence(reason=type(inner).__name__)
+        return NoAnswer(reason=inner.strerror.lower())
+    return NoAnswer(reason=type(inner).__name__)

@@ -20,7 +20,7 @@ _ELSEWHERE = "give this user the right to write there, or another folder with XA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
+class JournalSummary:
     """What is owed by the journal."""
 
     schema: int
@@ -41,7 +41,7 @@ def state_folder(facts: Facts) -> Iterator[Mark]:
             yield bad(name, f"{folder} is no folder", "move it away, or set XALORA_STATE_DIR")
         else:
             yield good(name, f"{folder} will be made by the first run")
-    elif facts.worker().holds:
+    elif facts.worker().has_state_lock:
         yield good(name, f"{folder} is in use by the miner that runs")
     else:
         yield good(name, f"{folder} can be written")
@@ -54,19 +54,19 @@ def journal(facts: Facts) -> Iterator[Mark]:
         yield good("Journal", "there is none yet")
         return
     try:
-        ledger = read(path)
+        summary = read_journal(path)
     except sqlite3.Error as error:
         cure = "let the miner start: it moves a damaged one aside and begins anew; tasks in hand are lost"
         yield bad("Journal", f"{path} cannot be read: {error}", cure)
         return
-    yield condition(path, ledger)
-    yield outbox(ledger, running=facts.worker().holds, now=time.time())
-    if ledger.unfinished and not facts.worker().holds:
-        says = f"{ledger.unfinished} tasks were left in the middle"
+    yield journal_mark(path, summary)
+    yield outbox_mark(summary, running=facts.worker().has_state_lock, now=time.time())
+    if summary.unfinished and not facts.worker().has_state_lock:
+        says = f"{summary.unfinished} tasks were left in the middle"
         yield warning("Tasks in hand", says, "xalora-miner run goes on with them")
 
 
-def read(path: Path) -> Ledger:
+def read_journal(path: Path) -> JournalSummary:
     """Raises sqlite3.Error. A miner may be writing meanwhile."""
     with closing(sqlite3.connect(_read_only(path), uri=True, timeout=5.0)) as db:
         (schema,) = db.execute("PRAGMA user_version").fetchone()
@@ -75,7 +75,9 @@ def read(path: Path) -> Ledger:
         empty = not schema or schema > SCHEMA
         unacknowledged, oldest = (0, 0.0) if empty else db.execute(f"{counts} = 'answered'").fetchone()
         unfinished = 0 if empty else db.execute(f"{counts} NOT IN ('answered', 'closed')").fetchone()[0]
-    return Ledger(schema=schema, sound=sound, unacknowledged=unacknowledged, oldest=oldest, unfinished=unfinished)
+    return JournalSummary(
+        schema=schema, sound=sound, unacknowledged=unacknowledged, oldest=oldest, unfinished=unfinished
+    )
 
 
 def _read_only(path: Path) -> str:
@@ -85,23 +87,23 @@ def _read_only(path: Path) -> str:
     return f"{path.absolute().as_uri()}?{'immutable=1' if quiet else 'mode=ro'}"
 
 
-def condition(path: Path, ledger: Ledger) -> Mark:
+def journal_mark(path: Path, summary: JournalSummary) -> Mark:
     """Pure."""
-    if ledger.schema > SCHEMA:
-        says = f"{path} was written by a newer xalora-miner (schema {ledger.schema}, this one knows {SCHEMA})"
+    if summary.schema > SCHEMA:
+        says = f"{path} was written by a newer xalora-miner (schema {summary.schema}, this one knows {SCHEMA})"
         return bad("Journal", says, "run the newer version, or give this one its own folder with XALORA_STATE_DIR")
-    if not ledger.sound:
+    if not summary.sound:
         cure = "let the miner start: it moves it aside and begins anew; then see the disk's health with smartctl"
         return bad("Journal", f"{path} is damaged", cure)
     return good("Journal", "it is sound")
 
 
-def outbox(ledger: Ledger, *, running: bool, now: float) -> Mark:
+def outbox_mark(summary: JournalSummary, *, running: bool, now: float) -> Mark:
     """Pure. `now` in Unix seconds."""
-    if not ledger.unacknowledged:
+    if not summary.unacknowledged:
         return good("Outbox", "every answer is acknowledged")
-    hours = (now - ledger.oldest) / 3600
-    says = f"{ledger.unacknowledged} answers wait for the sequencer, the oldest since a task of {hours:.1f} hours ago"
+    hours = (now - summary.oldest) / 3600
+    says = f"{summary.unacknowledged} answers wait for the sequencer, the oldest since a task of {hours:.1f} hours ago"
     if running:
         return note("Outbox", says, "none needed: it goes on until they are taken")
     return warning("Outbox", says, "xalora-miner run submits them")

@@ -15,7 +15,7 @@ import structlog
 from miner.comfy import preflight
 from miner.comfy.client import Stats
 from miner.comfy.preflight import Machine, Reason
-from miner.machine.benchmarks import Measured, warm_seconds
+from miner.machine.benchmarks import Measurement, warm_seconds
 from miner.task import policy
 from miner.task.policy import Average, Health
 from miner.task.stages import Job, Lease
@@ -33,7 +33,7 @@ class Capabilities:
         *,
         enabled: Collection[str],
         refuse_unknown: bool,
-        measured: Mapping[str, Measured] = MappingProxyType({}),
+        measured: Mapping[str, Measurement] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`measured` is what a bench knows of this machine. Raises ConfigError where a name in `enabled` is no

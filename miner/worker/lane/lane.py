@@ -23,7 +23,7 @@ from miner.config import Settings
 from miner.machine.disk import Disk
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
-from miner.models.folder_watch import Arrivals
+from miner.models.folder_watch import FolderWatch
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
 from miner.task.stages import Prompt, Rendered
@@ -156,7 +156,7 @@ class Lane:
             host=host,
             capabilities=capabilities,
             disk=self._disk,
-            arrivals=Arrivals(_models_folders(settings)),
+            folder_watch=FolderWatch(_models_folders(settings)),
             signals=self.signals,
             liveness=Liveness(),
         )

@@ -18,7 +18,7 @@ import structlog
 from miner.comfy.client import ComfyDown, Stats
 from miner.comfy.host import ComfyHost
 from miner.machine.disk import Disk
-from miner.models.folder_watch import Arrivals
+from miner.models.folder_watch import FolderWatch
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.leases import Desk
@@ -41,7 +41,7 @@ class Refresh:
     host: ComfyHost
     capabilities: Capabilities
     disk: Disk
-    arrivals: Arrivals
+    folder_watch: FolderWatch
     signals: Signals
     liveness: Liveness
     clock: Callable[[], float] = time.time
@@ -58,16 +58,16 @@ class Refresh:
     def look(self) -> None:
         """Look once, and ask ComfyUI if it is time to; blocks for that at most."""
         now = self.clock()
-        came = self.arrivals.changed()
+        came = self.folder_watch.changed()
         if self._came_at is None and (came or self._has_room()):
             self._came_at = now
         if self._is_time(now):
             self._ask()
-        waits = self._came_at is not None or self.arrivals.unsettled
+        waits = self._came_at is not None or self.folder_watch.unsettled
         self.says = "waiting to offer what has come" if waits else "looking for models that come or go"
 
     def _is_time(self, now: float) -> bool:
-        if now < self._not_before or self.arrivals.unsettled or not self.host.ready.is_set():
+        if now < self._not_before or self.folder_watch.unsettled or not self.host.ready.is_set():
             return False
         rests = all(held.answering or held.rendered_at for held in self.desk.in_hand)
         if self._came_at is not None:

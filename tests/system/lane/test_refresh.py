@@ -19,7 +19,7 @@ from miner.comfy.events import EventStream
 from miner.comfy.host import ComfyHost
 from miner.config.bundled import WORKFLOWS
 from miner.machine.disk import Disk
-from miner.models.folder_watch import Arrivals
+from miner.models.folder_watch import FolderWatch
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
@@ -113,7 +113,7 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
             host=host,
             capabilities=capabilities,
             disk=disk,
-            arrivals=Arrivals([models]),
+            folder_watch=FolderWatch([models]),
             signals=Signals(),
             liveness=Liveness(),
             clock=lambda: bench.now,
@@ -154,7 +154,7 @@ def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
 
 def test_while_nothing_is_runnable_comfyui_is_asked_every_minute_and_else_every_five(bench: Bench) -> None:
     """For models folders that this machine does not know."""
-    bench.refresh.arrivals = Arrivals([])
+    bench.refresh.folder_watch = FolderWatch([])
     assert bench.at(1000 + ASK_HUNGRY - 1) == 0
     bench.put_model()
     asked_at = 1000 + ASK_HUNGRY
@@ -220,7 +220,7 @@ def test_a_workflow_that_lacks_room_is_refused_for_that_until_there_is_room(benc
     (reason,) = bench.capabilities.verdicts["upscaler"]
     assert (reason.kind, "1.0 GB of disk are free" in reason.text) == ("disk", True)
     assert "models prune" in reason.cure
-    bench.refresh.arrivals = Arrivals([bench.models])
+    bench.refresh.folder_watch = FolderWatch([bench.models])
     assert bench.at(1001) == 0  # it is not known how much is free
     bench.refresh.disk = Disk(folders=[tmp_path], least_gb=0.0)  # a test's disk has a gigabyte
     assert [bench.at(1002), bench.at(1003)] == [1, 0]

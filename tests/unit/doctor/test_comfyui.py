@@ -12,11 +12,11 @@ import pytest
 
 from miner.comfy.client import Stats
 from miner.doctor.checks.comfyui import comfyui, could_start, packages, version_of
-from miner.doctor.checks.models import models, shelved
-from miner.doctor.checks.workflows import beforehand, judged, summed, workflows
-from miner.doctor.facts import Seen, Shelf, see
+from miner.doctor.checks.models import model_marks, models
+from miner.doctor.checks.workflows import known_before_start, summary_mark, workflow_mark, workflows
+from miner.doctor.facts import ComfyStatus, ModelFiles, query_comfyui
 from miner.machine.gpu import Gpu, Gpus
-from miner.models.catalogue import Look, ModelFile
+from miner.models.catalogue import FileStatus, ModelFile
 from miner.task.errors import MachineFault
 from miner.worker.layout import Placement
 from tests.support.testbed import free_port
@@ -49,7 +49,7 @@ def test_one_that_answers_is_told_and_a_cpu_is_a_warning(facts_of, engine):
 def test_one_with_a_gpu_is_good(facts_of):
     facts = facts_of(comfyui={"url": "http://127.0.0.1:1"})
     stats = Stats(version="0.33.0", device="cuda:0 RTX", on_gpu=True, vram_total=24 * 10**9, vram_free=23 * 10**9)
-    facts.comfyuis = lambda: (Seen(placement=facts.places().placements[0], stats=stats, object_info={}),)
+    facts.comfyuis = lambda: (ComfyStatus(placement=facts.layout().placements[0], stats=stats, object_info={}),)
     assert only(comfyui(facts), "ComfyUI").level == "good"
 
 
@@ -66,8 +66,8 @@ def test_one_that_does_not_answer_is_bad_and_no_workflow_can_be_judged(facts_of,
 def test_one_that_hangs_is_given_up():
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        seen = see(Placement(name="0", miner_id="", url=url), timeout=0.2)
-    assert "did not answer" in seen.trouble.message
+        found = query_comfyui(Placement(name="0", miner_id="", url=url), timeout=0.2)
+    assert "did not answer" in found.error.message
 
 
 def test_of_two_each_has_its_mark(facts_of, engine):
@@ -110,7 +110,7 @@ def test_a_home_that_is_none_is_bad(facts_of, tmp_path):
 @pytest.mark.parametrize("python", ["/nonexistent/python", "/bin/true"])
 def test_a_python_that_is_none_is_bad(facts_of, home, python):
     facts = facts_of(comfyui={"home": home, "python": python})
-    assert only(could_start(facts.places().placements[0].launch), "ComfyUI's Python").level == "bad"
+    assert only(could_start(facts.layout().placements[0].launch), "ComfyUI's Python").level == "bad"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_home_without_requirements_is_noted(facts_of, home):
     (home / "requirements.txt").unlink()
     (home / "comfyui_version.py").unlink()
     facts = facts_of(comfyui={"home": home, "python": sys.executable})
-    told = list(could_start(facts.places().placements[0].launch))
+    told = list(could_start(facts.layout().placements[0].launch))
     assert only(told, "ComfyUI's Python").level == "note"
     assert version_of(home) == ""
 
@@ -147,8 +147,8 @@ def test_without_either_the_engine_is_started_for_a_moment_and_says_what_it_can_
         "Workflow mochi-fp8": "warning",
         "Workflows": "good",
     }
-    (seen,) = facts.comfyuis()
-    assert see(seen.placement).trouble is not None  # it has ended
+    (found,) = facts.comfyuis()
+    assert query_comfyui(found.placement).error is not None  # it has ended
     assert not (tmp_path / "state").exists()
 
 
@@ -172,18 +172,18 @@ def test_before_a_managed_one_runs_its_files_memory_and_version_are_judged(facts
     facts = facts_of(comfyui={"home": home, "port": free_port()}, workflows={"enabled": ("upscaler", "wan22-5b")})
     upscaler, wan = facts.enabled
     facts.gpus = lambda: Gpus(gpus=(Gpu(index=0, name="small", memory_bytes=4 * 10**9),), source="nvml")
-    assert {reason.kind for reason in beforehand(facts, upscaler)} == {"model"}
-    assert {reason.kind for reason in beforehand(facts, wan)} == {"model", "vram"}
+    assert {reason.kind for reason in known_before_start(facts, upscaler)} == {"model"}
+    assert {reason.kind for reason in known_before_start(facts, wan)} == {"model", "vram"}
     assert levels(workflows(facts))["Workflows"] == "bad"
-    there = tuple(replace(look, state="there") for look in facts.shelf().looks)
-    facts.shelf = lambda: Shelf(root=ROOT, looks=there)
-    assert beforehand(facts, upscaler) == ()
+    there = tuple(replace(status, state="there") for status in facts.model_files().statuses)
+    facts.model_files = lambda: ModelFiles(root=ROOT, statuses=there)
+    assert known_before_start(facts, upscaler) == ()
     assert "nodes show once ComfyUI runs" in only(workflows(facts), "Workflow upscaler").says
 
 
 def test_none_that_runs_is_bad_and_some_are_good():
-    assert summed(3, 0).level == "bad"
-    assert summed(3, 1).level == "good"
+    assert summary_mark(3, 0).level == "bad"
+    assert summary_mark(3, 1).level == "good"
 
 
 def test_an_engine_cannot_be_updated_so_the_cure_is_a_real_comfyui(facts_of):
@@ -196,30 +196,30 @@ def test_several_reasons_are_counted(facts_of, library):
     facts = facts_of(workflows={"enabled": ("flux-lora",)}, comfyui={"home": "/nowhere"})
     placement = Placement(name="0", miner_id="", url="http://127.0.0.1:1")
     stats = Stats(version="0.33.0", device="cpu", on_gpu=False, vram_total=0, vram_free=0)
-    facts.comfyuis = lambda: (Seen(placement=placement, stats=stats, object_info={}),)
+    facts.comfyuis = lambda: (ComfyStatus(placement=placement, stats=stats, object_info={}),)
     assert "more" in only(workflows(facts), "Workflow flux-lora").says
-    assert judged(library.get("flux-lora"), (), good_says="it can run").level == "good"
+    assert workflow_mark(library.get("flux-lora"), (), good_says="it can run").level == "good"
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
 
 
-def look(state, **rest):
-    return Look(file=FILE, state=state, path=ROOT / FILE.place, **rest)
+def status(state, **rest):
+    return FileStatus(file=FILE, state=state, path=ROOT / FILE.relative_path, **rest)
 
 
 @pytest.mark.parametrize(
-    ("looks", "level", "words"),
+    ("statuses", "level", "words"),
     [
-        ([look("there", have=1000)], "good", "all 1 files"),
-        ([look("missing")], "warning", "1 of 1 files are missing"),
-        ([look("partial", have=400)], "warning", "missing"),
-        ([look("differs", why="it has 999 bytes")], "warning", "it has 999 bytes"),
+        ([status("there", present_bytes=1000)], "good", "all 1 files"),
+        ([status("missing")], "warning", "1 of 1 files are missing"),
+        ([status("partial", present_bytes=400)], "warning", "missing"),
+        ([status("differs", reason="it has 999 bytes")], "warning", "it has 999 bytes"),
         ([], "good", "need none"),
     ],
 )
-def test_files_are_judged(looks, level, words):
-    (mark,) = shelved(ROOT, looks)
+def test_files_are_judged(statuses, level, words):
+    (mark,) = model_marks(ROOT, statuses)
     assert mark.level == level
     assert words in mark.says
 
@@ -247,6 +247,6 @@ def test_models_of_a_comfyui_elsewhere_are_noted(facts_of):
 
 def test_a_models_folder_that_cannot_be_read_is_a_warning(facts_of):
     facts = facts_of()
-    facts.shelf = lambda: Shelf(trouble=MachineFault("/models: Input/output error", hint="see dmesg"))
+    facts.model_files = lambda: ModelFiles(error=MachineFault("/models: Input/output error", hint="see dmesg"))
     (mark,) = models(facts)
     assert (mark.level, mark.cure) == ("warning", "see dmesg")

@@ -14,17 +14,17 @@ from rich.console import Console
 from miner.cli.doctor_report import bench_lines, bench_table, lines, table, verdict
 from miner.doctor.bench import Row
 from miner.doctor.report import exit_code, finding, good, warning
-from miner.doctor.trial_render import Render
-from miner.machine.benchmarks import Measured, read
+from miner.doctor.trial_render import RenderResult
+from miner.machine.benchmarks import Measurement, read
 from miner.task.errors import ConfigError
 from tests.support.testbed import MINER_ID
 from tests.unit.doctor.conftest import STAND_INS
 
 KEY, PASSWORD, TOKEN = "k3yofsomeone", "pa55word", "t0kenofthepage"
-ROW = Measured(
+ROW = Measurement(
     workflow="mochi-fp8", cold=90.0, warm=60.0, runs=1, peak_memory=18 * 10**9, device="RTX", comfyui="0.33.0", at=1.0
 )
-BROKEN = Render(name="flux-lora", ok=False, format="jpg", says="it failed: no LoRA", cure="pull one")
+BROKEN = RenderResult(name="flux-lora", ok=False, format="jpg", says="it failed: no LoRA", cure="pull one")
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from miner.comfy import process_tree
-from miner.doctor.checks.gpu import about, gpu, memory, our_processes
+from miner.doctor.checks.gpu import card_mark, gpu, memory_marks, our_processes
 from miner.doctor.checks.machine import disk, disk_speed, file_systems, ports, space, speed, taken
-from miner.doctor.facts import Worker
+from miner.doctor.facts import WorkerStatus
 from miner.machine.gpu import Gpu, Gpus, User
 from tests.support.testbed import free_port
 from tests.unit.doctor.conftest import levels, only
@@ -66,13 +66,13 @@ def test_a_torch_that_cannot_use_the_card_is_told(facts_of, comfyui, level):
 
 
 def test_a_card_that_new_builds_leave_out_is_a_warning():
-    assert about(replace(CARD, compute_capability=(6, 1))).level == "warning"
-    assert about(replace(CARD, compute_capability=None)).level == "good"
+    assert card_mark(replace(CARD, compute_capability=(6, 1))).level == "warning"
+    assert card_mark(replace(CARD, compute_capability=None)).level == "good"
 
 
 def test_memory_that_others_have_is_a_warning_that_names_them():
     busy = replace(CARD, users=(User(pid=os.getpid(), memory_bytes=8 * GB),))
-    (mark,) = memory(busy, ours=(), external=False)
+    (mark,) = memory_marks(busy, ours=(), external=False)
     assert mark.level == "warning"
     assert str(os.getpid()) in mark.cure
     assert "8.0 GB" in mark.says
@@ -88,11 +88,11 @@ def test_memory_that_others_have_is_a_warning_that_names_them():
     ],
 )
 def test_memory_that_is_ours_or_little_or_unknown_is_no_warning(users, ours, external, level):
-    assert [mark.level for mark in memory(replace(CARD, users=users), ours=ours, external=external)] == [level]
+    assert [mark.level for mark in memory_marks(replace(CARD, users=users), ours=ours, external=external)] == [level]
 
 
 def test_a_card_that_does_not_tell_its_free_memory_has_no_mark_for_it():
-    assert list(memory(replace(CARD, free_bytes=None), ours=(), external=False)) == []
+    assert list(memory_marks(replace(CARD, free_bytes=None), ours=(), external=False)) == []
 
 
 def test_the_processes_of_our_comfyui_are_known_by_its_pid_file(tmp_path):
@@ -152,7 +152,7 @@ def test_a_dashboards_port_that_is_taken_is_a_warning_that_says_how_to_find_out(
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         facts = facts_of(status={"port": port}, comfyui={"url": "http://127.0.0.1:1"})
-        facts.worker = lambda: Worker(holds=False)  # the real one would ask that port, and wait
+        facts.worker = lambda: WorkerStatus(has_state_lock=False)  # the real one would ask that port, and wait
         (mark,) = ports(facts)
         assert mark.level == "warning"
         assert f"sport = :{port}" in mark.cure

@@ -11,39 +11,39 @@ import pytest
 from PIL import Image
 
 from miner.comfy.client import ComfyClient
-from miner.doctor.bench import measure, usual
-from miner.doctor.comfy_session import AtWork, room_at
+from miner.doctor.bench import default_parameters, measure
+from miner.doctor.comfy_session import Busy, open_session
 from miner.doctor.decode import Decoded, decode
-from miner.doctor.facts import Worker
-from miner.doctor.peak import Peak
-from miner.doctor.selftest import PICTURE, VIDEO, animation, mark, runnable, selftest, some_picture
-from miner.doctor.trial_render import Order, order, render, require
+from miner.doctor.facts import WorkerStatus
+from miner.doctor.peak import PeakMemory
+from miner.doctor.selftest import PICTURE, VIDEO, animation, mark, random_picture, runnable, selftest
+from miner.doctor.trial_render import TrialRender, render, require, trial_render
 from miner.machine import benchmarks
-from miner.machine.benchmarks import Measured
+from miner.machine.benchmarks import Measurement
 from miner.machine.gpu import Nvml
 from miner.task.errors import ConfigError, MachineFault
 from miner.task.journal import Journal
 from miner.worker.layout import layout
 from tests.support.testbed import free_port, until
 
-IDLE = Worker(holds=False)
+IDLE = WorkerStatus(has_state_lock=False)
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
 
 @pytest.fixture
-def room(facts_of, engine):
+def session(facts_of, engine):
     facts = facts_of(comfyui={"url": engine})
-    with room_at(facts.places().placements[0], facts.settings, IDLE) as room:
-        yield room
+    with open_session(facts.layout().placements[0], facts.settings, IDLE) as session:
+        yield session
 
 
 # ---- the self-test ----------------------------------------------------------------------------------------------
 
 
-def test_everything_that_can_run_renders_and_decodes(room, library):
+def test_everything_that_can_run_renders_and_decodes(session, library):
     chosen = [library.get(name) for name in ("upscaler-lanczos", "mochi-fp8", "plain-video", "plain-picture")]
-    renders = {one.name: one for one in selftest(room, chosen)}
-    assert [one.name for one in runnable(room, chosen)] == ["upscaler-lanczos", "plain-video", "plain-picture"]
+    renders = {one.name: one for one in selftest(session, chosen)}
+    assert [one.name for one in runnable(session, chosen)] == ["upscaler-lanczos", "plain-video", "plain-picture"]
     assert list(renders) == [PICTURE, VIDEO, "upscaler-lanczos", "plain-video", "plain-picture"]
     assert all(one.ok and one.seconds is not None for one in renders.values())
     assert (renders[VIDEO].frames, renders[VIDEO].width, renders[VIDEO].height) == (3, 64, 48)
@@ -59,27 +59,27 @@ def broken(class_type, **inputs):
         "work": {"class_type": class_type, "inputs": {"image": ["picture", 0], **inputs}},
         "save": {"class_type": "SaveImage", "inputs": {"images": ["work", 0], "filename_prefix": "x"}},
     }
-    return Order(name=PICTURE, graph=graph, prompt_id=prompt_id, node="save", format="png", limit=30.0)
+    return TrialRender(name=PICTURE, graph=graph, prompt_id=prompt_id, node="save", format="png", limit=30.0)
 
 
-def test_a_node_that_fails_is_bad_with_its_words(room):
-    one = render(room, broken("DevnetFail", kind="error"))
+def test_a_node_that_fails_is_bad_with_its_words(session):
+    one = render(session, broken("DevnetFail", kind="error"))
     assert not one.ok
     assert "DevnetFail" in one.says
     assert mark(one).level == "bad"
     assert mark(replace(one, name="mochi-fp8")).level == "warning"
 
 
-def test_a_graph_that_is_refused_is_a_failure(room):
-    one = render(room, broken("NoSuchNode"))
+def test_a_graph_that_is_refused_is_a_failure(session):
+    one = render(session, broken("NoSuchNode"))
     assert "refused" in one.says
 
 
-def test_what_takes_too_long_is_given_up_and_cancelled(room):
+def test_what_takes_too_long_is_given_up_and_cancelled(session):
     slow = {"seconds": 60.0, "steps": 600, "previews_per_second": 0.0, "until": ""}
-    one = render(room, replace(broken("DevnetWait", **slow), limit=0.2))
+    one = render(session, replace(broken("DevnetWait", **slow), limit=0.2))
     assert "not done within" in one.says
-    queue = room.host.client.queue()
+    queue = session.host.client.queue()
     assert not queue.pending
 
 
@@ -88,20 +88,20 @@ def test_pixels_that_are_not_those_asked_for_are_a_fault(tmp_path):
     path.write_bytes(animation(COLOURS))
     decoded = decode(path)
     assert (decoded.frames, list(decoded.middles)) == (3, COLOURS)
-    wanted = Order(name=VIDEO, graph={}, prompt_id="x", node="save", format="webp", limit=1.0, size=(64, 48))
-    require(wanted, decoded)
-    require(replace(wanted, middles=COLOURS), decoded)
+    trial = TrialRender(name=VIDEO, graph={}, prompt_id="x", node="save", format="webp", limit=1.0, size=(64, 48))
+    require(trial, decoded)
+    require(replace(trial, middles=COLOURS), decoded)
     with pytest.raises(MachineFault, match="not those that were asked for"):
-        require(replace(wanted, middles=COLOURS[::-1]), decoded)
+        require(replace(trial, middles=COLOURS[::-1]), decoded)
     with pytest.raises(MachineFault, match="64x48 pixels where 32x32"):
-        require(replace(wanted, size=(32, 32)), decoded)
-    require(replace(wanted, size=(1, 1)), Decoded(decoder=False))
+        require(replace(trial, size=(32, 32)), decoded)
+    require(replace(trial, size=(1, 1)), Decoded(decoder=False))
 
 
 @pytest.mark.parametrize("name", ["cut.png", "none.webp", "cut.mp4"])
 def test_what_cannot_be_decoded_is_a_fault(tmp_path, name):
     pytest.importorskip("av")
-    (tmp_path / name).write_bytes(some_picture((64, 64))[:200])
+    (tmp_path / name).write_bytes(random_picture((64, 64))[:200])
     with pytest.raises(MachineFault, match="cannot be decoded"):
         decode(tmp_path / name)
 
@@ -123,7 +123,7 @@ def test_without_nvml_there_is_no_peak_and_with_it_there_is_one():
     nvml = Nvml()
     there = bool(nvml.health())
     nvml.close()
-    with Peak() as peak:
+    with PeakMemory() as peak:
         pass
     assert (peak.memory is not None) == there
 
@@ -133,17 +133,17 @@ def test_without_nvml_there_is_no_peak_and_with_it_there_is_one():
 
 def test_a_worker_that_is_at_work_is_not_disturbed(facts_of, engine):
     facts = facts_of(comfyui={"url": engine})
-    (placement,) = facts.places().placements
+    (placement,) = facts.layout().placements
     for worker in (
-        Worker(holds=True, state="working"),
-        Worker(holds=True),
-        Worker(holds=True, state="paused", in_hand=1),
+        WorkerStatus(has_state_lock=True, state="working"),
+        WorkerStatus(has_state_lock=True),
+        WorkerStatus(has_state_lock=True, state="paused", in_hand=1),
     ):
-        with pytest.raises(AtWork) as caught, room_at(placement, facts.settings, worker):
+        with pytest.raises(Busy) as caught, open_session(placement, facts.settings, worker):
             pass
         assert "xalora-miner pause" in caught.value.hint
-    with room_at(placement, facts.settings, Worker(holds=True, state="paused")) as room:
-        assert room.stats.version
+    with open_session(placement, facts.settings, WorkerStatus(has_state_lock=True, state="paused")) as session:
+        assert session.stats.version
 
 
 def test_a_comfyui_that_is_at_work_is_not_disturbed(facts_of, engine):
@@ -152,7 +152,10 @@ def test_a_comfyui_that_is_at_work_is_not_disturbed(facts_of, engine):
     with closing(ComfyClient(engine, client_id="somebody")) as somebody:
         somebody.submit(slow.graph, slow.prompt_id)
         try:
-            with pytest.raises(AtWork, match="1 prompts"), room_at(facts.places().placements[0], facts.settings, IDLE):
+            with (
+                pytest.raises(Busy, match="1 prompts"),
+                open_session(facts.layout().placements[0], facts.settings, IDLE),
+            ):
                 pass
         finally:
             somebody.cancel(slow.prompt_id)
@@ -162,11 +165,11 @@ def test_a_comfyui_that_is_at_work_is_not_disturbed(facts_of, engine):
 def test_a_comfyui_of_ours_is_started_and_stopped_again(facts_of, tmp_path):
     facts = facts_of(comfyui={"port": free_port()})
     (placement,) = layout(facts.settings)
-    with room_at(placement, facts.settings, IDLE) as room:
-        assert room.host.process.alive()
+    with open_session(placement, facts.settings, IDLE) as session:
+        assert session.host.process.alive()
         with pytest.raises(ConfigError, match="another xalora-miner"):
             Journal(tmp_path / "state")
-        url = room.host.client.url
+        url = session.host.client.url
     with closing(ComfyClient(url, client_id="")) as client, pytest.raises(MachineFault):
         client.stats()
 
@@ -177,7 +180,7 @@ def test_a_state_folder_that_a_miner_has_just_taken_is_left_to_it(facts_of, tmp_
     with (
         closing(Journal(tmp_path / "state")),
         pytest.raises(ConfigError, match="has just started"),
-        room_at(placement, facts.settings, IDLE),
+        open_session(placement, facts.settings, IDLE),
     ):
         pass
 
@@ -185,32 +188,39 @@ def test_a_state_folder_that_a_miner_has_just_taken_is_left_to_it(facts_of, tmp_
 # ---- the bench ----------------------------------------------------------------------------------------------------
 
 
-def test_a_workflow_is_measured_cold_and_warm_and_remembered(room, library, tmp_path):
-    row = measure(room, library.get("plain-picture"), runs=2, limit=None)
+def test_a_workflow_is_measured_cold_and_warm_and_remembered(session, library, tmp_path):
+    row = measure(session, library.get("plain-picture"), runs=2, limit=None)
     assert row.measured.runs == 2
     assert row.measured.tasks_an_hour == pytest.approx(3600 / row.measured.warm)
     assert row.measured.cold_tasks_an_hour == pytest.approx(3600 / row.measured.cold)
     benchmarks.write(tmp_path / "state", [row.measured])
     known = benchmarks.read(tmp_path / "state")
     assert known == {"plain-picture": row.measured}
-    assert benchmarks.warm_seconds(known, device=room.stats.device) == {"plain-picture": row.measured.warm}
+    assert benchmarks.warm_seconds(known, device=session.stats.device) == {"plain-picture": row.measured.warm}
     assert benchmarks.warm_seconds(known, device="another card") == {}
 
 
-def test_a_workflow_that_fails_has_no_figures(room, library):
-    row = measure(room, library.get("mochi-fp8"), runs=1, limit=None)
+def test_a_workflow_that_fails_has_no_figures(session, library):
+    row = measure(session, library.get("mochi-fp8"), runs=1, limit=None)
     assert row.measured is None
     assert row.failure.cure
 
 
-def test_no_two_tasks_of_a_bench_are_alike(room, library):
+def test_no_two_tasks_of_a_bench_are_alike(session, library):
     for name in ("flux-lora", "mochi-fp8"):
-        first, second = (usual(library.get(name), number, loras=("a.safetensors",)) for number in (0, 1))
+        first, second = (default_parameters(library.get(name), number, loras=("a.safetensors",)) for number in (0, 1))
         assert first["prompt"] != second["prompt"]
     lanczos = library.get("upscaler-lanczos")
     made = {
         json.dumps(
-            order(room, lanczos, usual(lanczos, 0, loras=()), loras=(), picture=some_picture((8, 8)), limit=1).graph
+            trial_render(
+                session,
+                lanczos,
+                default_parameters(lanczos, 0, loras=()),
+                loras=(),
+                picture=random_picture((8, 8)),
+                limit=1,
+            ).graph
         )
         for _ in range(2)
     }
@@ -219,7 +229,7 @@ def test_no_two_tasks_of_a_bench_are_alike(room, library):
 
 def measurement(name, warm=2.0, **rest):
     values = {"cold": 9.0, "runs": 1, "peak_memory": None, "device": "cpu", "comfyui": "0.33.0", "at": 1.0}
-    return Measured(workflow=name, warm=warm, **{**values, **rest})
+    return Measurement(workflow=name, warm=warm, **{**values, **rest})
 
 
 def test_a_new_figure_replaces_the_workflows_own_and_no_other(tmp_path):

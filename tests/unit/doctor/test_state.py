@@ -10,9 +10,9 @@ from contextlib import closing
 import pytest
 
 from miner.doctor.checks.machine import ports
-from miner.doctor.checks.state import Ledger, condition, journal, outbox, read, state_folder
+from miner.doctor.checks.state import JournalSummary, journal, journal_mark, outbox_mark, read_journal, state_folder
 from miner.doctor.checks.worker import worker
-from miner.doctor.facts import Worker, is_held
+from miner.doctor.facts import WorkerStatus, is_state_locked
 from miner.task.journal import SCHEMA, Journal
 from miner.task.stages import Lease, Outcome
 from tests.support.testbed import MINER_ID, free_port, testbed_in, until
@@ -27,7 +27,7 @@ LEASE = Lease(
     timeout_seconds=None,
     leased_at=1.0,
 )
-SOUND = Ledger(schema=SCHEMA, sound=True, unacknowledged=0, oldest=0.0, unfinished=0)
+SOUND = JournalSummary(schema=SCHEMA, sound=True, unacknowledged=0, oldest=0.0, unfinished=0)
 
 
 @pytest.fixture
@@ -82,16 +82,16 @@ def test_while_a_miner_has_it_open_it_is_read_all_the_same(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")) as open_one:
         open_one.answered(MINER_ID, Outcome(task_id="one", success=True))
         facts = facts_of()
-        assert is_held(tmp_path / "state")
+        assert is_state_locked(tmp_path / "state")
         assert levels(journal(facts)) == {"Journal": "good", "Outbox": "note"}
         assert "in use" in only(state_folder(facts), "State folder").says
-    assert not is_held(tmp_path / "state")
+    assert not is_state_locked(tmp_path / "state")
 
 
 def test_one_without_debts_is_good(facts_of, tmp_path):
     Journal(tmp_path / "state").close()
     assert levels(journal(facts_of())) == {"Journal": "good", "Outbox": "good"}
-    assert outbox(SOUND, running=False, now=0.0).level == "good"
+    assert outbox_mark(SOUND, running=False, now=0.0).level == "good"
 
 
 def test_one_that_is_no_database_is_bad_and_is_left_alone(facts_of, folder):
@@ -114,8 +114,8 @@ def test_one_of_a_newer_program_is_bad(facts_of, folder):
     with closing(sqlite3.connect(folder / "journal.db")) as db:
         db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     assert only(journal(facts_of()), "Journal").level == "bad"
-    assert read(folder / "journal.db").schema == SCHEMA + 1
-    assert condition(folder / "journal.db", SOUND).level == "good"
+    assert read_journal(folder / "journal.db").schema == SCHEMA + 1
+    assert journal_mark(folder / "journal.db", SOUND).level == "good"
 
 
 # ---- the worker -------------------------------------------------------------------------------------------------
@@ -148,12 +148,12 @@ def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
         told = list(worker(facts))
         assert only(told, "Worker").says.startswith("one runs, working, 0 tasks in hand")
         assert "Worker: Sequencer" in levels(told)
-        assert facts.worker().holds
-        assert not facts.worker().rests
+        assert facts.worker().has_state_lock
+        assert not facts.worker().is_idle
         assert only(ports(facts), "Ports").says == "the miner that runs has them"
         assert testbed.worker.alive
 
 
 def test_a_paused_worker_with_a_task_in_hand_does_not_rest():
-    assert Worker(holds=True, state="paused").rests
-    assert not Worker(holds=True, state="paused", in_hand=1).rests
+    assert WorkerStatus(has_state_lock=True, state="paused").is_idle
+    assert not WorkerStatus(has_state_lock=True, state="paused", in_hand=1).is_idle

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from miner.comfy.client import Stats
 from miner.config.bundled import WORKFLOWS
-from miner.machine.benchmarks import Measured
+from miner.machine.benchmarks import Measurement
 from miner.worker.lane.capabilities import Capabilities
 from miner.workflows import load_library
 
-MEASURED = Measured(
+MEASURED = Measurement(
     workflow="upscaler-lanczos", cold=9.0, warm=2.0, runs=1, peak_memory=None, device="card", comfyui="1", at=0.0
 )
 

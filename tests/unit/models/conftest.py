@@ -7,27 +7,27 @@ from typing import Any
 import pytest
 
 from miner.models.catalogue import ModelFile
-from miner.models.download import Patience
-from miner.models.hash_db import Records
+from miner.models.download import RetryPolicy
+from miner.models.hash_db import HashDatabase
 from miner.models.progress import Stop
 from miner.models.pull import Report, pull
 from miner.models.store import Store
-from tests.unit.models.server import Files, Hub, files, hub
+from tests.unit.models.server import FileServer, HubServer, files, hub
 
-QUICK = Patience(attempts=4, base=0.01, cap=0.05)
+QUICK = RetryPolicy(attempts=4, base=0.01, cap=0.05)
 
 
-class Seen:
-    """A Watch that remembers."""
+class RecordedProgress:
+    """Keeps what it is told."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.most: dict[str, int] = {}
+        self.furthest: dict[str, int] = {}
 
-    def at(self, place: str, done: int, _total: int | None) -> None:
-        self.most[place] = max(done, self.most.get(place, 0))
+    def update(self, name: str, done: int, _total: int | None) -> None:
+        self.furthest[name] = max(done, self.furthest.get(name, 0))
 
-    def says(self, _place: str, text: str) -> None:
+    def message(self, _name: str, text: str) -> None:
         self.said.append(text)
 
 
@@ -37,13 +37,13 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "models"
         self.store = Store(self.root)
-        self.records = Records(folder / "state")
-        self.watch = Seen()
+        self.hash_db = HashDatabase(folder / "state")
+        self.progress = RecordedProgress()
         self.stop = Stop()
 
     def pull(self, *wanted: ModelFile, **rest: Any) -> Report:
-        options = {"patience": QUICK, "stop": self.stop, "watch": self.watch, **rest}
-        return pull(wanted, store=self.store, records=self.records, **options)
+        options = {"retry": QUICK, "stop": self.stop, "progress": self.progress, **rest}
+        return pull(wanted, store=self.store, hash_db=self.hash_db, **options)
 
     def content(self, file: ModelFile) -> bytes:
         return self.store.target(file).read_bytes()
@@ -54,13 +54,13 @@ class Bench:
 
 
 @pytest.fixture
-def server() -> Iterator[Files]:
+def server() -> Iterator[FileServer]:
     with files() as server:
         yield server
 
 
 @pytest.fixture
-def hugging_face() -> Iterator[Hub]:
+def hugging_face() -> Iterator[HubServer]:
     with hub() as server:
         yield server
 
@@ -69,7 +69,7 @@ def hugging_face() -> Iterator[Hub]:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    bench.records.close()
+    bench.hash_db.close()
 
 
 @pytest.fixture

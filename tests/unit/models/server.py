@@ -55,7 +55,7 @@ class Request:
     at: float  # time.monotonic()
 
 
-class Files:
+class FileServer:
     """The server. `put` files, then read `requests` and `sent`."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
@@ -176,10 +176,10 @@ class Files:
             return  # the client went away, which some tests are about
 
 
-class Hub(Files):
+class HubServer(FileServer):
     """Shaped like Hugging Face: `resolve` answers with headers about a file, and an address on another host."""
 
-    def __init__(self, cdn: Files) -> None:
+    def __init__(self, cdn: FileServer) -> None:
         super().__init__()
         self.cdn = cdn
         self.gated: set[str] = set()  # repositories
@@ -230,8 +230,8 @@ class Hub(Files):
 
 
 @contextmanager
-def files(host: str = "127.0.0.1") -> Iterator[Files]:
-    server = Files(host)
+def files(host: str = "127.0.0.1") -> Iterator[FileServer]:
+    server = FileServer(host)
     try:
         yield server
     finally:
@@ -239,9 +239,9 @@ def files(host: str = "127.0.0.1") -> Iterator[Files]:
 
 
 @contextmanager
-def hub() -> Iterator[Hub]:
+def hub() -> Iterator[HubServer]:
     with files("127.0.0.2") as cdn:  # another host than the hub, as in the world
-        server = Hub(cdn)
+        server = HubServer(cdn)
         try:
             yield server
         finally:

@@ -81,7 +81,7 @@ def fetch(folder: Path, url: str) -> None:
     """In a process of its own: one pull, its seconds and the memory that it took on top of what was loaded."""
     from miner.cli.progress import Lines
     from miner.models.catalogue import ModelFile
-    from miner.models.hash_db import Records
+    from miner.models.hash_db import HashDatabase
     from miner.models.progress import Stop
     from miner.models.pull import pull
     from miner.models.store import Store
@@ -89,13 +89,13 @@ def fetch(folder: Path, url: str) -> None:
 
     log.setup(level="WARNING")
     file = ModelFile(folder="vae", name="model.pth", url=url)
-    store, records = Store(folder / "models"), Records(folder / "state")
+    store, hash_db = Store(folder / "models"), HashDatabase(folder / "state")
     before, start = resident("VmRSS"), time.perf_counter()
-    report = pull([file], store=store, records=records, watch=Lines(every=1e9), stop=Stop())
+    report = pull([file], store=store, hash_db=hash_db, progress=Lines(every=1e9), stop=Stop())
     took = time.perf_counter() - start
     assert not report.failed, report.failed
     store.target(file).unlink()
-    records.close()
+    hash_db.close()
     print(json.dumps({"seconds": took, "memory": resident("VmHWM") - before}))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from miner.config.bundled import WORKFLOWS
-from miner.models.hash_db import Records
+from miner.models.hash_db import HashDatabase
 from tests.support.paths import ROOT
 from tests.support.testbed import until
 from tests.unit.models.samples import content, safetensors, sha256
@@ -126,9 +126,8 @@ def test_each_failure_is_one_clear_line_and_the_next_step(machine):
     assert pulled.returncode == 1
     assert "1 of 4 files" in pulled.stdout
     errors = [line for line in pulled.stderr.splitlines() if line.startswith("error: ")]
-    assert sorted(line.partition(", and not")[0] for line in errors) == [
-        f"error: vae/one.gguf: the file at {machine.hub.url}/org/repo/resolve/main/one.gguf has the SHA-256 "
-        + sha256(ONE[:-1] + b"?"),
+    assert sorted(line.partition(", expected")[0] for line in errors) == [
+        f"error: vae/one.gguf: {machine.hub.url}/org/repo/resolve/main/one.gguf has SHA-256 " + sha256(ONE[:-1] + b"?"),
         "error: vae/three.gguf: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
         "error: vae/two.gguf: org/repo has no two.gguf at main",
     ]
@@ -146,11 +145,11 @@ def test_an_endpoint_that_is_no_hub_is_named(machine):
 
 
 def test_prune_asks_first(machine):
-    with contextlib.closing(Records(machine.folder / "state")) as records:
+    with contextlib.closing(HashDatabase(machine.folder / "state")) as hash_db:
         path = machine.file("vae/two.gguf")
         path.parent.mkdir(parents=True)
         path.write_bytes(TWO)
-        records.downloaded(path, path.stat(), sha256(TWO))
+        hash_db.downloaded(path, path.stat(), sha256(TWO))
     machine.settings(enabled=("one",))
     refused = machine.run("prune", answer="n\n")
     assert refused.returncode == 1
@@ -175,15 +174,15 @@ def test_on_start_brings_what_fits_the_gpu_and_writes_lines(machine):
 def test_ctrl_c_ends_it_at_once_and_keeps_what_was_fetched(machine):
     hold = threading.Event()
     machine.hub.cdn.files["/org/repo/one.gguf"].script.append(Step(hold=hold))
-    part = machine.file("vae/one.gguf.part")
+    partial = machine.file("vae/one.gguf.part")
     with machine.start("pull", "one") as process:
-        until(lambda: part.exists() and part.stat().st_size, why="a part to grow")
+        until(lambda: partial.exists() and partial.stat().st_size, why="a part to grow")
         process.send_signal(signal.SIGINT)  # the server is silent, and is not waited for
         _, err = process.communicate(timeout=20)
         hold.set()
     assert process.returncode == 130, err
     assert "the same command goes on" in err
-    assert 0 < part.stat().st_size < len(ONE)
+    assert 0 < partial.stat().st_size < len(ONE)
     assert not machine.file("vae/one.gguf").exists()
 
 

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from miner.models.catalogue import Look
+from miner.models.catalogue import FileStatus
 from miner.models.disk import require_room
-from miner.models.partial_file import is_held, note_of, part_of
+from miner.models.partial_file import is_locked, origin_path, partial_path
 from miner.models.store import Store
 from miner.task.errors import ConfigError, MachineFault
 from tests.support.testbed import until
-from tests.unit.models.conftest import Seen
+from tests.unit.models.conftest import RecordedProgress
 from tests.unit.models.samples import content, sha256
 from tests.unit.models.server import Step
 
@@ -29,12 +29,12 @@ from pathlib import Path
 from miner.cli.progress import Lines
 from miner.models.catalogue import ModelFile
 from miner.models.pull import pull
-from miner.models.hash_db import Records
+from miner.models.hash_db import HashDatabase
 from miner.models.store import Store
 from miner.models.progress import Stop
 folder, url = Path(sys.argv[1]), sys.argv[2]
 file = ModelFile(folder="vae", name="model.pth", url=url)
-pull([file], store=Store(folder / "models"), records=Records(folder / "state"), watch=Lines(), stop=Stop())
+pull([file], store=Store(folder / "models"), hash_db=HashDatabase(folder / "state"), progress=Lines(), stop=Stop())
 """
 
 
@@ -50,7 +50,7 @@ def many(server, model, count=6):
 def test_files_come_side_by_side_each_once(server, bench, model):
     files = many(server, model)
     report = bench.pull(*files, jobs=3)
-    assert sorted(report.done) == sorted(file.place for file in files)
+    assert sorted(report.done) == sorted(file.relative_path for file in files)
     assert set(server.sent.values()) == {100_000}
     assert all(sha256(bench.content(file)) == file.sha256 for file in files)
 
@@ -74,14 +74,14 @@ def test_what_is_there_is_not_asked_for(server, bench, model):
 
 def test_two_pulls_at_once_fetch_a_file_once(server, bench, model):
     """The second waits for the first, and then sees that it is done."""
-    hold, second = threading.Event(), Seen()
+    hold, second = threading.Event(), RecordedProgress()
     file = model(server.put("/model.pth", DATA, Step(hold=hold)), size=len(DATA), sha256=sha256(DATA))
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(bench.pull, file)
         assert server.half.wait(30)
-        two = pool.submit(bench.pull, file, watch=second)
+        two = pool.submit(bench.pull, file, progress=second)
         until(lambda: second.said, why="the second pull to wait")
-        assert is_held(bench.store.target(file))
+        assert is_locked(bench.store.target(file))
         hold.set()
         assert not one.result().failed
         assert not two.result().failed
@@ -91,13 +91,13 @@ def test_two_pulls_at_once_fetch_a_file_once(server, bench, model):
 
 
 def test_the_second_pull_goes_on_where_a_first_one_failed(server, bench, model):
-    hold, second = threading.Event(), Seen()
+    hold, second = threading.Event(), RecordedProgress()
     gone = [Step(hold=hold, cut=300_000), Step(status=404)]
     file = model(server.put("/model.pth", DATA, *gone), size=len(DATA), sha256=sha256(DATA))
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(bench.pull, file)
         assert server.half.wait(30)
-        two = pool.submit(bench.pull, file, watch=second)
+        two = pool.submit(bench.pull, file, progress=second)
         until(lambda: second.said, why="the second pull to wait")
         hold.set()
         assert one.result().failed
@@ -113,12 +113,15 @@ def test_a_pull_that_was_killed_leaves_no_final_name_and_the_next_goes_on(server
     command = [sys.executable, "-c", KILLED, str(tmp_path), file.url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         assert server.half.wait(30)
-        until(lambda: part_of(target).exists() and part_of(target).stat().st_size > 100_000, why="a part to grow")
+        until(
+            lambda: partial_path(target).exists() and partial_path(target).stat().st_size > 100_000,
+            why="a part to grow",
+        )
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     hold.set()
     assert not target.exists()
-    had = part_of(target).stat().st_size
+    had = partial_path(target).stat().st_size
     assert not bench.pull(file).failed
     assert bench.content(file) == DATA
     assert server.gets("/model.pth")[-1].headers["Range"] == f"bytes={had}-"
@@ -129,7 +132,7 @@ def test_a_file_of_somebody_else_is_never_replaced_unasked(server, bench, model)
     target = bench.store.target(file)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    error = bench.pull(file).failed[file.place]
+    error = bench.pull(file).failed[file.relative_path]
     assert "it has 4 bytes, and should have 500000" in error.message
     assert "--replace" in error.hint
     assert target.read_bytes() == b"mine"
@@ -159,26 +162,30 @@ def test_a_file_in_a_folder_that_comfyui_also_reads_counts_as_there(bench, model
     file = model("https://example.org/x", folder="text_encoders", size=4)
     (other / "clip").mkdir(parents=True)
     (other / "clip" / file.name).write_bytes(b"clip")
-    look = Store(bench.root, also=(other,)).look(file, bench.records)
-    assert (look.state, look.path) == ("there", other / "clip" / file.name)
+    status = Store(bench.root, also=(other,)).status(file, bench.hash_db)
+    assert (status.state, status.path) == ("there", other / "clip" / file.name)
 
 
 def test_a_download_that_does_not_fit_is_refused_before_it_begins(bench, model):
-    look = Look(file=model("https://example.org/x", size=10**18), state="missing", path=bench.root / "vae" / "x")
+    status = FileStatus(
+        file=model("https://example.org/x", size=10**18), state="missing", path=bench.root / "vae" / "x"
+    )
     with pytest.raises(MachineFault, match=r"1000000000\.0 GB are to be downloaded") as caught:
-        require_room([look], keep_free=0, freeable=7_000_000_000)
+        require_room([status], keep_free=0, freeable=7_000_000_000)
     assert "prune` would free 7.0 GB" in caught.value.hint
 
 
 def test_a_part_needs_room_for_the_rest_alone(bench, model):
     big = 10**18
-    look = Look(file=model("https://example.org/x", size=big), state="partial", path=bench.root / "x", have=big - 1)
-    require_room([look], keep_free=0, freeable=0)
+    status = FileStatus(
+        file=model("https://example.org/x", size=big), state="partial", path=bench.root / "x", present_bytes=big - 1
+    )
+    require_room([status], keep_free=0, freeable=0)
 
 
 def test_a_download_of_unknown_size_that_does_not_fit_is_refused_at_the_first_answer(server, bench, model):
     file = model(server.put("/model.pth", DATA, *[Step(length=10**18, cut=10)] * 9))
-    error = bench.pull(file).failed[file.place]
+    error = bench.pull(file).failed[file.relative_path]
     assert "1000000000.0 GB are to be downloaded" in error.message
 
 
@@ -198,4 +205,4 @@ def test_an_empty_part_is_not_left_behind(server, bench, model):
     file = model(server.put("/model.pth", DATA, Step(status=404)))
     assert bench.pull(file).failed
     assert bench.names() == []
-    assert not note_of(bench.store.target(file)).exists()
+    assert not origin_path(bench.store.target(file)).exists()

@@ -6,8 +6,8 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from miner.config.bundled import WORKFLOWS
-from miner.models.catalogue import ModelFile, files_of, fitting, spare
-from miner.models.http_range import judge, range_headers, resume_at
+from miner.models.catalogue import ModelFile, files_of, fitting, unneeded
+from miner.models.http_range import classify, range_headers, resume_at
 from miner.models.loras import disposition_name, lora
 from miner.models.partial_file import Origin
 from miner.models.safetensors import flaw_of, header_flaw
@@ -17,7 +17,7 @@ from miner.workflows import load_library
 from tests.unit.models.samples import safetensors
 
 LIBRARY = load_library([WORKFLOWS], ids={})
-HERE = Source(url="http://h/x?k=1", place="http://h/x")
+HERE = Source(url="http://h/x?k=1", display_url="http://h/x")
 FILE = ModelFile(folder="vae", name="x.pth", url="http://h/x")
 TAGGED = Origin(url="http://h/x", validator='"one"')
 NAMED = Origin(url="elsewhere", identity="abc")
@@ -28,7 +28,7 @@ NAMED = Origin(url="elsewhere", identity="abc")
 
 def test_a_file_that_several_workflows_need_is_one_file():
     files = files_of(LIBRARY.workflows)
-    places = [file.place for file in files]
+    places = [file.relative_path for file in files]
     assert len(places) == len(set(places))
     shared = next(file for file in files if file.name == "t5xxl_fp16.safetensors")
     assert shared.needed_by == ("flux-lora", "mochi-fp8")
@@ -65,7 +65,7 @@ def test_only_workflows_that_fit_the_memory_are_chosen(memory, names):
 
 
 def test_a_file_that_an_enabled_workflow_shares_is_not_spare():
-    names = [file.name for file in spare(LIBRARY.workflows, ["mochi-fp8"])]
+    names = [file.name for file in unneeded(LIBRARY.workflows, ["mochi-fp8"])]
     assert "flux1-dev.safetensors" in names
     assert "t5xxl_fp16.safetensors" not in names
 
@@ -108,7 +108,7 @@ def test_an_address_to_show_has_no_secret():
 )
 def test_a_lora_is_named_by_its_address_or_as_told(source, name, becomes):
     file = lora(source, name=name)
-    assert file.place == f"loras/{becomes}"
+    assert file.relative_path == f"loras/{becomes}"
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_a_name_that_a_server_gives_is_made_plain(header, name):
         (5, Origin(url="http://h/x"), HERE, FILE, 0),
         (5, Origin(url="http://h/x"), HERE, ModelFile(folder="vae", name="x", url="", sha256="a"), 5),
         (9, TAGGED, HERE, ModelFile(folder="vae", name="x", url="", size=8), 0),
-        (5, NAMED, Source(url="u", place="p", identity="abc"), FILE, 5),
-        (5, NAMED, Source(url="u", place="p", identity="def"), FILE, 0),
+        (5, NAMED, Source(url="u", display_url="p", identity="abc"), FILE, 5),
+        (5, NAMED, Source(url="u", display_url="p", identity="def"), FILE, 0),
         (5, NAMED, HERE, FILE, 0),
-        (5, TAGGED, Source(url="u", place="http://h/x", identity="abc"), FILE, 0),
+        (5, TAGGED, Source(url="u", display_url="http://h/x", identity="abc"), FILE, 0),
     ],
 )
 def test_what_is_there_is_kept_only_if_a_change_would_show(length, origin, source, file, start):
@@ -196,7 +196,7 @@ def test_a_range_is_asked_for_on_the_condition_that_nothing_changed(start, origi
     ],
 )
 def test_an_answer_means_one_thing(status, headers, start, verdict):
-    assert judge(status, CaseInsensitiveDict(headers), start=start, origin=TAGGED) == verdict
+    assert classify(status, CaseInsensitiveDict(headers), start=start, origin=TAGGED) == verdict
 
 
 # ---- safetensors ------------------------------------------------------------------------------------------------

@@ -10,18 +10,23 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from miner.cli.progress import Bars, Lines
-from miner.models.catalogue import Look
+from miner.models.catalogue import FileStatus, ModelFile
 
 
-def test_there_is_a_bar_a_file_and_one_for_all_of_them(model, tmp_path):
-    looks = [
-        Look(file=model("u", name=name, size=4_000_000), state="partial", path=tmp_path, have=have)
-        for name, have in (("one.pth", 1_000_000), ("two.pth", 0))
+def test_there_is_a_bar_a_file_and_one_for_all_of_them(tmp_path):
+    statuses = [
+        FileStatus(
+            file=ModelFile(folder="vae", name=name, url="u", size=4_000_000),
+            state="partial",
+            path=tmp_path,
+            present_bytes=present,
+        )
+        for name, present in (("one.pth", 1_000_000), ("two.pth", 0))
     ]
     out = io.StringIO()
-    with Bars(Console(file=out, force_terminal=True, width=120), looks) as bars:
-        bars.at("vae/one.pth", 3_000_000, 4_000_000)
-        bars.says("vae/two.pth", "waits for another download of it")
+    with Bars(Console(file=out, force_terminal=True, width=120), statuses) as bars:
+        bars.update("vae/one.pth", 3_000_000, 4_000_000)
+        bars.message("vae/two.pth", "waits for another download of it")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).splitlines()
     assert "vae/two.pth: waits for another download of it" in " ".join(shown)
     one, two, both = shown[-3:]
@@ -35,7 +40,7 @@ def test_there_is_a_bar_a_file_and_one_for_all_of_them(model, tmp_path):
 def test_a_file_that_was_not_expected_gets_a_bar_too():
     out = io.StringIO()
     with Bars(Console(file=out, force_terminal=True, width=80), []) as bars:
-        bars.at("vae/one.pth", 1_000_000, None)
+        bars.update("vae/one.pth", 1_000_000, None)
     assert "one.pth" in out.getvalue()
 
 
@@ -46,7 +51,7 @@ def test_a_log_has_a_line_about_a_file_now_and_then_and_not_for_every_chunk():
     with capture_logs() as logged, lines:
         for second in range(25):
             now[0] = float(second)
-            lines.at("vae/x", second * 10_000_000, 240_000_000)
+            lines.update("vae/x", second * 10_000_000, 240_000_000)
     assert [(one["done"], one.get("percent"), one.get("mb_s")) for one in logged] == [
         (0, None, None),
         (100_000_000, 42, 10.0),

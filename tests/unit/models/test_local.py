@@ -11,16 +11,16 @@ import pytest
 from miner.config import Settings
 from miner.config.bundled import WORKFLOWS
 from miner.models.catalogue import files_of
-from miner.models.local import Site
-from miner.models.loras import LARGEST, lora
-from miner.models.partial_file import held_part, part_of
+from miner.models.local import LocalModels
+from miner.models.loras import MAX_BYTES, lora
+from miner.models.partial_file import locked_partial, partial_path
 from miner.models.progress import Stop
 from miner.models.prune import remove
 from miner.models.store import store_of
 from miner.models.verify import verdict
 from miner.task.errors import ConfigError
 from miner.workflows import Library, Workflow, load_library
-from tests.unit.models.conftest import Seen
+from tests.unit.models.conftest import RecordedProgress
 from tests.unit.models.samples import content, safetensors, sha256
 from tests.unit.models.server import Step
 
@@ -58,31 +58,31 @@ def library(server) -> Library:
 @pytest.fixture
 def machine(tmp_path, library):
     """Makes sites of one machine, with these workflows enabled."""
-    made: list[Site] = []
+    made: list[LocalModels] = []
 
-    def make(*enabled: str) -> Site:
+    def make(*enabled: str) -> LocalModels:
         settings = Settings(
             state={"dir": tmp_path / "state"}, models={"dir": tmp_path / "models"}, workflows={"enabled": enabled}
         )
-        made.append(Site(settings, library))
+        made.append(LocalModels(settings, library))
         return made[-1]
 
     yield make
-    for site in made:
-        site.records.close()
+    for local in made:
+        local.hash_db.close()
 
 
-def pull(site: Site) -> None:
-    assert not site.pull(files_of(site.enabled), watch=Seen()).failed
+def pull(local: LocalModels) -> None:
+    assert not local.pull(files_of(local.enabled), progress=RecordedProgress()).failed
 
 
-def names(site: Site) -> list[str]:
-    return sorted(path.name for path in site.store.root.rglob("*") if path.is_file())
+def names(local: LocalModels) -> list[str]:
+    return sorted(path.name for path in local.store.root.rglob("*") if path.is_file())
 
 
-def prune(site: Site) -> None:
-    for one in site.spares():
-        remove(one, site.records)
+def prune(local: LocalModels) -> None:
+    for one in local.unused_files():
+        remove(one, local.hash_db)
 
 
 BOTH = ("upscaler", "upscaler-lanczos")
@@ -93,68 +93,68 @@ BOTH = ("upscaler", "upscaler-lanczos")
 
 def test_only_what_no_enabled_workflow_needs_is_deleted(machine):
     pull(machine(*BOTH))
-    site = machine("upscaler")
-    assert [(one.path.name, one.size, one.needed_by) for one in site.spares()] == [
+    local = machine("upscaler")
+    assert [(one.path.name, one.size, one.needed_by) for one in local.unused_files()] == [
         ("two.pth", len(TWO), ("upscaler-lanczos",))
     ]
-    prune(site)
-    assert names(site) == ["one.pth", "shared.safetensors"]
+    prune(local)
+    assert names(local) == ["one.pth", "shared.safetensors"]
 
 
 def test_what_somebody_else_put_there_stays(machine):
-    site = machine("upscaler")
-    theirs = site.store.root / "vae" / "two.pth"
+    local = machine("upscaler")
+    theirs = local.store.root / "vae" / "two.pth"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(TWO)
-    prune(site)
+    prune(local)
     assert theirs.exists()
 
 
 def test_a_download_that_somebody_changed_since_stays(machine):
     pull(machine(*BOTH))
-    site = machine("upscaler")
-    (site.store.root / "vae" / "two.pth").write_bytes(b"somebody's")
-    prune(site)
-    assert "two.pth" in names(site)
+    local = machine("upscaler")
+    (local.store.root / "vae" / "two.pth").write_bytes(b"somebody's")
+    prune(local)
+    assert "two.pth" in names(local)
 
 
 def test_a_file_of_a_workflow_that_is_no_longer_known_stays(machine, library):
     pull(machine(*BOTH))
     settings = machine("upscaler").settings
-    with Site(settings, Library(workflows=library.workflows[:1], ids={})) as site:
-        prune(site)
-        assert "two.pth" in names(site)
+    with LocalModels(settings, Library(workflows=library.workflows[:1], ids={})) as local:
+        prune(local)
+        assert "two.pth" in names(local)
 
 
 def test_a_lora_stays(machine, server):
-    site = machine("upscaler")
+    local = machine("upscaler")
     file = lora(server.put("/style.safetensors", safetensors()))
-    assert not site.pull([file], watch=Seen(), most=LARGEST).failed
-    prune(site)
-    assert names(site) == ["style.safetensors"]
+    assert not local.pull([file], progress=RecordedProgress(), max_bytes=MAX_BYTES).failed
+    prune(local)
+    assert names(local) == ["style.safetensors"]
 
 
 def test_a_broken_off_download_goes_unless_somebody_is_at_it(machine, server):
     server.files["/two.pth"].script[:] = [Step(cut=50_000), Step(status=404)]
-    site = machine(*BOTH)
-    assert site.pull(files_of(site.enabled), watch=Seen()).failed
-    target = site.store.root / "vae" / "two.pth"
-    assert machine(*BOTH).spares() == ()
+    local = machine(*BOTH)
+    assert local.pull(files_of(local.enabled), progress=RecordedProgress()).failed
+    target = local.store.root / "vae" / "two.pth"
+    assert machine(*BOTH).unused_files() == ()
     disabled = machine("upscaler")
-    with held_part(target, stop=Stop(), waits=lambda: None):
-        assert disabled.spares() == ()
-    assert [one.size for one in disabled.spares()] == [50_000]
+    with locked_partial(target, stop=Stop(), on_wait=lambda: None):
+        assert disabled.unused_files() == ()
+    assert [one.size for one in disabled.unused_files()] == [50_000]
     prune(disabled)
-    assert not part_of(target).exists()
+    assert not partial_path(target).exists()
     assert names(disabled) == ["one.pth", "shared.safetensors"]
 
 
 # ---- verify -----------------------------------------------------------------------------------------------------
 
 
-def verified(site: Site, **options: Any) -> dict[str, str]:
-    report = site.verify(files_of(site.enabled), **{"watch": Seen(), "again": False, **options})
-    return {look.file.name: verdict(look, site.records) for look in report.done.values()}
+def verified(local: LocalModels, **options: Any) -> dict[str, str]:
+    report = local.verify(files_of(local.enabled), **{"progress": RecordedProgress(), "again": False, **options})
+    return {status.file.name: verdict(status, local.hash_db) for status in report.done.values()}
 
 
 def spoil_silently(path: Path) -> None:
@@ -166,37 +166,37 @@ def spoil_silently(path: Path) -> None:
 
 
 def test_a_damaged_file_is_found_by_its_hash_and_fetched_anew(machine):
-    site = machine("upscaler")
-    pull(site)
-    assert verified(site) == {"one.pth": "good", "shared.safetensors": "good"}
-    path = site.store.root / "vae" / "one.pth"
+    local = machine("upscaler")
+    pull(local)
+    assert verified(local) == {"one.pth": "good", "shared.safetensors": "good"}
+    path = local.store.root / "vae" / "one.pth"
     spoil_silently(path)
-    found = verified(site, again=True)
+    found = verified(local, again=True)
     assert found["one.pth"].startswith("DAMAGED: its SHA-256 is")
     assert found["shared.safetensors"] == "good"
-    pull(site)
+    pull(local)
     assert path.read_bytes() == ONE
 
 
 def test_a_hash_is_taken_once_while_nobody_writes(machine):
-    site = machine("upscaler")
+    local = machine("upscaler")
     for name, data in (("vae/one.pth", ONE), ("text_encoders/shared.safetensors", SHARED)):
-        path = site.store.root / name
+        path = local.store.root / name
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
-    watch = Seen()
-    assert set(verified(site, watch=watch).values()) == {"good"}
-    assert watch.most == {"vae/one.pth": len(ONE), "text_encoders/shared.safetensors": len(SHARED)}
-    watch = Seen()
-    assert set(verified(site, watch=watch).values()) == {"good"}
-    assert watch.most == {}
+    progress = RecordedProgress()
+    assert set(verified(local, progress=progress).values()) == {"good"}
+    assert progress.furthest == {"vae/one.pth": len(ONE), "text_encoders/shared.safetensors": len(SHARED)}
+    progress = RecordedProgress()
+    assert set(verified(local, progress=progress).values()) == {"good"}
+    assert progress.furthest == {}
 
 
 def test_a_file_of_another_size_is_damaged_without_a_look_inside(machine):
-    site = machine("upscaler")
-    pull(site)
-    os.truncate(site.store.root / "vae" / "one.pth", 7)
-    assert "it has 7 bytes, and should have 300000" in verified(site)["one.pth"]
+    local = machine("upscaler")
+    pull(local)
+    os.truncate(local.store.root / "vae" / "one.pth", 7)
+    assert "it has 7 bytes, and should have 300000" in verified(local)["one.pth"]
 
 
 def test_what_is_missing_is_said(machine):
@@ -209,20 +209,20 @@ def test_what_is_missing_is_said(machine):
 def test_a_lora_is_named_by_the_server_where_its_address_does_not_say(machine, server):
     named = Step(headers={"Content-Disposition": 'attachment; filename="My Style.safetensors"'})
     file = lora(server.put("/api/download/42", safetensors(), named) + "?token=s3cret")
-    site = machine("upscaler")
-    assert not site.pull([file], watch=Seen()).failed
-    assert (site.store.root / "loras" / "My_Style.safetensors").read_bytes() == safetensors()
+    local = machine("upscaler")
+    assert not local.pull([file], progress=RecordedProgress()).failed
+    assert (local.store.root / "loras" / "My_Style.safetensors").read_bytes() == safetensors()
 
 
 def test_a_lora_that_is_there_is_replaced_only_if_asked(machine, server):
-    site = machine("upscaler")
+    local = machine("upscaler")
     file = lora(server.put("/a.safetensors", safetensors(7)))
-    assert not site.pull([file], watch=Seen()).failed
+    assert not local.pull([file], progress=RecordedProgress()).failed
     server.put("/a.safetensors", safetensors(9))
-    target = site.store.target(file)
-    assert not site.pull([file], watch=Seen()).failed
+    target = local.store.target(file)
+    assert not local.pull([file], progress=RecordedProgress()).failed
     assert target.read_bytes() == safetensors(7)
-    assert not site.pull([file], watch=Seen(), replace=True).failed
+    assert not local.pull([file], progress=RecordedProgress(), replace=True).failed
     assert target.read_bytes() == safetensors(9)
 
 
@@ -235,16 +235,16 @@ def test_an_address_that_names_nothing_is_refused(server):
 
 @pytest.mark.parametrize("data", [b"<html>Please log in</html>" * 9, b"\x80\x04\x95" + bytes(500), safetensors()[:-9]])
 def test_a_lora_that_is_no_safetensors_file_is_not_kept(machine, server, data):
-    site = machine("upscaler")
+    local = machine("upscaler")
     file = lora(server.put("/a.safetensors", data))
-    assert "what its URL gives" in site.pull([file], watch=Seen()).failed["loras/a.safetensors"].message
-    assert names(site) == []
+    assert "what its URL gives" in local.pull([file], progress=RecordedProgress()).failed["loras/a.safetensors"].message
+    assert names(local) == []
 
 
 def test_a_lora_of_unknown_size_ends_at_the_most_that_is_taken(machine, server):
-    site = machine("upscaler")
+    local = machine("upscaler")
     file = lora(server.put("/a.safetensors", safetensors(50_000), Step(chunked=True)))
-    failed = site.pull([file], watch=Seen(), most=10_000).failed
+    failed = local.pull([file], progress=RecordedProgress(), max_bytes=10_000).failed
     assert "more than 10000 bytes" in failed["loras/a.safetensors"].message
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.models.folder_watch import Arrivals
+from miner.models.folder_watch import FolderWatch
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def looks(arrivals: Arrivals, times: int = 4) -> list[bool]:
-    return [arrivals.changed() for _ in range(times)]
+def statuses(folder_watch: FolderWatch, times: int = 4) -> list[bool]:
+    return [folder_watch.changed() for _ in range(times)]
 
 
 ONCE = [False, True, False, False]
@@ -51,43 +51,43 @@ def link_a_folder(root: Path) -> None:
 
 @pytest.mark.parametrize("change", [put, put_in_a_new_folder, rename, delete, link_a_folder])
 def test_a_change_anywhere_under_the_root_is_told_once(root: Path, change: Callable[[Path], None]) -> None:
-    arrivals = Arrivals([root])
-    assert looks(arrivals) == NEVER
+    folder_watch = FolderWatch([root])
+    assert statuses(folder_watch) == NEVER
     change(root)
-    assert looks(arrivals) == ONCE
+    assert statuses(folder_watch) == ONCE
 
 
 @pytest.mark.parametrize("name", ["new.safetensors.part", "new.safetensors.part.json", "preview.png", "cache.db"])
 def test_what_is_no_model_by_its_name_is_none(root: Path, name: str) -> None:
-    arrivals = Arrivals([root])
+    folder_watch = FolderWatch([root])
     (root / "loras" / name).write_bytes(b"")
-    assert looks(arrivals) == NEVER
+    assert statuses(folder_watch) == NEVER
 
 
 def test_what_grows_is_told_once_it_has_stopped(root: Path) -> None:
-    arrivals = Arrivals([root])
+    folder_watch = FolderWatch([root])
     with (root / "loras" / "copied.safetensors").open("wb", buffering=0) as file:
         for _ in range(3):
             file.write(b"more")
-            assert not arrivals.changed()
-            assert arrivals.unsettled
-    assert looks(arrivals) == [True, False, False, False]
-    assert not arrivals.unsettled
+            assert not folder_watch.changed()
+            assert folder_watch.unsettled
+    assert statuses(folder_watch) == [True, False, False, False]
+    assert not folder_watch.unsettled
 
 
 def test_a_copy_that_is_given_up_was_never_there(root: Path) -> None:
-    arrivals = Arrivals([root])
+    folder_watch = FolderWatch([root])
     put(root)
-    assert not arrivals.changed()
+    assert not folder_watch.changed()
     (root / "loras" / "new.safetensors").unlink()
-    assert looks(arrivals) == NEVER
-    assert not arrivals.unsettled
+    assert statuses(folder_watch) == NEVER
+    assert not folder_watch.unsettled
 
 
 def test_a_root_may_come_later_and_a_link_may_lead_back(root: Path) -> None:
-    arrivals = Arrivals([root / "loras", root.parent / "later"])
+    folder_watch = FolderWatch([root / "loras", root.parent / "later"])
     (root.parent / "later").symlink_to(root)
     (root / "loras" / "again").symlink_to(root)
-    assert looks(arrivals) == NEVER  # each of its models was known by another way
+    assert statuses(folder_watch) == NEVER  # each of its models was known by another way
     put(root)
-    assert looks(arrivals) == ONCE
+    assert statuses(folder_watch) == ONCE

@@ -9,18 +9,18 @@ import time
 import pytest
 
 from miner.doctor.report import as_json, bad, exit_code, finding, good, note, warning
-from miner.doctor.runner import Check, examine
+from miner.doctor.runner import Check, run_checks
 from miner.task.errors import MachineFault
 from miner.telemetry import log
 
 
-def one(look, **rest):
+def one(run, **rest):
     """The finding of one check."""
-    (found,) = examine([Check(name="it", title="It", look=look, **rest)], None)
+    (found,) = run_checks([Check(name="it", title="It", run=run, **rest)], None)
     return found
 
 
-def broken(_case):
+def broken(_context):
     yield good("It", "the first half is fine")
     raise ZeroDivisionError("by zero")
 
@@ -33,7 +33,7 @@ def test_a_check_that_breaks_is_a_mark_and_no_traceback():
 
 
 def test_an_error_of_ours_is_a_mark_with_its_own_cure():
-    def raises(_case):
+    def raises(_context):
         raise MachineFault("the disk is full", hint="make room")
 
     (mark,) = one(raises).marks
@@ -43,11 +43,11 @@ def test_an_error_of_ours_is_a_mark_with_its_own_cure():
 def test_a_check_that_hangs_is_given_up_and_the_others_are_told():
     never = threading.Event()
     checks = [
-        Check(name="hangs", title="Hangs", look=lambda _: [good("x", str(never.wait(60)))], limit=0.2),
-        Check(name="works", title="Works", look=lambda _: [good("Works", "fine")]),
+        Check(name="hangs", title="Hangs", run=lambda _: [good("x", str(never.wait(60)))], limit=0.2),
+        Check(name="works", title="Works", run=lambda _: [good("Works", "fine")]),
     ]
     began = time.monotonic()
-    hangs, works = examine(checks, None)
+    hangs, works = run_checks(checks, None)
     assert time.monotonic() - began < 30
     assert hangs.marks[0].level == "warning"
     assert "within 0.2 s" in hangs.marks[0].says
@@ -58,10 +58,10 @@ def test_a_check_that_hangs_is_given_up_and_the_others_are_told():
 def test_checks_run_side_by_side_and_are_told_in_their_order():
     both = threading.Barrier(2, timeout=30)
     checks = [
-        Check(name=name, title=name, look=lambda _, name=name: [good(name, str(both.wait() >= 0))])
+        Check(name=name, title=name, run=lambda _, name=name: [good(name, str(both.wait() >= 0))])
         for name in ("first", "second")
     ]
-    assert [found.check for found in examine(checks, None)] == ["first", "second"]
+    assert [found.check for found in run_checks(checks, None)] == ["first", "second"]
 
 
 @pytest.mark.parametrize(
