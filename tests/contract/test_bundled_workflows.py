@@ -11,7 +11,7 @@ import os
 import pytest
 from PIL import Image
 
-from tests.support.testbed import testbed_in, until
+from tests.support.testbed import Testbed, until
 
 URL = os.environ.get("COMFYUI_URL", "")
 pytestmark = [
@@ -33,7 +33,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory):
-    with testbed_in(tmp_path_factory.mktemp("real")) as testbed:
+    with Testbed(tmp_path_factory.mktemp("real")) as testbed:
         testbed.start_devnet()
         testbed.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
         until(lambda: testbed.logged("workflows_offered"), why="the preflight")

@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import Testbed, testbed_in, until
+from tests.support.testbed import Testbed, until
 
 ACTION = {"X-Xalora-Action": "1"}
 SLOW = {
@@ -105,7 +105,7 @@ def mine_in(
     workflows: dict[str, list[str]] | None = None,
     **settings: Any,
 ) -> Iterator[Mine]:
-    with testbed_in(folder) as testbed:
+    with Testbed(folder) as testbed:
         mine = Mine(testbed=testbed, port=quiet_port(), colours=iter(range(1, 1 << 24)))
         testbed.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
         testbed.start_devnet()

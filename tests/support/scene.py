@@ -28,7 +28,7 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 from tests.support.relay import Hold, Relay
-from tests.support.testbed import Testbed, free_port, testbed_in, until
+from tests.support.testbed import Testbed, free_port, until
 
 Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -189,4 +189,4 @@ def _served(folder: Path) -> Iterator[str]:
 @contextmanager
 def scene_in(folder: Path, **settings: Any) -> Iterator[Scene]:
     with ExitStack() as stack:
-        yield Scene(stack.enter_context(testbed_in(folder)), stack, **settings)
+        yield Scene(stack.enter_context(Testbed(folder)), stack, **settings)

@@ -13,10 +13,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 from PIL import Image
@@ -114,6 +114,12 @@ class Testbed:
         self.devnet: Running | None = None
         self.devnet_process: Process | None = None
         self.workflows = folder / "workflows"  # those of `add_workflow`
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # ---- starting ---------------------------------------------------------------------------------
 
@@ -252,12 +258,3 @@ def _toml(values: dict[str, Any], ids: dict[str, list[str]]) -> str:
         sections.setdefault(section, []).append(f"{name} = {json.dumps(value)}")
     text = "".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
     return text + "[workflows.ids]\n" + "".join(f"{json.dumps(i)} = {json.dumps(names)}\n" for i, names in ids.items())
-
-
-@contextlib.contextmanager
-def testbed_in(folder: Path) -> Iterator[Testbed]:
-    testbed = Testbed(folder)
-    try:
-        yield testbed
-    finally:
-        testbed.close()

@@ -22,7 +22,7 @@ from miner.task.stages import Value
 from miner.workflows import Library
 from tests.campaigns.bench.graphs import COLOURS, TASK_TYPE, WAIT, Work, write_workflows
 from tests.campaigns.bench.table import NotMeasured
-from tests.support.testbed import MINER_ID, Testbed, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, until
 
 PATIENCE = 60.0  # seconds until a wait means that something is broken
 DEFAULTS = {  # of the worker, where the test bed has others for tests: dashboard and thumbnails cost something too
@@ -74,7 +74,7 @@ class Stand:
     def start_engine(self) -> Engine:
         """One more. It runs until the end of the bench."""
         folder = self.fresh("engine")
-        testbed = self._stack.enter_context(testbed_in(folder))
+        testbed = self._stack.enter_context(Testbed(folder))
         # no metadata: so the worker starts a ComfyUI of its own
         url = testbed.start_engine("--test-nodes", "--preview-method", "auto", "--disable-metadata")
         return Engine(url, folder / "engine")
@@ -108,7 +108,7 @@ class Stand:
     def worker(self, devnet: Running, work: Work, **settings: Any) -> Iterator[Miner]:
         """A worker that offers the work's graph, under an id of its own; drained at the end."""
         miner_id = f"{MINER_ID}-bench{next(self._numbers):03}"
-        with testbed_in(self.fresh("worker")) as testbed:
+        with Testbed(self.fresh("worker")) as testbed:
             testbed.devnet = devnet
             keys = {
                 **DEFAULTS,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tests.campaigns.chaos.work import workflows
 from tests.support.relay import Relay
-from tests.support.testbed import Testbed, free_port, testbed_in, until
+from tests.support.testbed import Testbed, free_port, until
 
 SETTINGS = {
     "sequencer__heartbeat": 0.5,
@@ -83,4 +83,4 @@ class Stand:
 @contextmanager
 def stand_in(folder: Path, *, comfyui_url: str) -> Iterator[Stand]:
     with ExitStack() as stack:
-        yield Stand(stack.enter_context(testbed_in(folder)), stack, comfyui_url=comfyui_url)
+        yield Stand(stack.enter_context(Testbed(folder)), stack, comfyui_url=comfyui_url)

@@ -20,7 +20,7 @@ from miner.worker.lane.prepare import FREE_REFUSALS
 from miner.workflows import load_library
 from tests.campaigns.fuzz.way import STAND_INS
 from tests.support.strategies import ANYTHING, EXTRAS, TEXTS, details
-from tests.support.testbed import Testbed, testbed_in, until
+from tests.support.testbed import Testbed, until
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
 
@@ -115,7 +115,7 @@ def _harmless(name: str) -> bool:
 
 @contextmanager
 def crowd_in(folder: Path) -> Iterator[Crowd]:
-    with testbed_in(folder) as testbed:
+    with Testbed(folder) as testbed:
         crowd = Crowd(testbed)
         yield crowd
         (good,) = testbed.ended(testbed.create(**crowd.right[0]))

@@ -21,7 +21,7 @@ from miner.task.stages import OutputFile
 from tests.support.scripted_comfyui import GRAPH, PARAMETERS, LyingComfyUI, error, failure, success
 from tests.support.scripted_sequencer import Liar, reply
 from tests.support.strategies import ANYTHING
-from tests.support.testbed import Testbed, testbed_in
+from tests.support.testbed import Testbed
 
 PROMPT = "00000000-0000-4000-8000-000000000000"
 KEYS = ("system", "devices", "queue_running", "queue_pending", "node_errors", "error", "name", "subfolder", "status")
@@ -174,7 +174,7 @@ def test_a_full_disk_is_the_machines_fault(host: ComfyHost, tmp_path: Path) -> N
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

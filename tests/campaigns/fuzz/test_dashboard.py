@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 import requests
 
-from tests.support.testbed import Testbed, free_port, testbed_in, until
+from tests.support.testbed import Testbed, free_port, until
 
 REBOUND = ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "", "localhost:1@evil", "[::1", "a" * 60_000)
 ORIGINS = ("http://evil.example", "null", "http://[", "http://127.0.0.1.evil.example", "file://")
@@ -22,7 +22,7 @@ PATHS = (
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Testbed, str]]:
     """A worker with a dashboard, and its address."""
-    with testbed_in(tmp_path_factory.mktemp("dashboard")) as testbed:
+    with Testbed(tmp_path_factory.mktemp("dashboard")) as testbed:
         testbed.start_devnet()
         port = free_port()
         testbed.start_worker(testbed.start_engine(), status__enabled=True, status__port=port)

@@ -22,7 +22,7 @@ from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, TASK, WRONG_FIELDS, Lie
 from tests.support.script import Script, a_task, details
 from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Testbed, testbed_in, until
+from tests.support.testbed import Testbed, until
 
 ME = "0x00000000000000000000000000000000000d37e0"
 TIMEOUT = 0.25  # seconds that the client gives a whole exchange
@@ -118,7 +118,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with ExitStack() as stack:
-        testbed = stack.enter_context(testbed_in(tmp_path_factory.mktemp("lies")))
+        testbed = stack.enter_context(Testbed(tmp_path_factory.mktemp("lies")))
         liar = stack.enter_context(Liar(lambda heard: scene.script(heard)))
         images = stack.enter_context(Liar(lambda _heard: scene.released.wait(30.0) and reply(b"no picture")))
         scene = Scene(testbed, liar, images)
@@ -184,7 +184,7 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
 
 
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
-    with testbed_in(tmp_path) as testbed, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
+    with Testbed(tmp_path) as testbed, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
         Scene(testbed, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
         until(lambda: testbed.logged("no_answer"), why="the end of the request")
         testbed.worker.send(signal.SIGTERM)

@@ -30,7 +30,7 @@ from miner.workflows.graph import is_link
 from miner.workflows.parameters import place_of
 from tests.support.paths import ROOT, STAND_INS
 from tests.support.strategies import LORAS
-from tests.support.testbed import testbed_in
+from tests.support.testbed import Testbed
 from tests.unit.comfy.conftest import choices_of
 
 RECORDED = ROOT.parent / "shared" / "comfyui"  # of a real ComfyUI; beside the repository, not in it
@@ -158,7 +158,7 @@ def object_info(library: Library, folder: Path) -> dict[str, Any]:
     """A real ComfyUI's /object_info as if every model were installed; the engine's where none is recorded."""
     file = RECORDED / "object_info-0.33.0.json"
     if not file.exists():
-        with testbed_in(folder) as testbed:
+        with Testbed(folder) as testbed:
             engine: dict[str, Any] = testbed.session.get(f"{testbed.start_engine()}/object_info", timeout=30).json()
             return engine
     info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

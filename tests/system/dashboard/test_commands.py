@@ -14,7 +14,7 @@ import pytest
 
 from miner.cli.status import render
 from tests.support.mine import Mine, quiet_port
-from tests.support.testbed import MINER_ID, free_port, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, free_port, until
 
 
 def run(*arguments, url, **options):
@@ -99,7 +99,7 @@ def ear(tmp_path):
 def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_pause_and_drain_ends_it(
     mine, tmp_path, ear
 ):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         testbed.devnet = mine.testbed.devnet
         other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
         testbed.start_worker(

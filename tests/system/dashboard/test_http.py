@@ -12,7 +12,7 @@ import requests
 
 from miner.dashboard.bind import listen
 from tests.support.mine import Mine, events, first, quiet_port
-from tests.support.testbed import MINER_ID, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, until
 
 TOKEN = "a-long-random-word"
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
@@ -122,7 +122,7 @@ def test_a_reply_does_not_wait_for_an_acknowledgement():
 @pytest.fixture(scope="module")
 def open_mine(tmp_path_factory, mine):
     """A second miner, which listens for others too."""
-    with testbed_in(tmp_path_factory.mktemp("open")) as testbed:
+    with Testbed(tmp_path_factory.mktemp("open")) as testbed:
         testbed.devnet = mine.testbed.devnet
         other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
         keys = {
@@ -173,7 +173,7 @@ def test_without_a_token_it_does_not_start_beyond_loopback(tmp_path):
 
 
 def test_a_port_that_is_taken_costs_the_page_and_nothing_else(mine, tmp_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         testbed.devnet = mine.testbed.devnet
         engine = mine.now()["lanes"][0]["comfyui_url"]
         testbed.start_worker(

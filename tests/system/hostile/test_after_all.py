@@ -15,7 +15,7 @@ import pytest
 
 from miner.task.stages import PresignedPut, TemporaryS3
 from miner.worker.lane.prepare import FREE_REFUSALS
-from tests.support.testbed import Testbed, testbed_in, until
+from tests.support.testbed import Testbed, until
 from tests.system.hostile import addresses, data_urls, pictures, targets
 from tests.system.hostile.servers import Server, whole
 
@@ -26,7 +26,7 @@ SMALL = 500_000  # bytes; a larger picture is served, since a task's reply has a
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from tests.support.scene import Scene, scene_in
-from tests.support.testbed import Testbed, free_port, testbed_in
+from tests.support.testbed import Testbed, free_port
 
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -32,7 +32,7 @@ from miner.worker.lane.shutdown import Signals
 from miner.workflows import load_library
 from tests.support.paths import ROOT
 from tests.support.relay import Relay
-from tests.support.testbed import Process, Testbed, free_port, testbed_in, until
+from tests.support.testbed import Process, Testbed, free_port, until
 
 MODEL = Path("upscale_models") / "RealESRGAN_x4plus.safetensors"
 
@@ -240,7 +240,7 @@ def managed(tmp_path: Path) -> Iterator[tuple[Testbed, dict[str, Any]]]:
         "runpy.run_module('tests.system.lane.with_models', run_name='__main__')\n"
     )
     settings = {"comfyui__home": str(home), "comfyui__python": sys.executable, "comfyui__port": free_port()}
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed, settings
 
 

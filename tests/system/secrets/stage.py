@@ -21,7 +21,7 @@ from tests.support.canary_secrets import API_KEY, PROMPT, marked
 from tests.support.script import Script, a_task
 from tests.support.scripted_comfyui import LyingComfyUI, error, failure, png, success
 from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Testbed, free_port, testbed_in, until
+from tests.support.testbed import Testbed, free_port, until
 
 GRAPH = {
     "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
@@ -218,4 +218,4 @@ def all_tasks(stage: Stage) -> list[bytes]:
 @contextmanager
 def stage_in(folder: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
-        yield Stage(stack.enter_context(testbed_in(folder)), stack)
+        yield Stage(stack.enter_context(Testbed(folder)), stack)

@@ -10,7 +10,7 @@ import pytest
 
 from miner.comfy.process_tree import everyone, family, look
 from tests.support.canary_secrets import Findings, leaks, marked
-from tests.support.testbed import Testbed, free_port, testbed_in
+from tests.support.testbed import Testbed, free_port
 
 ENVIRONMENT = {
     "XALORA_API_KEY": marked("apikey"),
@@ -28,7 +28,7 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.paths import ROOT
-from tests.support.testbed import MINER_ID, Testbed, free_port, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, free_port, until
 
 TOP = ROOT
 PATIENCE = 300.0  # seconds for a ComfyUI on a slow disk to start and to answer
@@ -277,7 +277,7 @@ def work_folder() -> Iterator[Path]:
 def main() -> None:
     if os.geteuid() != 0 or shutil.which("buildah") is None:
         sys.exit("image-check: needs root and buildah (apt install buildah)")
-    with work_folder() as folder, testbed_in(folder) as testbed:
+    with work_folder() as folder, Testbed(folder) as testbed:
         builder = Builder(folder)
         builder.build()
         root, config = unpacked(builder)

@@ -14,7 +14,7 @@ from miner.cli.main import app
 from miner.config.keys import VARIABLES
 from miner.config.sources import CONFIG_VARIABLE
 from miner.workflows import load_library
-from tests.support.testbed import testbed_in
+from tests.support.testbed import Testbed
 from tests.system.shipping import configure
 from tests.system.shipping.tools import TOP, kustomize
 
@@ -110,7 +110,7 @@ def negative(tmp_path):
 
 
 def test_the_workflow_of_the_page_does_what_it_says(negative):
-    with testbed_in(negative.parents[1]) as testbed:
+    with Testbed(negative.parents[1]) as testbed:
         testbed.start_devnet()
         testbed.start_worker(testbed.start_engine(), workflows={"900": ["negative"]})
         picture = testbed.picture((40, 30))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.testbed import MINER_ID, Process, testbed_in, until
+from tests.support.testbed import MINER_ID, Process, Testbed, until
 from tests.system.shipping.tools import DOCKER, TOP, output, program
 
 DOCKERFILE = DOCKER / "Dockerfile"
@@ -151,7 +151,7 @@ def health(port):
 
 
 def test_it_mines_and_is_healthy_and_a_sigterm_reaches_the_miner(tmp_path, command_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         devnet = testbed.start_devnet()
         (tmp_path / "state").mkdir()
         environ = {

@@ -11,7 +11,7 @@ import pytest
 
 from miner.config import Settings
 from miner.task.errors import ConfigError
-from tests.support.testbed import testbed_in, until
+from tests.support.testbed import Testbed, until
 from tests.system.shipping.tools import DOCKER, output, program
 
 UNIT = DOCKER / "systemd" / "xalora-miner.service"
@@ -94,7 +94,7 @@ def manager(tmp_path):
 
 @pytest.fixture
 def testbed(tmp_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import testbed_in
+from tests.support.testbed import Testbed
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
 
 
 @pytest.fixture
 def testbed(tmp_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -17,7 +17,7 @@ from miner.config import Settings
 from miner.worker.layout import Placement, layout
 from tests.support.mine import quiet_port
 from tests.support.paths import ROOT
-from tests.support.testbed import MINER_ID, Testbed, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, until
 
 NVML = ROOT / "tests" / "support" / "nvml.c"
 UUIDS = ["GPU-6f1c0a2b-0000", "GPU-802d1b3c-0000"]
@@ -124,7 +124,7 @@ def test_the_operators_own_suffixes_come_first(home: Path) -> None:
 
 @pytest.fixture
 def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from tests.support.testbed import MINER_ID, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, until
 
 
 @pytest.fixture
 def testbed(tmp_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import MINER_ID, free_port, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, free_port, until
 
 
 @pytest.fixture
 def testbed(tmp_path):
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         yield testbed
 
 

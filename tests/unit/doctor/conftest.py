@@ -13,7 +13,7 @@ from miner.doctor.facts import Facts
 from miner.telemetry.health import Mark
 from miner.workflows import Library, load_library
 from tests.support.paths import STAND_INS
-from tests.support.testbed import MINER_ID, testbed_in
+from tests.support.testbed import MINER_ID, Testbed
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def library() -> Library:
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The embedded engine in a process of its own."""
-    with testbed_in(tmp_path_factory.mktemp("engine")) as testbed:
+    with Testbed(tmp_path_factory.mktemp("engine")) as testbed:
         yield testbed.start_engine("--test-nodes")
 
 

@@ -15,7 +15,7 @@ from miner.doctor.checks.worker import worker
 from miner.doctor.facts import WorkerStatus, is_state_locked
 from miner.task.journal import SCHEMA, Journal
 from miner.task.stages import Lease, Outcome
-from tests.support.testbed import MINER_ID, free_port, testbed_in, until
+from tests.support.testbed import MINER_ID, Testbed, free_port, until
 from tests.unit.doctor.conftest import levels, only
 
 LEASE = Lease(
@@ -140,7 +140,7 @@ def test_what_is_no_worker_is_not_taken_for_one(facts_of, devnet):
 
 def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
     port = free_port()
-    with testbed_in(tmp_path) as testbed:
+    with Testbed(tmp_path) as testbed:
         testbed.start_devnet()
         testbed.start_worker(engine, status__enabled=True, status__port=port)
         facts = facts_of(status={"port": port}, comfyui={"url": engine})
