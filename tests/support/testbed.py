@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +24,7 @@ from PIL import Image
 
 from miner.comfy import process_tree
 from miner.devnet.serve import Running
+from tests.support.relay import Relay
 
 MINER_ID = "0x00000000000000000000000000000000000d37e0"
 PATIENCE = 60.0  # seconds; a test that waits so long has failed, on any machine
@@ -78,7 +80,7 @@ class Process:
             self.popen.stdout.close()
 
     def stop(self, timeout: float = 30.0) -> int:
-        """SIGTERM, and wait; gives the exit code."""
+        """SIGTERM, wait, and return the exit code."""
         if self.popen is None or self.popen.returncode is not None:
             return self.popen.returncode if self.popen else 0
         with contextlib.suppress(ProcessLookupError):
@@ -106,17 +108,27 @@ class Testbed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.session = requests.Session()
+        self.stack = ExitStack()  # what is closed after the processes
+        self.session = self.stack.enter_context(requests.Session())
         self.session.trust_env = False
         self._processes: list[Process] = []
         self.worker: Process | None = None
         self.engine: Process | None = None
+        self.engine_url = ""
         self.devnet: Running | None = None
         self.devnet_process: Process | None = None
         self.workflows = folder / "workflows"  # those of `add_workflow`
 
     def __enter__(self) -> Self:
+        try:
+            self.set_up()
+        except BaseException:
+            self.close()
+            raise
         return self
+
+    def set_up(self) -> None:
+        """What a kind of test bed starts by itself."""
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -135,9 +147,9 @@ class Testbed:
         command = [sys.executable, "-m", "miner.engine", "--port", str(port)]
         folders = ["--base-directory", str(self.folder / "engine")]
         self.engine = self._start(Process([*command, *folders, *options], self.folder / "engine.log"))
-        url = self.engine.first_line()
-        assert url, (self.folder / "engine.log").read_text()
-        return url
+        self.engine_url = self.engine.first_line()
+        assert self.engine_url, (self.folder / "engine.log").read_text()
+        return self.engine_url
 
     def start_worker(
         self,
@@ -172,7 +184,7 @@ class Testbed:
         return self.worker
 
     def add_workflow(self, name: str, graph: dict[str, Any], *, timeout: float = 120.0, parameters: str = "") -> str:
-        """A workflow of the test's own, for workers started from now on; gives its name.
+        """A workflow of the test's own, for workers started from now on; returns its name.
 
         Node "save" makes the result, a PNG. `parameters` are the manifest's tables, in TOML.
         """
@@ -187,8 +199,12 @@ class Testbed:
         )
         return name
 
-    def restart_worker(self) -> Process:
-        return self.worker.start()
+    def restart_worker(self) -> None:
+        self.worker.start()
+
+    def relay(self, url: str) -> Relay:
+        """A relay to `url`, for as long as the test bed lasts."""
+        return self.stack.enter_context(closing(Relay(url)))
 
     def _start(self, process: Process) -> Process:
         self._processes.append(process)
@@ -197,7 +213,7 @@ class Testbed:
     # ---- using ------------------------------------------------------------------------------------
 
     def picture(self, size: tuple[int, int] = (32, 24), name: str = "in.png") -> str:
-        """Put a picture into the store; gives its URL."""
+        """Put a picture into the store; returns its URL."""
         path = self.folder / name
         Image.linear_gradient("L").resize(size).convert("RGB").save(path)
         reply = self.session.put(f"{self.devnet.url}/inputs/{name}", data=path.read_bytes(), timeout=30)
@@ -221,6 +237,15 @@ class Testbed:
             return chosen if all(t["status"] in ("finished", "failed", "canceled") for t in chosen) else None
 
         return until(all_ended, why=f"the end of {len(task_ids)} tasks", patience=patience)
+
+    def cancel(self, task_id: str) -> None:
+        """As its consumer."""
+        body = {"task_id": task_id, "api_key": "devnet"}
+        assert self.session.post(f"{self.devnet.url}/task_cancel", json=body, timeout=30).ok
+
+    def queue(self) -> dict[str, list[Any]]:
+        """The engine's queue, past any relay."""
+        return self.session.get(f"{self.engine_url}/queue", timeout=30).json()
 
     def result(self, task: dict[str, Any]) -> bytes:
         """The file that a finished task's answer names."""
@@ -248,7 +273,7 @@ class Testbed:
             found = process_tree.look(left_behind["pid"])
             if found is not None and found.started == left_behind["started"]:
                 process_tree.end(found, grace=0.0)
-        self.session.close()
+        self.stack.close()
 
 
 def _toml(values: dict[str, Any], ids: dict[str, list[str]]) -> str:

@@ -89,7 +89,7 @@ def test_a_cookie_does_not_come_back_and_a_redirect_is_not_followed() -> None:
 # ---- a worker that is lied to ---------------------------------------------------------------------------------------
 
 
-class Scene:
+class RelayedTestbed:
     """A worker whose sequencer follows a script, one after the other; devnet is there for its store alone."""
 
     def __init__(self, testbed: Testbed, liar: Liar, images: Liar, **settings: object) -> None:
@@ -116,18 +116,18 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayedTestbed]:
     with ExitStack() as stack:
         testbed = stack.enter_context(Testbed(tmp_path_factory.mktemp("lies")))
         liar = stack.enter_context(Liar(lambda heard: scene.script(heard)))
         images = stack.enter_context(Liar(lambda _heard: scene.released.wait(30.0) and reply(b"no picture")))
-        scene = Scene(testbed, liar, images)
+        scene = RelayedTestbed(testbed, liar, images)
         yield scene
         assert not testbed.logged("loop_failed")
         assert testbed.worker.stop() == 0
 
 
-def test_each_task_with_a_wrong_field_is_answered_once(scene: Scene) -> None:
+def test_each_task_with_a_wrong_field_is_answered_once(scene: RelayedTestbed) -> None:
     fields = [json.loads(wrong.partition(b"\r\n\r\n")[2]) for wrong in itertools.chain(*WRONG_FIELDS.values())]
     tasks = [reply({**field, "task_id": f"w{n}"}) for n, field in enumerate(fields)]
     for number in range(0, len(tasks), FREE_REFUSALS):  # wrong ones in a row are answered ever more slowly
@@ -148,15 +148,15 @@ WRONG_TARGETS = (
 )
 
 
-def test_a_wrong_upload_target_costs_no_render(scene: Scene) -> None:
+def test_a_wrong_upload_target_costs_no_render(scene: RelayedTestbed) -> None:
     tasks = [a_task(f"u{n}", **details(scene.picture), **target) for n, target in enumerate(WRONG_TARGETS)]
     script = scene.script = Script(scene.right("right"), *tasks)
     until(lambda: len(script.answers) == 1 + len(WRONG_TARGETS), why="the answers")
     assert {answer["msg"][:15] for answer in script.answers if answer["task_id"] != "right"} == {"upload target: "}
-    assert not [e for e in scene.testbed.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
+    assert not [e for e in scene.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
 
 
-def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: Scene) -> None:
+def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: RelayedTestbed) -> None:
     """The sequencer said `running` for a task that nobody here knew; it was answered, and now it comes as a lease."""
     stranger, slow = reply({"task_id": "x", "msg": "running"}), details(f"{scene.images.url}/x.png")
     scene.released.clear()
@@ -185,7 +185,7 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
 
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
     with Testbed(tmp_path) as testbed, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
-        Scene(testbed, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
+        RelayedTestbed(testbed, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
         until(lambda: testbed.logged("no_answer"), why="the end of the request")
         testbed.worker.send(signal.SIGTERM)
         assert testbed.worker.stop(20.0) == 0

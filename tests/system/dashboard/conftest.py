@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.mine import mine_in
+from tests.support.dashboard_testbed import DashboardTestbed
 
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 SWITCHES = [
@@ -24,9 +24,9 @@ SWITCHES = [
 
 
 @pytest.fixture(scope="session")
-def mine(tmp_path_factory):
-    with mine_in(tmp_path_factory.mktemp("mine")) as mine:
-        yield mine
+def testbed(tmp_path_factory):
+    with DashboardTestbed(tmp_path_factory.mktemp("testbed")) as testbed:
+        yield testbed
 
 
 @pytest.fixture(scope="module")  # playwright keeps an event loop running in this thread, which others cannot have

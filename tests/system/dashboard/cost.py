@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.support import proc
-from tests.support.mine import Mine, mine_in
+from tests.support.dashboard_testbed import DashboardTestbed
 from tests.support.testbed import until
 from tests.system.dashboard.conftest import CHROMIUM, SWITCHES
 
@@ -24,19 +24,19 @@ BROWSERS = 3
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, mine_in(Path(folder), log__level="INFO") as mine:
-        idle = proc.rss(mine.testbed.worker.popen.pid)
-        mine.slow(10 * SECONDS)
-        until(lambda: "step" in mine.now()["says"], why="the steps")
-        alone = cpu(mine)
+    with tempfile.TemporaryDirectory() as folder, DashboardTestbed(Path(folder), log__level="INFO") as testbed:
+        idle = proc.rss(testbed.worker.popen.pid)
+        testbed.slow(10 * SECONDS)
+        until(lambda: "step" in testbed.now()["says"], why="the steps")
+        alone = cpu(testbed)
         with sync_playwright() as playwright:
             launch = playwright.chromium.launch
             browsers = [launch(executable_path=CHROMIUM, args=SWITCHES) for _ in range(BROWSERS)]
             for browser in browsers:
                 page = browser.new_page()
-                page.goto(mine.url)
+                page.goto(testbed.url)
                 page.locator("img.preview[src^=data]").wait_for()
-            watched = cpu(mine)
+            watched = cpu(testbed)
             for browser in browsers:
                 browser.close()
         table = Table("what", "measured", "at most", box=None)
@@ -44,14 +44,14 @@ def main() -> None:
         table.add_row(f"CPU, {BROWSERS} browsers look", f"{watched:.2f} % of a core", "")
         table.add_row("… and how much more that is", f"{watched - alone:.2f} % of a core", "5 %")
         table.add_row("the worker's RSS, idle, with the server on", f"{idle:.1f} MB", "90 MB")
-        table.add_row("… after all this", f"{proc.rss(mine.testbed.worker.popen.pid):.1f} MB", "90 MB")
+        table.add_row("… after all this", f"{proc.rss(testbed.worker.popen.pid):.1f} MB", "90 MB")
         Console().print(table)
-        mine.testbed.worker.kill()
+        testbed.worker.kill()
 
 
-def cpu(mine: Mine) -> float:
+def cpu(testbed: DashboardTestbed) -> float:
     """Percent of a core that the worker uses."""
-    pid = mine.testbed.worker.popen.pid
+    pid = testbed.worker.popen.pid
     before = proc.cpu_seconds(pid)
     threading.Event().wait(SECONDS)
     return 100 * (proc.cpu_seconds(pid) - before) / SECONDS

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.support.mine import Mine, mine_in
+from tests.support.dashboard_testbed import DashboardTestbed
 from tests.support.paths import ROOT
 from tests.support.testbed import until
 from tests.system.dashboard.conftest import CHROMIUM, SWITCHES
@@ -37,53 +37,49 @@ def main(minutes: float) -> None:
         source = ROOT / "tests" / "support" / "nvml.c"
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
         with (
-            mine_in(folder, environ={"LD_LIBRARY_PATH": name}, workflows=ENABLED) as mine,
+            DashboardTestbed(folder, environ={"LD_LIBRARY_PATH": name}, workflows=ENABLED) as testbed,
             sync_playwright() as started,
         ):
             browser = started.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-            take(browser, mine, "sign-in")
-            take(browser, mine, "now", "empty")
-            fill(mine)
+            take(browser, testbed, "sign-in")
+            take(browser, testbed, "now", "empty")
+            fill(testbed)
             threading.Event().wait(60 * minutes)
-            running = mine.slow(60.0)
-            waiting = mine.testbed.create(parameters={"image": photo(mine, SAMPLES[0])})
-            until(lambda: "step" in mine.now()["says"], why="the steps")
+            running = testbed.slow(60.0)
+            waiting = testbed.create(parameters={"image": photo(testbed, SAMPLES[0])})
+            until(lambda: "step" in testbed.now()["says"], why="the steps")
             threading.Event().wait(20.0)
             for page in PAGES:
-                take(browser, mine, page)
+                take(browser, testbed, page)
             browser.close()
-            mine.testbed.ended(running, waiting)
-            mine.testbed.worker.kill()
+            testbed.ended(running, waiting)
+            testbed.worker.kill()
 
 
-def fill(mine: Mine) -> None:
+def fill(testbed: DashboardTestbed) -> None:
     """A few tasks of each outcome."""
-    mine.testbed.ended(mine.slow(30.0))
+    testbed.ended(testbed.slow(30.0))
     wrong = [
-        mine.testbed.create(parameters={"image": "http://169.254.169.254/latest/meta-data"}),
-        mine.testbed.create(
-            task_type="txt2img", workflow_id="3", parameters={"prompt": "a lighthouse", "width": 10**9}
-        ),
+        testbed.create(parameters={"image": "http://169.254.169.254/latest/meta-data"}),
+        testbed.create(task_type="txt2img", workflow_id="3", parameters={"prompt": "a lighthouse", "width": 10**9}),
     ]
-    lost = mine.slow(600.0)
-    until(lambda: "step" in mine.now()["says"], why="the steps")
-    mine.cancel(lost)
-    done = [mine.testbed.create(parameters={"image": photo(mine, path)}) for path in SAMPLES]
-    mine.testbed.ended(*wrong, *done)
+    lost = testbed.slow(600.0)
+    until(lambda: "step" in testbed.now()["says"], why="the steps")
+    testbed.cancel(lost)
+    done = [testbed.create(parameters={"image": photo(testbed, path)}) for path in SAMPLES]
+    testbed.ended(*wrong, *done)
     plain = {"prompt": "a lighthouse", "width": 680, "height": 1024, "seed": 4_620_980}
-    mine.testbed.ended(mine.testbed.create(task_type="txt2img", workflow_id="3", parameters=plain))
-    mine.testbed.ended(*[mine.testbed.create(parameters={"image": photo(mine, path)}) for path in SAMPLES])
+    testbed.ended(testbed.create(task_type="txt2img", workflow_id="3", parameters=plain))
+    testbed.ended(*[testbed.create(parameters={"image": photo(testbed, path)}) for path in SAMPLES])
 
 
-def photo(mine: Mine, path: Path) -> str:
+def photo(testbed: DashboardTestbed, path: Path) -> str:
     """Put it into devnet's store; gives its URL."""
-    reply = mine.testbed.session.put(
-        f"{mine.testbed.devnet.url}/inputs/{path.name}", data=path.read_bytes(), timeout=30
-    )
+    reply = testbed.session.put(f"{testbed.devnet.url}/inputs/{path.name}", data=path.read_bytes(), timeout=30)
     return reply.json()["url"]
 
 
-def take(browser: Browser, mine: Mine, page: str, suffix: str = "") -> None:
+def take(browser: Browser, testbed: DashboardTestbed, page: str, suffix: str = "") -> None:
     """Pictures of one page in every size and scheme."""
     for size, viewport in SIZES.items():
         for scheme in ("light", "dark"):
@@ -92,9 +88,9 @@ def take(browser: Browser, mine: Mine, page: str, suffix: str = "") -> None:
             )
             shown = context.new_page()
             if page == "sign-in":
-                shown.goto(f"{mine.url}/sign-in")
+                shown.goto(f"{testbed.url}/sign-in")
             else:
-                shown.goto(f"{mine.url}/#{page}")
+                shown.goto(f"{testbed.url}/#{page}")
                 shown.locator(f"#page-{page} :is(li, dl, article)").first.wait_for()
             shown.wait_for_timeout(700)  # for the pictures on the page
             picture = Image.open(io.BytesIO(shown.screenshot(full_page=True))).convert("RGB")

@@ -13,8 +13,8 @@ import sys
 import pytest
 
 from miner.cli.status import render
-from tests.support.mine import Mine, quiet_port
-from tests.support.testbed import MINER_ID, Testbed, free_port, until
+from tests.support.dashboard_testbed import DashboardTestbed
+from tests.support.testbed import MINER_ID, free_port, until
 
 
 def run(*arguments, url, **options):
@@ -22,27 +22,27 @@ def run(*arguments, url, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
-def test_status_for_scripts_is_one_object(mine):
-    shown = json.loads(run("status", "--json", url=mine.url).stdout)
+def test_status_for_scripts_is_one_object(testbed):
+    shown = json.loads(run("status", "--json", url=testbed.url).stdout)
     assert set(shown) == {"now", "past", "health", "workflows"}
     assert shown["now"]["lanes"][0]["miner_id"] == MINER_ID
 
 
-def test_status_for_people_has_the_page_s_sentence_and_the_task_with_its_bar(mine):
-    task_id = mine.slow(600.0)
+def test_status_for_people_has_the_page_s_sentence_and_the_task_with_its_bar(testbed):
+    task_id = testbed.slow(600.0)
     sentence = until(
-        lambda: (says := mine.now()["says"]).startswith(f"rendering {task_id[:8]}… step") and says, why="the steps"
+        lambda: (says := testbed.now()["says"]).startswith(f"rendering {task_id[:8]}… step") and says, why="the steps"
     )
-    shown = run("status", url=mine.url, env={**os.environ, "COLUMNS": "120"}).stdout
+    shown = run("status", url=testbed.url, env={**os.environ, "COLUMNS": "120"}).stdout
     assert sentence.rpartition(" step")[0] in shown
     assert "━" in shown or "─" in shown
     assert "last 24 hours" in shown
-    mine.cancel(task_id)
+    testbed.cancel(task_id)
 
 
-def test_status_in_a_terminal_is_live_until_it_is_interrupted(mine):
+def test_status_in_a_terminal_is_live_until_it_is_interrupted(testbed):
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "miner", "status", "--url", mine.url]
+    command = [sys.executable, "-m", "miner", "status", "--url", testbed.url]
     with subprocess.Popen(
         command, stdout=follower, stderr=follower, stdin=follower, env={**os.environ, "TERM": "xterm"}
     ) as live:
@@ -54,11 +54,11 @@ def test_status_in_a_terminal_is_live_until_it_is_interrupted(mine):
     os.close(leader)
 
 
-def test_pause_and_resume_are_the_page_s_buttons(mine):
-    assert run("pause", url=mine.url).stdout.startswith("paused: ")
-    assert mine.now()["state"] == "paused"
-    assert run("resume", url=mine.url).stdout.startswith("working: ")
-    assert mine.now()["state"] == "working"
+def test_pause_and_resume_are_the_page_s_buttons(testbed):
+    assert run("pause", url=testbed.url).stdout.startswith("paused: ")
+    assert testbed.now()["state"] == "paused"
+    assert run("resume", url=testbed.url).stdout.startswith("working: ")
+    assert testbed.now()["state"] == "working"
 
 
 def test_without_a_worker_it_says_what_to_do():
@@ -68,8 +68,8 @@ def test_without_a_worker_it_says_what_to_do():
     assert "xalora-miner run" in ended.stderr
 
 
-def test_what_a_task_says_cannot_style_the_terminal(mine):
-    shown = json.loads(run("status", "--json", url=mine.url).stdout)
+def test_what_a_task_says_cannot_style_the_terminal(testbed):
+    shown = json.loads(run("status", "--json", url=testbed.url).stdout)
     task = {
         "task_id": "[red]\x1b[2J",
         "workflow": "[bold]",
@@ -97,30 +97,20 @@ def ear(tmp_path):
 
 
 def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_pause_and_drain_ends_it(
-    mine, tmp_path, ear
+    testbed, tmp_path, ear
 ):
-    with Testbed(tmp_path) as testbed:
-        testbed.devnet = mine.testbed.devnet
-        other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
-        testbed.start_worker(
-            mine.now()["lanes"][0]["comfyui_url"],
-            workflows={"nobody": ["upscaler-lanczos"]},
-            environ={"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
-            miner__id=MINER_ID + "-third",
-            sequencer__wait=0.0,
-            status__enabled=True,
-            status__port=other.port,
-        )
-        other.until_served()
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    options = {"workflows": {"nobody": ["upscaler-lanczos"]}, "environ": environ, "miner__id": MINER_ID + "-third"}
+    with DashboardTestbed(tmp_path, beside=testbed, **options) as other:
         other.press("pause")
         sentence = other.now()["says"]
         assert sentence == "paused: asking for no task"
         until(lambda: f"STATUS={sentence}" in ear.recv(4096).decode().splitlines(), why="systemd's STATUS")
         assert sentence in run("status", url=other.url).stdout
-        config = testbed.folder / "config.toml"
+        config = other.folder / "config.toml"
         config.write_text(config.read_text().replace("[miner]\n", "[miner]\nprefetch = 0\n"))
-        testbed.worker.send(signal.SIGHUP)
-        until(lambda: len(testbed.logged("started")) == 2, why="the reload")
+        other.worker.send(signal.SIGHUP)
+        until(lambda: len(other.logged("started")) == 2, why="the reload")
         assert other.now()["state"] == "paused"
         assert run("drain", url=other.url).stdout.startswith("draining: ")
-        assert testbed.worker.popen.wait(30) == 0
+        assert other.worker.popen.wait(30) == 0

@@ -11,27 +11,27 @@ import pytest
 import requests
 
 from miner.dashboard.bind import listen
-from tests.support.mine import Mine, events, first, quiet_port
+from tests.support.dashboard_testbed import DashboardTestbed, events, first
 from tests.support.testbed import MINER_ID, Testbed, until
 
 TOKEN = "a-long-random-word"
 SHOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def test_probes_say_why(mine):
+def test_probes_say_why(testbed):
     for path in ("/healthz", "/readyz"):
-        reply = mine.get(path)
+        reply = testbed.get(path)
         body = reply.json()
         assert (reply.status_code, body["ok"], body["reasons"]) == (200, True, [])
         assert {"name": "Lane 0", "level": "good", "says": "all its loops turn", "cure": ""} in body["checks"]
 
 
-def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(mine):
-    mine.press("pause")
-    assert mine.get("/readyz").ok
-    marks = {mark["name"]: mark for mark in mine.get("/api/health").json()}
+def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(testbed):
+    testbed.press("pause")
+    assert testbed.get("/readyz").ok
+    marks = {mark["name"]: mark for mark in testbed.get("/api/health").json()}
     assert (marks["Leasing"]["level"], marks["Leasing"]["cure"]) == ("note", "xalora-miner resume")
-    assert mine.press("resume").json()["state"] == "working"
+    assert testbed.press("resume").json()["state"] == "working"
 
 
 @pytest.mark.parametrize(
@@ -45,48 +45,48 @@ def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(mine):
         ({"Origin": "http://127.0.0.1:1"}, "another site"),
     ],
 )
-def test_a_page_of_another_site_reaches_nothing(mine, headers, why):
+def test_a_page_of_another_site_reaches_nothing(testbed, headers, why):
     for path in ("/", "/api/now", "/api/events", "/metrics"):
-        reply = mine.get(path, headers=headers)
+        reply = testbed.get(path, headers=headers)
         assert reply.status_code == 403
         assert why in reply.json()["message"]
 
 
-def test_a_button_needs_our_own_page_or_our_own_command(mine):
-    url = f"{mine.url}/api/pause"
+def test_a_button_needs_our_own_page_or_our_own_command(testbed):
+    url = f"{testbed.url}/api/pause"
     assert requests.post(url, timeout=10).status_code == 403
     assert requests.post(url, data={"x": 1}, headers={"Sec-Fetch-Site": "cross-site"}, timeout=10).status_code == 403
-    assert mine.press("pause", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert mine.press("pause", Origin="https://evil.example").status_code == 403
-    assert mine.get("/api/pause").status_code == 405
-    assert mine.now()["state"] == "working"
-    assert mine.press("pause", Origin=mine.url, **{"Sec-Fetch-Site": "same-origin"}).json()["state"] == "paused"
-    assert mine.press("resume").json()["state"] == "working"
+    assert testbed.press("pause", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert testbed.press("pause", Origin="https://evil.example").status_code == 403
+    assert testbed.get("/api/pause").status_code == 405
+    assert testbed.now()["state"] == "working"
+    assert testbed.press("pause", Origin=testbed.url, **{"Sec-Fetch-Site": "same-origin"}).json()["state"] == "paused"
+    assert testbed.press("resume").json()["state"] == "working"
 
 
-def test_every_reply_forbids_what_the_page_does_not_need(mine):
+def test_every_reply_forbids_what_the_page_does_not_need(testbed):
     for path in ("/", "/app.js", "/api/now", "/nowhere"):
-        headers = mine.get(path).headers
+        headers = testbed.get(path).headers
         policy = headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert "http" not in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
-    assert mine.get("/api/now").headers["Cache-Control"] == "no-store"
+    assert testbed.get("/api/now").headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("query", ["outcome=best", "before=yesterday", "outcome=done%27--"])
-def test_a_wrong_question_is_answered_with_the_reason(mine, query):
-    reply = mine.get(f"/api/history?{query}")
+def test_a_wrong_question_is_answered_with_the_reason(testbed, query):
+    reply = testbed.get(f"/api/history?{query}")
     assert reply.status_code == 400
     assert reply.json()["message"]
 
 
-def test_history_goes_on_where_a_page_ended(mine):
-    ended = {mine.quick() for _ in range(3)}
-    until(lambda: ended <= {task["task_id"] for task in mine.history()}, why="the end of three tasks")
-    newest = mine.history()
-    older = mine.history(before=newest[1]["ended_at"])
+def test_history_goes_on_where_a_page_ended(testbed):
+    ended = {testbed.quick() for _ in range(3)}
+    until(lambda: ended <= {task["task_id"] for task in testbed.history()}, why="the end of three tasks")
+    newest = testbed.history()
+    older = testbed.history(before=newest[1]["ended_at"])
     assert older[0] == newest[2]
     assert set(newest[0]) == {
         "task_id", "miner_id", "task_type", "workflow", "outcome", "reason",
@@ -94,16 +94,16 @@ def test_history_goes_on_where_a_page_ended(mine):
     }  # fmt: skip
 
 
-def test_the_stream_tells_a_newcomer_everything_and_then_what_changes(mine):
-    with mine.get("/api/events", stream=True) as reply, mine.get("/api/events", stream=True) as other:
+def test_the_stream_tells_a_newcomer_everything_and_then_what_changes(testbed):
+    with testbed.get("/api/events", stream=True) as reply, testbed.get("/api/events", stream=True) as other:
         stream = events(reply)
         seen = {next(stream)[0] for _ in range(7)}
         assert {"now", "past", "workflows", "health", "cards", "preview"} <= seen
-        task_id = mine.slow(60.0, gate="stream", previews=2.0)
+        task_id = testbed.slow(60.0, gate="stream", previews=2.0)
         shown = first(stream, "now", lambda now: [t for t in now["lanes"][0]["tasks"] if t["share"]])
         assert shown["lanes"][0]["tasks"][0]["task_id"] == task_id
         assert first(stream, "preview", lambda preview: preview["src"])["src"].startswith("data:image/jpeg;base64,")
-        mine.open("stream")
+        testbed.open("stream")
         past = first(stream, "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
         assert past["latest"][0]["pixels"] == [64, 48]
         assert first(events(other), "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
@@ -120,38 +120,27 @@ def test_a_reply_does_not_wait_for_an_acknowledgement():
 
 
 @pytest.fixture(scope="module")
-def open_mine(tmp_path_factory, mine):
+def open_testbed(tmp_path_factory, testbed):
     """A second miner, which listens for others too."""
-    with Testbed(tmp_path_factory.mktemp("open")) as testbed:
-        testbed.devnet = mine.testbed.devnet
-        other = Mine(testbed=testbed, port=quiet_port(), colours=mine.colours)
-        keys = {
-            "status__enabled": True,
-            "status__host": "0.0.0.0",
-            "status__port": other.port,
-            "sequencer__wait": 0.0,
-        }
-        testbed.start_worker(
-            mine.now()["lanes"][0]["comfyui_url"], miner__id=MINER_ID + "-open", status__token=TOKEN, **keys
-        )
-        other.until_served()
+    keys = {"miner__id": MINER_ID + "-open", "status__host": "0.0.0.0", "status__token": TOKEN}
+    with DashboardTestbed(tmp_path_factory.mktemp("open"), beside=testbed, **keys) as other:
         assert other.press("pause", **SHOWN).ok  # devnet gives our tasks to whoever asks
         yield other
 
 
-def test_beyond_loopback_everything_but_the_probes_needs_the_token(open_mine):
+def test_beyond_loopback_everything_but_the_probes_needs_the_token(open_testbed):
     for path in ("/", "/app.js", "/api/now", "/api/events", "/metrics", "/api/thumbnail?task=x"):
-        assert open_mine.get(path).status_code == 401, path
-        assert open_mine.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401, path
-    assert open_mine.press("drain").status_code == 401
-    assert open_mine.get("/healthz").ok
+        assert open_testbed.get(path).status_code == 401, path
+        assert open_testbed.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401, path
+    assert open_testbed.press("drain").status_code == 401
+    assert open_testbed.get("/healthz").ok
     right = {**SHOWN, "Host": "gpu-box.lan:8199"}
-    assert open_mine.get("/api/now", headers=right).json()["state"] == "paused"
-    assert "xalora_build_info" in open_mine.get("/metrics", headers=right).text
+    assert open_testbed.get("/api/now", headers=right).json()["state"] == "paused"
+    assert "xalora_build_info" in open_testbed.get("/metrics", headers=right).text
 
 
-def test_a_browser_signs_in_once(open_mine, open_page):
-    page = open_page(open_mine.url)
+def test_a_browser_signs_in_once(open_testbed, open_page):
+    page = open_page(open_testbed.url)
     page.get_by_label("Token").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/sign-in#wrong")
@@ -172,20 +161,19 @@ def test_without_a_token_it_does_not_start_beyond_loopback(tmp_path):
     assert "XALORA_STATUS_TOKEN" in ended.stderr
 
 
-def test_a_port_that_is_taken_costs_the_page_and_nothing_else(mine, tmp_path):
-    with Testbed(tmp_path) as testbed:
-        testbed.devnet = mine.testbed.devnet
-        engine = mine.now()["lanes"][0]["comfyui_url"]
-        testbed.start_worker(
-            engine,
+def test_a_port_that_is_taken_costs_the_page_and_nothing_else(testbed, tmp_path):
+    with Testbed(tmp_path) as other:
+        other.devnet = testbed.devnet
+        other.start_worker(
+            testbed.engine_url,
             workflows={"taken": ["upscaler-lanczos"]},
             miner__id=MINER_ID + "-taken",
             status__enabled=True,
-            status__port=mine.port,
+            status__port=testbed.port,
         )
-        (line,) = until(lambda: testbed.logged("dashboard_not_served"), why="the complaint")
-        assert (line["next"], str(mine.port) in line["reason"]) == ("mining without it", True)
-        details = {"parameters": {"image": testbed.picture()}}
-        (task,) = testbed.ended(testbed.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
+        (line,) = until(lambda: other.logged("dashboard_not_served"), why="the complaint")
+        assert (line["next"], str(testbed.port) in line["reason"]) == ("mining without it", True)
+        details = {"parameters": {"image": other.picture()}}
+        (task,) = other.ended(other.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
         assert task["status"] == "finished", task["msg"]
-        assert testbed.worker.stop() == 0
+        assert other.worker.stop() == 0

@@ -12,9 +12,9 @@ def says(page, text):
     page.get_by_role("heading", level=1).filter(has_text=text).wait_for()
 
 
-def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(mine, open_page):
-    page = open_page(mine.url)
-    task_id = mine.slow(60.0, gate="page", previews=2.0)
+def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(testbed, open_page):
+    page = open_page(testbed.url)
+    task_id = testbed.slow(60.0, gate="page", previews=2.0)
     says(page, f"rendering {task_id[:8]}… step")
     bar = page.get_by_label("This node")
     first = bar.evaluate("bar => bar.value")
@@ -23,7 +23,7 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(mine, open_p
         page.get_by_role("img", name="Preview of what is being rendered").get_attribute("src").startswith("data:image/")
     )
     assert page.locator("[aria-current=step]").text_content() == "render"
-    mine.open("page")
+    testbed.open("page")
     page.locator(f"#latest img[src*='{task_id}']").wait_for()
     page.get_by_role("link", name="History").click()
     row = page.locator("#past li", has_text=task_id[:8])
@@ -34,37 +34,37 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(mine, open_p
     page.wait_for_function("img => img.complete && img.naturalWidth > 0", arg=picture.element_handle())
 
 
-def test_pause_stops_leasing_and_resume_goes_on(mine, open_page):
-    page = open_page(mine.url)
+def test_pause_stops_leasing_and_resume_goes_on(testbed, open_page):
+    page = open_page(testbed.url)
     page.get_by_role("button", name="Pause").click()
     says(page, "paused: asking for no task")
     assert page.locator("#state").text_content() == "Paused"
-    task_id = mine.quick()
-    asked = len(mine.testbed.devnet.requests("miner_request"))
+    task_id = testbed.quick()
+    asked = len(testbed.devnet.requests("miner_request"))
     page.reload()
     page.get_by_role("button", name="Resume").wait_for()
-    assert mine.testbed.task(task_id)["status"] == "waiting"
-    assert len(mine.testbed.devnet.requests("miner_request")) == asked
+    assert testbed.task(task_id)["status"] == "waiting"
+    assert len(testbed.devnet.requests("miner_request")) == asked
     page.get_by_role("button", name="Resume").click()
-    (task,) = mine.testbed.ended(task_id)
+    (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert page.locator("#state").text_content() == "Working"
 
 
-def test_what_a_task_says_stays_text(mine, open_page):
-    page = open_page(mine.url)
+def test_what_a_task_says_stays_text(testbed, open_page):
+    page = open_page(testbed.url)
     words = HOSTILE + "x" * (10_000 - len(HOSTILE))
-    shown = mine.slow(60.0, words=words, gate="words", previews=2.0)
+    shown = testbed.slow(60.0, words=words, gate="words", previews=2.0)
     says(page, f"rendering {shown[:8]}")
-    mine.open("words")
-    refused = mine.testbed.create(task_type=HOSTILE, workflow_id="3", parameters={"prompt": HOSTILE})
-    quoting = mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"prompt": words, "width": HOSTILE})
-    mine.testbed.ended(shown, refused, quoting)
+    testbed.open("words")
+    refused = testbed.create(task_type=HOSTILE, workflow_id="3", parameters={"prompt": HOSTILE})
+    quoting = testbed.create(task_type="txt2img", workflow_id="3", parameters={"prompt": words, "width": HOSTILE})
+    testbed.ended(shown, refused, quoting)
     for name in PAGES:
-        page.goto(f"{mine.url}/#{name}")
+        page.goto(f"{testbed.url}/#{name}")
         page.reload()
         page.locator(f"#page-{name}").wait_for()
-    page.goto(f"{mine.url}/#history")
+    page.goto(f"{testbed.url}/#history")
     for task_id in (shown, refused, quoting):
         page.locator("#past li", has_text=task_id[:8]).wait_for()
     assert page.locator("#past").get_by_text(HOSTILE, exact=False).count()
@@ -72,10 +72,10 @@ def test_what_a_task_says_stays_text(mine, open_page):
     assert not page.locator("main script, main img[src=x]").count()
 
 
-def test_history_is_filtered_by_outcome_and_workflow(mine, open_page):
-    done, refused = mine.quick(), mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
-    mine.testbed.ended(done, refused)
-    page = open_page(f"{mine.url}/#history")
+def test_history_is_filtered_by_outcome_and_workflow(testbed, open_page):
+    done, refused = testbed.quick(), testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
+    testbed.ended(done, refused)
+    page = open_page(f"{testbed.url}/#history")
     rows = page.locator("#past li")
     rows.filter(has_text=done[:8]).wait_for()
     page.get_by_role("combobox", name="Outcome").select_option("refused")
@@ -88,8 +88,8 @@ def test_history_is_filtered_by_outcome_and_workflow(mine, open_page):
     assert not rows.filter(has_text=refused[:8]).count()
 
 
-def test_workflows_say_why_they_are_not_offered_and_what_helps(mine, open_page):
-    page = open_page(f"{mine.url}/#workflows")
+def test_workflows_say_why_they_are_not_offered_and_what_helps(testbed, open_page):
+    page = open_page(f"{testbed.url}/#workflows")
     offered = page.locator("#workflows > li", has=page.get_by_role("heading", name="slow"))
     offered.get_by_text("Offered").wait_for()
     other = page.locator("#workflows > li", has=page.get_by_role("heading", name="flux-lora"))
@@ -97,8 +97,8 @@ def test_workflows_say_why_they_are_not_offered_and_what_helps(mine, open_page):
     assert "XALORA_WORKFLOWS" in other.text_content()
 
 
-def test_everything_is_reached_by_keyboard(mine, open_page):
-    page = open_page(mine.url)
+def test_everything_is_reached_by_keyboard(testbed, open_page):
+    page = open_page(testbed.url)
     page.locator("#state", has_text="Working").wait_for()
     focused = []
     for _ in range(7):
@@ -115,43 +115,41 @@ def test_everything_is_reached_by_keyboard(mine, open_page):
     assert page.evaluate("document.activeElement.textContent") == "Keep it running"
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").count()
-    assert mine.now()["state"] == "working"
+    assert testbed.now()["state"] == "working"
 
 
-def test_axe_finds_nothing_on_a_phone_in_light_and_dark(mine, open_page):
+def test_axe_finds_nothing_on_a_phone_in_light_and_dark(testbed, open_page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra `test` brings it").Axe()
-    mine.testbed.ended(
-        mine.quick(), mine.testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64})
-    )
-    running = mine.slow(600.0)
-    page = open_page(mine.url, viewport={"width": 390, "height": 844})
+    testbed.ended(testbed.quick(), testbed.create(task_type="txt2img", workflow_id="3", parameters={"width": 64}))
+    running = testbed.slow(600.0)
+    page = open_page(testbed.url, viewport={"width": 390, "height": 844})
     says(page, f"rendering {running[:8]}… step")
     for name in PAGES:
-        page.goto(f"{mine.url}/#{name}")
+        page.goto(f"{testbed.url}/#{name}")
         page.locator(f"#page-{name} :is(li, dl)").first.wait_for()
         for scheme, options in (("light", None), ("dark", {"runOnly": ["color-contrast"]})):
             page.emulate_media(color_scheme=scheme)
             found = axe.run(page, options=options)
             assert not found.response["violations"], found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is wider than a phone"
-    mine.cancel(running)
+    testbed.cancel(running)
 
 
-def test_the_miner_dies_and_comes_back_and_so_does_the_page(mine, open_page):
-    mine.testbed.ended(mine.quick())
-    page = open_page(mine.url, but="net::ERR_")  # the browser itself says that nobody answers
+def test_the_miner_dies_and_comes_back_and_so_does_the_page(testbed, open_page):
+    testbed.ended(testbed.quick())
+    page = open_page(testbed.url, but="net::ERR_")  # the browser itself says that nobody answers
     says(page, "waiting for a task")
-    mine.testbed.worker.kill()
+    testbed.worker.kill()
     page.get_by_role("alert").filter(has_text="Cut off from the miner").wait_for()
     assert page.get_by_role("button", name="Pause").is_disabled()
-    mine.testbed.restart_worker()
+    testbed.restart_worker()
     page.get_by_role("alert").wait_for(state="hidden")
     says(page, "waiting for a task")
     assert page.locator("#latest img").count()  # the journal has outlived it
     page.get_by_role("button", name="Drain…").click()
     page.get_by_role("button", name="Drain it").click()
     page.get_by_role("alert").filter(has_text="it has probably ended").wait_for()
-    assert mine.testbed.worker.popen.wait(30) == 0
-    mine.testbed.worker.kill()
-    mine.testbed.restart_worker()
+    assert testbed.worker.popen.wait(30) == 0
+    testbed.worker.kill()
+    testbed.restart_worker()
     page.get_by_role("alert").wait_for(state="hidden")

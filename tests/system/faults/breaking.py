@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.scene import Scene
+from tests.support.relayed_testbed import RelayedTestbed
 from tests.support.testbed import until
 
-Fault = Callable[[Scene], AbstractContextManager[None]]
+Fault = Callable[[RelayedTestbed], AbstractContextManager[None]]
 
 GARBAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>"
 ERROR = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -30,62 +30,62 @@ RESET = b""
 
 
 @contextmanager
-def miner_killed(scene: Scene) -> Iterator[None]:
-    scene.testbed.worker.kill()
-    scene.held.drop()
+def miner_killed(testbed: RelayedTestbed) -> Iterator[None]:
+    testbed.worker.kill()
+    testbed.held.drop()
     yield
-    scene.testbed.restart_worker()
+    testbed.restart_worker()
 
 
 @contextmanager
-def miner_back_first(scene: Scene) -> Iterator[None]:
+def miner_back_first(testbed: RelayedTestbed) -> Iterator[None]:
     """As above, but what is held goes on only when the miner has come back."""
-    with miner_killed(scene):
+    with miner_killed(testbed):
         pass
-    until(lambda: scene.testbed.logged("task_picked_up", task_id=scene.task_id), why="the new start")
+    until(lambda: testbed.logged("task_picked_up", task_id=testbed.task_id), why="the new start")
     yield
 
 
 @contextmanager
-def miner_one_step_back(scene: Scene) -> Iterator[None]:
+def miner_one_step_back(testbed: RelayedTestbed) -> Iterator[None]:
     """Killed before its last record: no call lies between the two, so the record is taken back."""
     steps = {"prepared": ("leased", "$.lease"), "answered": ("uploaded", "$")}
-    with miner_killed(scene):
+    with miner_killed(testbed):
         yield
-        with closing(_journal(scene)) as journal:
+        with closing(_journal(testbed)) as journal:
             changed = journal.execute(
                 "UPDATE tasks SET step = ?, outcome = NULL, record = json_extract(record, ?) WHERE task_id = ?",
-                (*steps[scene.step], scene.task_id),
+                (*steps[testbed.step], testbed.task_id),
             )
             assert changed.rowcount == 1
 
 
 @contextmanager
-def journal_cut(scene: Scene) -> Iterator[None]:
+def journal_cut(testbed: RelayedTestbed) -> Iterator[None]:
     """Killed, and of its journal the second half is gone."""
-    before = _count(scene, "journal_damaged")
-    with miner_killed(scene):
+    before = _count(testbed, "journal_damaged")
+    with miner_killed(testbed):
         yield
-        with closing(_journal(scene)) as journal:
+        with closing(_journal(testbed)) as journal:
             journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        path = scene.state / "journal.db"
+        path = testbed.state / "journal.db"
         os.truncate(path, path.stat().st_size // 2)
-    until(lambda: _count(scene, "journal_damaged") > before, why="the message")
+    until(lambda: _count(testbed, "journal_damaged") > before, why="the message")
 
 
-def _journal(scene: Scene) -> sqlite3.Connection:
-    return sqlite3.connect(scene.state / "journal.db", isolation_level=None)
+def _journal(testbed: RelayedTestbed) -> sqlite3.Connection:
+    return sqlite3.connect(testbed.state / "journal.db", isolation_level=None)
 
 
 @contextmanager
-def disk_full(scene: Scene) -> Iterator[None]:
+def disk_full(testbed: RelayedTestbed) -> Iterator[None]:
     """Not a byte is left for the journal, nor for the copy of a result, until the worker has said so."""
-    disk = scene.state.parent
+    disk = testbed.state.parent
     if not disk.is_mount():
         pytest.skip("a full disk has to be a small one, and this user may not mount it: run this as root")
-    said = ("upload_failed", "delivery_failed") if scene.step == "rendering" else ("not_recorded",)
-    before = _count(scene, *said)
-    with closing(_journal(scene)) as journal:  # else a record may fit where an old one was
+    said = ("upload_failed", "delivery_failed") if testbed.step == "rendering" else ("not_recorded",)
+    before = _count(testbed, *said)
+    with closing(_journal(testbed)) as journal:  # else a record may fit where an old one was
         journal.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     ballast = disk / "ballast"
     try:
@@ -93,89 +93,89 @@ def disk_full(scene: Scene) -> Iterator[None]:
             while file.write(bytes(4096)):
                 pass
         yield
-        until(lambda: _count(scene, *said) > before or not scene.testbed.worker.alive, why="a complaint")
+        until(lambda: _count(testbed, *said) > before or not testbed.worker.alive, why="a complaint")
     finally:
         ballast.unlink()
 
 
-def _count(scene: Scene, *endings: str) -> int:
+def _count(testbed: RelayedTestbed, *endings: str) -> int:
     """Events so far whose names end like this."""
-    return sum(event["event"].endswith(endings) for event in scene.testbed.log())
+    return sum(event["event"].endswith(endings) for event in testbed.log())
 
 
 # ---- ComfyUI ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def engine_killed(scene: Scene) -> Iterator[None]:
-    scene.testbed.engine.kill()
+def engine_killed(testbed: RelayedTestbed) -> Iterator[None]:
+    testbed.engine.kill()
     yield
-    _start_engine(scene)
+    _start_engine(testbed)
 
 
 @contextmanager
-def engine_restarted(scene: Scene) -> Iterator[None]:
-    scene.testbed.engine.stop()
-    _start_engine(scene)
+def engine_restarted(testbed: RelayedTestbed) -> Iterator[None]:
+    testbed.engine.stop()
+    _start_engine(testbed)
     yield
 
 
 @contextmanager
-def engine_stopped(scene: Scene) -> Iterator[None]:
+def engine_stopped(testbed: RelayedTestbed) -> Iterator[None]:
     """SIGSTOP, until the sequencer has heard twice of a miner that waits for it."""
-    scene.testbed.engine.send(signal.SIGSTOP)
+    testbed.engine.send(signal.SIGSTOP)
     yield
-    if scene.step not in ("rendered", "uploaded", "answered"):  # those need no ComfyUI
+    if testbed.step not in ("rendered", "uploaded", "answered"):  # those need no ComfyUI
         for _ in range(2):
-            heartbeat = scene.sequencer.hold("POST /miner_request")
+            heartbeat = testbed.sequencer.hold("POST /miner_request")
             heartbeat.wait()
             heartbeat.release()
-    scene.testbed.engine.send(signal.SIGCONT)
+    testbed.engine.send(signal.SIGCONT)
 
 
 @contextmanager
-def both_killed(scene: Scene) -> Iterator[None]:
-    with engine_killed(scene), miner_killed(scene):
+def both_killed(testbed: RelayedTestbed) -> Iterator[None]:
+    with engine_killed(testbed), miner_killed(testbed):
         yield
 
 
 @contextmanager
-def websocket_dropped(scene: Scene) -> Iterator[None]:
-    scene.comfyui.cut("GET /ws")
+def websocket_dropped(testbed: RelayedTestbed) -> Iterator[None]:
+    testbed.comfyui.cut("GET /ws")
     yield
 
 
-def _start_engine(scene: Scene) -> None:
-    assert scene.testbed.engine.start().first_line() == scene.engine_url
+def _start_engine(testbed: RelayedTestbed) -> None:
+    assert testbed.engine.start().first_line() == testbed.engine_url
 
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def sequencer_killed(scene: Scene) -> Iterator[None]:
-    scene.testbed.devnet_process.kill()
+def sequencer_killed(testbed: RelayedTestbed) -> Iterator[None]:
+    testbed.devnet_process.kill()
     yield
-    scene.testbed.start_devnet(port=urlsplit(scene.testbed.devnet.url).port)
+    testbed.start_devnet(port=urlsplit(testbed.devnet.url).port)
 
 
 @contextmanager
-def sequencer_away(scene: Scene) -> Iterator[None]:
+def sequencer_away(testbed: RelayedTestbed) -> Iterator[None]:
     """No connection to it, until the worker has noticed."""
     said = ("heartbeat_missed", "no_answer", "answer_not_taken")
-    before = _count(scene, *said)
-    with scene.sequencer.away():
+    before = _count(testbed, *said)
+    with testbed.sequencer.away():
         yield
-        until(lambda: _count(scene, *said) > before, why="a complaint")
+        until(lambda: _count(testbed, *said) > before, why="a complaint")
 
 
 @contextmanager
-def says(scene: Scene, words: bytes) -> Iterator[None]:
+def says(testbed: RelayedTestbed, words: bytes) -> Iterator[None]:
     """The sequencer's next reply is `words`: to the submission, to the request for a task, else to a heartbeat."""
-    if scene.step in ("leased", "answered"):
-        scene.held.drop(words)
+    if testbed.step in ("leased", "answered"):
+        testbed.held.drop(words)
     else:
-        heartbeat = scene.sequencer.hold("POST /miner_request")
+        heartbeat = testbed.sequencer.hold("POST /miner_request")
         heartbeat.wait()
         heartbeat.drop(words)
     yield
@@ -185,9 +185,9 @@ def says(scene: Scene, words: bytes) -> Iterator[None]:
 
 
 @contextmanager
-def store(scene: Scene, action: str, **rule: object) -> Iterator[None]:
+def store(testbed: RelayedTestbed, action: str, **rule: object) -> Iterator[None]:
     """devnet's own fault, for the upload that is held and for nothing after it."""
-    scene.testbed.devnet.fault(action, "store_put", "s3_put", times=1, **rule)
+    testbed.devnet.fault(action, "store_put", "s3_put", times=1, **rule)
     yield
 
 

@@ -1,4 +1,4 @@
-"""One scene serves many cells: starting its processes costs more than a cell. A cell that spoils it gets a new one."""
+"""One test bed serves many cells, since starting its processes costs more than a cell. A cell that fails spoils it."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.scene import Scene, scene_in
+from tests.support.relayed_testbed import RelayedTestbed
 
 
-class Stage:
-    """The scene in use, and how to get another one."""
+class Beds:
+    """The test bed in use, and how to get another one."""
 
     def __init__(self, make_folder: Callable[[], Path], disk: Path) -> None:
         self._make_folder = make_folder
         self._disk = disk
         self._stack = ExitStack()
-        self._scene: Scene | None = None
+        self._testbed: RelayedTestbed | None = None
         self.usable = False
 
-    def scene(self) -> Scene:
-        if self._scene is None or not (self.usable and self._scene.sound):
+    def testbed(self) -> RelayedTestbed:
+        if self._testbed is None or not (self.usable and self._testbed.sound):
             self.close()
             folder = self._make_folder()
-            scene = scene_in(folder, state=self._disk / folder.name, upload__timeout=3.0)
-            self._scene = self._stack.enter_context(scene)
+            testbed = RelayedTestbed(folder, state=self._disk / folder.name, upload__timeout=3.0)
+            self._testbed = self._stack.enter_context(testbed)
         self.usable = False  # until the cell has said otherwise
-        return self._scene
+        return self._testbed
 
     def close(self) -> None:
         self._stack.close()
-        self._scene = None
+        self._testbed = None
 
 
 @pytest.fixture(scope="session")
@@ -48,14 +48,14 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Stage]:
-    stage = Stage(lambda: tmp_path_factory.mktemp("faults"), small_disk)
-    yield stage
-    stage.close()
+def beds(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator[Beds]:
+    beds = Beds(lambda: tmp_path_factory.mktemp("faults"), small_disk)
+    yield beds
+    beds.close()
 
 
 @pytest.fixture
-def scene(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Scene]:
+def testbed(beds: Beds, request: pytest.FixtureRequest) -> Iterator[RelayedTestbed]:
     failed = request.session.testsfailed
-    yield stage.scene()
-    stage.usable = request.session.testsfailed == failed
+    yield beds.testbed()
+    beds.usable = request.session.testsfailed == failed

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from tests.support.scene import STEPS, Scene, Step
+from tests.support.relayed_testbed import STEPS, RelayedTestbed, Step
 from tests.system.faults.breaking import FAULTS
 
 DONE = ("finished", "")
@@ -73,17 +73,17 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_task_is_answered_once(case: Case, scene: Scene) -> None:
-    before = scene.testbed.devnet.stats()["violations"]
-    scene.begin(case.at, acted=case.acted, target=case.target)
-    with FAULTS[case.fault](scene):
-        scene.held.release()
-    task = scene.ended()
-    stats = scene.testbed.devnet.stats()
+def test_the_task_is_answered_once(case: Case, testbed: RelayedTestbed) -> None:
+    before = testbed.devnet.stats()["violations"]
+    testbed.begin(case.at, acted=case.acted, target=case.target)
+    with FAULTS[case.fault](testbed):
+        testbed.held.release()
+    task = testbed.end()
+    stats = testbed.devnet.stats()
     verdicts = [answer["verdict"] for answer in task["answers"]]
     assert (task["status"], task["msg"]) == case.expect
     assert verdicts.count("first") == 1
     assert set(verdicts) <= {"first", "repeat"}
     assert stats["violations"] == before, stats["violation_list"]
     if case.expect == DONE:
-        assert len(scene.testbed.result(task)) > 0
+        assert len(testbed.result(task)) > 0

@@ -1,4 +1,4 @@
-"""What the lane's tests share: a test bed, and a scene with relays in which a task is caught at a step."""
+"""What the lane's tests share: a test bed, and one with relays that catches a task at a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.scene import Scene, scene_in
+from tests.support.relayed_testbed import RelayedTestbed
 from tests.support.testbed import Testbed, free_port
 
 
@@ -19,9 +19,9 @@ def testbed(tmp_path: Path) -> Iterator[Testbed]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    with scene_in(tmp_path) as scene:
-        yield scene
+def relayed(tmp_path: Path) -> Iterator[RelayedTestbed]:
+    with RelayedTestbed(tmp_path) as relayed:
+        yield relayed
 
 
 @pytest.fixture

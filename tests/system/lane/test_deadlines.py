@@ -10,27 +10,23 @@ from tests.system.lane import flows
 LONG = 600.0  # seconds; no test waits for it
 
 
-def render(testbed: Testbed, *, timeout: float) -> tuple[str, str]:
-    """A task in the middle of a render that is longer than its workflow's time; gives ComfyUI's URL and its id."""
+def render(testbed: Testbed, *, timeout: float) -> str:
+    """A task in the middle of a render that is longer than its workflow's time; returns its id."""
     testbed.start_devnet()
     testbed.add_workflow("late", flows.wait(LONG), timeout=timeout)
     engine = testbed.start_engine("--test-nodes", port=free_port())
     testbed.start_worker(engine, workflows={"4": ["late"], "5": ["upscaler-lanczos"]}, comfyui__interrupt_grace=2.0)
     task_id = testbed.create(parameters={})
-    until(lambda: running(testbed, engine), why="the render")
-    return engine, task_id
-
-
-def running(testbed: Testbed, engine: str) -> bool:
-    return bool(testbed.session.get(f"{engine}/queue", timeout=30).json()["queue_running"])
+    until(lambda: testbed.queue()["queue_running"], why="the render")
+    return task_id
 
 
 def test_one_that_renders_too_long_is_interrupted_and_answered(testbed: Testbed) -> None:
-    engine, task_id = render(testbed, timeout=1.5)
+    task_id = render(testbed, timeout=1.5)
     late, good = testbed.ended(task_id, testbed.create(workflow_id="5"))
     assert (late["status"], good["status"]) == ("failed", "finished")
     assert "time ran out" in late["msg"]
-    assert not running(testbed, engine)
+    assert not testbed.queue()["queue_running"]
 
 
 def test_the_time_that_the_sequencer_gives_counts_before_the_workflows_own(testbed: Testbed) -> None:
@@ -40,19 +36,19 @@ def test_the_time_that_the_sequencer_gives_counts_before_the_workflows_own(testb
     testbed.start_worker(engine, workflows={"4": ["late"], "5": ["upscaler-lanczos"]})
     late, good = testbed.ended(testbed.create(parameters={}, timeout_seconds=1.5), testbed.create(workflow_id="5"))
     assert (late["status"], good["status"]) == ("failed", "finished")
-    assert not running(testbed, engine)
+    assert not testbed.queue()["queue_running"]
     assert testbed.devnet.stats()["violations"] == 0
 
 
 def test_it_is_answered_though_comfyui_is_down(testbed: Testbed) -> None:
-    _engine, task_id = render(testbed, timeout=2.0)
+    task_id = render(testbed, timeout=2.0)
     testbed.engine.kill()
     (task,) = testbed.ended(task_id, patience=25.0)
     assert (task["status"], "time ran out" in task["msg"]) == ("failed", True)
 
 
 def test_it_is_answered_by_the_next_start_though_comfyui_is_down(testbed: Testbed) -> None:
-    _engine, task_id = render(testbed, timeout=2.0)
+    task_id = render(testbed, timeout=2.0)
     testbed.engine.kill()
     testbed.worker.kill()
     testbed.restart_worker()
@@ -66,7 +62,7 @@ def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: 
     engine = testbed.start_engine("--test-nodes")
     testbed.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
     testbed.create(parameters={})
-    until(lambda: running(testbed, engine), why="the render")
+    until(lambda: testbed.queue()["queue_running"], why="the render")
     testbed.devnet.fault("fail", "miner_submit")
     wrong = testbed.create(workflow_id="5", parameters={"image": "no URL"})
     until(lambda: testbed.logged("answer_not_taken"), why="a submission in vain")
@@ -79,7 +75,7 @@ def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: 
 
 
 def test_a_prompt_whose_time_ran_out_while_the_miner_was_down_is_ended_in_comfyui_too(testbed: Testbed) -> None:
-    engine, task_id = render(testbed, timeout=1.0)
+    task_id = render(testbed, timeout=1.0)
     testbed.worker.kill()
     deadline = testbed.task(task_id)["leased_at"] + 1.0
     until(lambda: time.time() > deadline, why="the deadline")
@@ -87,4 +83,4 @@ def test_a_prompt_whose_time_ran_out_while_the_miner_was_down_is_ended_in_comfyu
     task, good = testbed.ended(task_id, testbed.create(workflow_id="5"), patience=25.0)
     assert (task["status"], good["status"]) == ("failed", "finished")
     assert "time ran out" in task["msg"]
-    assert not running(testbed, engine)
+    assert not testbed.queue()["queue_running"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from miner.worker.supervisor import EXIT_BUG
-from tests.support.scene import Scene, scene_in
+from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Process, Testbed, until
 from tests.system.lane import flows
 
@@ -37,64 +37,54 @@ def test_a_bug_in_a_loop_ends_the_process_with_its_own_code(testbed: Testbed) ->
     assert task["status"] == "finished"
 
 
-def test_two_signals_end_it_though_an_upload_keeps_failing(scene: Scene) -> None:
-    testbed = scene.testbed
-    scene.begin("rendered")
-    testbed.devnet.fault("fail", "store_put")
-    scene.held.release()
-    until(lambda: testbed.logged("upload_failed"), why="a failed upload")
-    testbed.worker.send(signal.SIGTERM)
-    until(lambda: testbed.logged("draining"), why="the drain")
-    assert testbed.worker.stop(timeout=20.0) == 0
-    testbed.devnet.clear_faults()
-    testbed.restart_worker()
-    assert scene.ended()["status"] == "finished"
+@pytest.mark.parametrize(
+    ("step", "route", "event"),
+    [("rendered", "store_put", "upload_failed"), ("answered", "miner_submit", "answer_not_taken")],
+)
+def test_two_signals_end_it_though_what_is_left_keeps_failing(
+    relayed: RelayedTestbed, step: Step, route: str, event: str
+) -> None:
+    relayed.begin(step)
+    relayed.devnet.fault("fail", route)
+    relayed.held.release()
+    until(lambda: relayed.logged(event), why="an attempt in vain")
+    relayed.worker.send(signal.SIGTERM)
+    until(lambda: relayed.logged("draining"), why="the drain")
+    assert relayed.worker.stop(timeout=20.0) == 0
+    relayed.devnet.clear_faults()
+    relayed.restart_worker()
+    assert relayed.end()["status"] == "finished"
 
 
-def test_two_signals_end_it_though_the_sequencer_takes_no_answer(scene: Scene) -> None:
-    testbed = scene.testbed
-    scene.begin("answered")
-    testbed.devnet.fault("fail", "miner_submit")
-    scene.held.release()
-    until(lambda: testbed.logged("answer_not_taken"), why="a submission in vain")
-    testbed.worker.send(signal.SIGTERM)
-    until(lambda: testbed.logged("draining"), why="the drain")
-    assert testbed.worker.stop(timeout=20.0) == 0
-    testbed.devnet.clear_faults()
-    testbed.restart_worker()
-    assert scene.ended()["status"] == "finished"
-
-
-def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(scene: Scene) -> None:
+def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(relayed: RelayedTestbed) -> None:
     """A one-lease sequencer that has taken the answer, whose reply is lost, has room for another task: the heartbeat
     must not ask for it, for draining means to take nothing new at once."""
-    testbed = scene.testbed
-    scene.begin("rendering")
-    before = len(testbed.devnet.requests("miner_request"))
-    until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="`running`")
-    reply = scene.sequencer.hold("POST /miner_submit", reply=True)
-    scene.held.release()
+    relayed.begin("rendering")
+    before = len(relayed.devnet.requests("miner_request"))
+    until(lambda: len(relayed.devnet.requests("miner_request")) >= before + 2, why="`running`")
+    reply = relayed.sequencer.hold("POST /miner_submit", reply=True)
+    relayed.held.release()
     reply.wait()
-    testbed.worker.send(signal.SIGTERM)
-    until(lambda: testbed.logged("draining"), why="the drain")
-    late = testbed.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"})
-    before = len(testbed.devnet.requests("miner_request"))
-    until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="heartbeats")
+    relayed.worker.send(signal.SIGTERM)
+    until(lambda: relayed.logged("draining"), why="the drain")
+    late = relayed.create(parameters={"image": f"{relayed.inputs.url}/cell-1.png"})
+    before = len(relayed.devnet.requests("miner_request"))
+    until(lambda: len(relayed.devnet.requests("miner_request")) >= before + 2, why="heartbeats")
     reply.release()
-    assert testbed.worker.stop() == 0
-    assert testbed.task(late)["status"] == "waiting"
-    assert testbed.task(scene.task_id)["status"] == "finished"
+    assert relayed.worker.stop() == 0
+    assert relayed.task(late)["status"] == "waiting"
+    assert relayed.task(relayed.task_id)["status"] == "finished"
 
 
 def test_a_lease_that_arrives_as_the_drain_begins_is_finished(tmp_path: Path) -> None:
     """It was asked for before the signal, so it is in hand, and there is time."""
-    with scene_in(tmp_path, sequencer__wait=0.0) as scene:
-        scene.begin("leased")
-        scene.testbed.worker.send(signal.SIGTERM)
-        until(lambda: scene.testbed.logged("draining"), why="the drain")
-        scene.held.release()
-        until(lambda: not scene.testbed.worker.alive, why="the worker's end")
-        task = scene.testbed.task(scene.task_id)
+    with RelayedTestbed(tmp_path, sequencer__wait=0.0) as relayed:
+        relayed.begin("leased")
+        relayed.worker.send(signal.SIGTERM)
+        until(lambda: relayed.logged("draining"), why="the drain")
+        relayed.held.release()
+        until(lambda: not relayed.worker.alive, why="the worker's end")
+        task = relayed.task(relayed.task_id)
     assert (task["status"], task["msg"]) == ("finished", "")
 
 

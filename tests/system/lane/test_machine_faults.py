@@ -26,11 +26,6 @@ def processes(testbed: Testbed) -> int:
     return len(testbed.logged("comfyui_started"))
 
 
-def cancel(testbed: Testbed, task_id: str) -> None:
-    body = {"task_id": task_id, "api_key": "devnet"}
-    assert testbed.session.post(f"{testbed.devnet.url}/task_cancel", json=body, timeout=30).status_code == 200
-
-
 # ---- a process that is sick -------------------------------------------------------------------------------------
 
 
@@ -51,7 +46,7 @@ def test_a_prompt_that_ignores_an_interrupt_costs_the_process_its_life(
     start_managed(testbed, flows.wait(600.0, interruptible=False), managed, comfyui__interrupt_grace=1.0)
     deaf = testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
-    cancel(testbed, deaf)
+    testbed.cancel(deaf)
     (good,) = testbed.ended(testbed.create(workflow_id="5"))
     assert good["status"] == "finished"
     assert processes(testbed) == 2

@@ -6,41 +6,39 @@ import shutil
 import sqlite3
 from contextlib import closing
 
-from tests.support.scene import Scene
+from tests.support.relayed_testbed import RelayedTestbed
 from tests.support.testbed import Testbed, until
 
 
-def test_a_rendered_task_whose_files_are_gone_is_rendered_again(scene: Scene) -> None:
-    scene.begin("rendered")
-    scene.testbed.worker.kill()
-    scene.held.drop()
-    shutil.rmtree(scene.testbed.folder / "engine" / "output" / "xalora")
-    scene.testbed.restart_worker()
-    assert scene.ended()["status"] == "finished"
+def test_a_rendered_task_whose_files_are_gone_is_rendered_again(relayed: RelayedTestbed) -> None:
+    relayed.begin("rendered")
+    relayed.worker.kill()
+    relayed.held.drop()
+    shutil.rmtree(relayed.folder / "engine" / "output" / "xalora")
+    relayed.restart_worker()
+    assert relayed.end()["status"] == "finished"
 
 
-def test_a_task_whose_workflow_was_taken_out_is_answered(scene: Scene) -> None:
-    scene.begin("prepared")
-    testbed = scene.testbed
-    testbed.worker.kill()
-    scene.held.drop()
-    config = testbed.folder / "config.toml"
-    there = f'folders = ["{testbed.workflows}"]'
+def test_a_task_whose_workflow_was_taken_out_is_answered(relayed: RelayedTestbed) -> None:
+    relayed.begin("prepared")
+    relayed.worker.kill()
+    relayed.held.drop()
+    config = relayed.folder / "config.toml"
+    there = f'folders = ["{relayed.workflows}"]'
     config.write_text(config.read_text().replace('"gated"', '"upscaler-lanczos"').replace(there, "folders = []"))
-    testbed.restart_worker()
-    assert scene.ended()["status"] == "failed"
+    relayed.restart_worker()
+    assert relayed.end()["status"] == "failed"
 
 
-def test_a_record_that_cannot_be_read_costs_its_task_a_failure_and_no_other_one_anything(scene: Scene) -> None:
-    scene.begin("prepared")
-    testbed = scene.testbed
-    testbed.worker.kill()
-    scene.held.drop()
-    with closing(sqlite3.connect(scene.state / "journal.db", isolation_level=None)) as journal:
+def test_a_record_that_cannot_be_read_fails_its_task_and_costs_no_other_one_anything(relayed: RelayedTestbed) -> None:
+    relayed.begin("prepared")
+    relayed.worker.kill()
+    relayed.held.drop()
+    with closing(sqlite3.connect(relayed.state / "journal.db", isolation_level=None)) as journal:
         journal.execute("UPDATE tasks SET record = substr(record, 1, length(record) / 2)")
-    testbed.restart_worker()
-    assert scene.ended()["status"] == "failed"
-    (good,) = testbed.ended(testbed.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"}))
+    relayed.restart_worker()
+    assert relayed.end()["status"] == "failed"
+    (good,) = relayed.ended(relayed.create(parameters={"image": f"{relayed.inputs.url}/cell-1.png"}))
     assert good["status"] == "finished"
 
 

@@ -10,28 +10,19 @@ import pytest
 from miner.devnet.options import DevnetOptions
 from miner.devnet.serve import serve
 from tests.support.relay import Relay
-from tests.support.scene import Scene, Step
+from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Testbed, until
 from tests.system.lane import flows
 
 
-def cancel(testbed: Testbed, task_id: str) -> None:
-    body = {"task_id": task_id, "api_key": "devnet"}
-    assert testbed.session.post(f"{testbed.devnet.url}/task_cancel", json=body, timeout=30).status_code == 200
-
-
-def queue(testbed: Testbed, engine: str) -> dict[str, list[object]]:
-    return testbed.session.get(f"{engine}/queue", timeout=30).json()
-
-
-def render(testbed: Testbed) -> tuple[str, str]:
-    """A task of ten minutes in the middle of its render; gives ComfyUI's URL and its id."""
+def render(testbed: Testbed) -> str:
+    """A task of ten minutes in the middle of its render; returns its id."""
     testbed.add_workflow("long", flows.wait(600.0))
     engine = testbed.start_engine("--test-nodes")
     testbed.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
     task_id = testbed.create(parameters={})
-    until(lambda: queue(testbed, engine)["queue_running"], why="the render")
-    return engine, task_id
+    until(lambda: testbed.queue()["queue_running"], why="the render")
+    return task_id
 
 
 def goes_on(testbed: Testbed, task_id: str) -> None:
@@ -44,55 +35,55 @@ def goes_on(testbed: Testbed, task_id: str) -> None:
 
 def test_one_that_is_named_is_interrupted(testbed: Testbed) -> None:
     testbed.start_devnet()
-    engine, task_id = render(testbed)
-    cancel(testbed, task_id)
-    until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+    task_id = render(testbed)
+    testbed.cancel(task_id)
+    until(lambda: not testbed.queue()["queue_running"], why="the interrupt")
     goes_on(testbed, task_id)
 
 
 def test_one_that_the_sequencer_no_longer_names_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
     with serve(DevnetOptions(name_canceled=False, state=tmp_path / "quiet")) as testbed.devnet:
-        engine, task_id = render(testbed)
+        task_id = render(testbed)
         before = len(testbed.devnet.requests("miner_request"))
         until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="`running`")
-        cancel(testbed, task_id)
-        until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+        testbed.cancel(task_id)
+        until(lambda: not testbed.queue()["queue_running"], why="the interrupt")
         goes_on(testbed, task_id)
 
 
 def test_one_that_waits_in_the_queue_is_deleted_from_it(testbed: Testbed) -> None:
     testbed.start_devnet("--leases", "2")
-    engine, first = render(testbed)
+    first = render(testbed)
     second = testbed.create(parameters={})
-    until(lambda: queue(testbed, engine)["queue_pending"], why="the second prompt")
-    cancel(testbed, second)
-    cancel(testbed, first)
-    until(lambda: not any(queue(testbed, engine).values()), why="an empty queue")
+    until(lambda: testbed.queue()["queue_pending"], why="the second prompt")
+    testbed.cancel(second)
+    testbed.cancel(first)
+    until(lambda: not any(testbed.queue().values()), why="an empty queue")
     goes_on(testbed, first)
     assert testbed.task(second)["answers"] == []
 
 
 def test_one_that_is_canceled_while_the_miner_is_down_is_stopped_by_the_next_start(testbed: Testbed) -> None:
     testbed.start_devnet()
-    engine, task_id = render(testbed)
+    task_id = render(testbed)
     testbed.worker.kill()
-    cancel(testbed, task_id)
+    testbed.cancel(task_id)
     testbed.restart_worker()
-    until(lambda: not queue(testbed, engine)["queue_running"], why="the interrupt")
+    until(lambda: not testbed.queue()["queue_running"], why="the interrupt")
     goes_on(testbed, task_id)
 
 
 @pytest.mark.parametrize("step", ["prepared", "prompted", "rendered", "uploaded"])
-def test_it_goes_no_further_from_where_it_is(scene: Scene, step: Step) -> None:
-    scene.begin(step)
-    cancel(scene.testbed, scene.task_id)
-    until(lambda: scene.testbed.logged("task_taken_away", task_id=scene.task_id), why="the news")
-    scene.held.release()
-    (good,) = scene.testbed.ended(scene.testbed.create(parameters={"image": f"{scene.inputs.url}/cell-1.png"}))
+def test_it_goes_no_further_from_where_it_is(relayed: RelayedTestbed, step: Step) -> None:
+    relayed.begin(step)
+    relayed.cancel(relayed.task_id)
+    until(lambda: relayed.logged("task_taken_away", task_id=relayed.task_id), why="the news")
+    relayed.held.release()
+    (good,) = relayed.ended(relayed.create(parameters={"image": f"{relayed.inputs.url}/cell-1.png"}))
     assert good["status"] == "finished"
-    assert scene.testbed.task(scene.task_id)["answers"] == []
+    assert relayed.task(relayed.task_id)["answers"] == []
     if step == "prepared":
-        assert sum(line.startswith(b"POST /prompt ") for line in scene.comfyui.seen) == 1  # the good one's
+        assert sum(line.startswith(b"POST /prompt ") for line in relayed.comfyui.seen) == 1  # the good one's
 
 
 def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(

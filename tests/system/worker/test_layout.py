@@ -15,7 +15,7 @@ import pytest
 
 from miner.config import Settings
 from miner.worker.layout import Placement, layout
-from tests.support.mine import quiet_port
+from tests.support.dashboard_testbed import quiet_port
 from tests.support.paths import ROOT
 from tests.support.testbed import MINER_ID, Testbed, until
 

@@ -1,14 +1,13 @@
-"""A miner with its dashboard on: devnet, engine and worker, with a workflow that takes as long as a test wants."""
+"""A test bed with the dashboard on, and a workflow that takes as long as a test wants."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import secrets
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +43,49 @@ def quiet_port() -> int:
             return port
 
 
-@dataclass
-class Mine:
-    """One miner, seen from outside."""
+class DashboardTestbed(Testbed):
+    """A miner seen from outside. `beside` another one, it shares that one's devnet and engine."""
 
-    testbed: Testbed
-    port: int
-    colours: Iterator[int]
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        beside: DashboardTestbed | None = None,
+        environ: dict[str, str] | None = None,
+        workflows: dict[str, list[str]] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(folder)
+        self.port = quiet_port()
+        self._beside = beside
+        self._environ = environ
+        self._ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+        self._settings = settings
+        self._colours = itertools.count(1)
+
+    def set_up(self) -> None:
+        self.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
+        if self._beside:
+            self.devnet, self.engine_url = self._beside.devnet, self._beside.engine_url
+        else:
+            self.start_devnet()
+            self.start_engine("--test-nodes", "--preview-method", "auto")
+        keys = {
+            "status__enabled": True,
+            "status__port": self.port,
+            "sequencer__wait": 0.0,
+            "workflows__folders": [str(self.workflows), str(STAND_INS)],
+            **self._settings,
+        }
+        self.start_worker(self.engine_url, workflows=self._ids, environ=self._environ, **keys)
+        self.until_served()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return self.testbed.session.get(self.url + path, timeout=10, **options)
+        return self.session.get(self.url + path, timeout=10, **options)
 
     def now(self) -> dict[str, Any]:
         return self.get("/api/now").json()
@@ -66,7 +94,7 @@ class Mine:
         return self.get("/api/history", params=query).json()["tasks"]
 
     def press(self, button: str, **headers: str) -> requests.Response:
-        return self.testbed.session.post(f"{self.url}/api/{button}", headers={**ACTION, **headers}, timeout=10)
+        return self.session.post(f"{self.url}/api/{button}", headers={**ACTION, **headers}, timeout=10)
 
     def until_served(self) -> None:
         def answers() -> bool:
@@ -79,48 +107,21 @@ class Mine:
 
     def slow(self, seconds: float, **parameters: Any) -> str:
         """A task that takes so long; no node of it is cached."""
-        return self.testbed.create(
-            workflow_id="slow", parameters={"seconds": seconds, "colour": next(self.colours), **parameters}
+        return self.create(
+            workflow_id="slow", parameters={"seconds": seconds, "colour": next(self._colours), **parameters}
         )
 
     def open(self, gate: str) -> None:
         """End the wait of the task whose `gate` it is."""
-        (self.testbed.folder / "engine" / "input" / gate).touch()
+        (self.folder / "engine" / "input" / gate).touch()
 
     def cancel(self, task_id: str) -> None:
         """As its consumer, and wait until the miner has let go of it."""
-        cancel = {"task_id": task_id, "api_key": "devnet"}
-        assert self.testbed.session.post(f"{self.testbed.devnet.url}/task_cancel", json=cancel, timeout=10).ok
+        super().cancel(task_id)
         until(lambda: not self.now()["lanes"][0]["tasks"], why="the end of the canceled task")
 
     def quick(self) -> str:
         return self.slow(0.0)
-
-
-@contextmanager
-def mine_in(
-    folder: Path,
-    *,
-    environ: dict[str, str] | None = None,
-    workflows: dict[str, list[str]] | None = None,
-    **settings: Any,
-) -> Iterator[Mine]:
-    with Testbed(folder) as testbed:
-        mine = Mine(testbed=testbed, port=quiet_port(), colours=iter(range(1, 1 << 24)))
-        testbed.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
-        testbed.start_devnet()
-        engine = testbed.start_engine("--test-nodes", "--preview-method", "auto")
-        keys = {
-            "status__enabled": True,
-            "status__port": mine.port,
-            "sequencer__wait": 0.0,
-            "workflows__folders": [str(testbed.workflows), str(STAND_INS)],
-            **settings,
-        }
-        ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
-        testbed.start_worker(engine, workflows=ids, environ=environ, **keys)
-        mine.until_served()
-        yield mine
 
 
 def events(reply: requests.Response) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Where the faults happen: devnet, engine and worker as real processes, and one task that is caught at a step.
+"""A test bed whose connections go through relays, and one task that is caught at a step.
 
 A step is caught by holding the call that comes after it, so it does not depend on anybody's speed:
 
@@ -20,14 +20,14 @@ import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from PIL import Image
 
-from tests.support.relay import Hold, Relay
+from tests.support.relay import Hold
 from tests.support.testbed import Testbed, free_port, until
 
 Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
@@ -68,12 +68,12 @@ SETTINGS = {
 class Gate:
     """Holds a task in the middle of its render, until a file appears among ComfyUI's inputs."""
 
-    def __init__(self, scene: Scene, name: str) -> None:
-        self._scene = scene
-        self._path = scene.testbed.folder / "engine" / "input" / name
+    def __init__(self, testbed: RelayedTestbed, name: str) -> None:
+        self._testbed = testbed
+        self._path = testbed.folder / "engine" / "input" / name
 
     def wait(self) -> None:
-        until(lambda: self._scene.queue()["queue_running"], why="the render")
+        until(lambda: self._testbed.queue()["queue_running"], why="the render")
 
     def release(self) -> None:
         self._path.write_bytes(b"")
@@ -82,51 +82,49 @@ class Gate:
         """What is rendered is not the worker's to lose."""
 
 
-class Scene:
-    """The processes, and the task of the cell that is being tried. `held` is what keeps it at its step."""
+class RelayedTestbed(Testbed):
+    """`held` keeps the task at its step."""
 
-    def __init__(self, testbed: Testbed, stack: ExitStack, *, state: Path | None = None, **settings: Any) -> None:
-        self.testbed = testbed
-        self.state = state or testbed.folder / "state"
-        testbed.add_workflow("gated", GATED, parameters=PARAMETERS)
-        self.engine_url = testbed.start_engine("--test-nodes", port=free_port())
-        self.comfyui = stack.enter_context(closing(Relay(self.engine_url)))
-        self.sequencer = stack.enter_context(closing(Relay(testbed.start_devnet().url)))
-        self.inputs = stack.enter_context(closing(Relay(stack.enter_context(_served(testbed.folder)))))
-        testbed.start_worker(
+    def __init__(self, folder: Path, *, state: Path | None = None, **settings: Any) -> None:
+        super().__init__(folder)
+        self.state = state or folder / "state"
+        self._settings = {**SETTINGS, **settings}
+        self._numbers = itertools.count(1)
+        self.step: Step = "leased"
+        self.task_id = ""
+        self.held: Hold | Gate
+
+    def set_up(self) -> None:
+        self.add_workflow("gated", GATED, parameters=PARAMETERS)
+        self.comfyui = self.relay(self.start_engine("--test-nodes", port=free_port()))
+        self.sequencer = self.relay(self.start_devnet().url)
+        self.inputs = self.relay(self.stack.enter_context(_served(self.folder)))
+        self.start_worker(
             self.comfyui.url,
             workflows={"4": ["gated"]},
             sequencer__url=self.sequencer.url,
             network__allow=[self.sequencer.host, self.inputs.host],
             upload__endpoint=f"{self.sequencer.url}/s3",
             state__dir=str(self.state),
-            **{**SETTINGS, **settings},
+            **self._settings,
         )
-        self._numbers = itertools.count(1)
-        self.step: Step = "leased"
-        self.task_id = ""
-        self.held: Hold | Gate
 
     @property
     def sound(self) -> bool:
-        """Whether the next cell can be tried here."""
-        idle = all(task["status"] not in ("waiting", "running") for task in self.testbed.devnet.tasks())
-        return idle and self.testbed.worker.alive and self.testbed.engine.alive
-
-    def queue(self) -> dict[str, Any]:
-        """ComfyUI's queue, asked beside the relay."""
-        return self.testbed.session.get(f"{self.engine_url}/queue", timeout=30).json()
+        """Whether another task can be tried here."""
+        idle = all(task["status"] not in ("waiting", "running") for task in self.devnet.tasks())
+        return idle and self.worker.alive and self.engine.alive
 
     def begin(self, step: Step, *, acted: bool = False, target: str = "presigned") -> None:
         """Create a task, and wait until it is at `step`. `acted`: hold the reply of the last call, not its request."""
         until(self._owes_nothing, why="the end of what the last cell left")  # else its calls would be held here
         name = f"cell-{next(self._numbers)}"
-        Image.new("RGB", (32, 24), "navy").save(self.testbed.folder / f"{name}.png")
+        Image.new("RGB", (32, 24), "navy").save(self.folder / f"{name}.png")
         parameters: dict[str, Any] = {"image": f"{self.inputs.url}/{name}.png"}
         if step == "rendering":
             parameters |= {"gate": name, "seconds": 3600.0}
         self.step, self.held = step, self._hold(step, name, acted, "PUT /s3" if target == "s3" else "PUT /store")
-        self.task_id = self.testbed.create(parameters=parameters, target=target, extra={"mark": name})
+        self.task_id = self.create(parameters=parameters, target=target, extra={"mark": name})
         self.held.wait()
 
     def _owes_nothing(self) -> bool:
@@ -156,12 +154,12 @@ class Scene:
             case "answered":
                 return self.sequencer.hold("POST /miner_submit", reply=acted)
 
-    def ended(self) -> dict[str, Any]:
+    def end(self) -> dict[str, Any]:
         """The task, once it has ended; fails at once where it never will."""
 
         def look() -> dict[str, Any] | None:
-            assert self.testbed.worker.alive, (self.testbed.folder / "worker.log").read_text()[-3000:]
-            task = self.testbed.task(self.task_id)
+            assert self.worker.alive, (self.folder / "worker.log").read_text()[-3000:]
+            task = self.task(self.task_id)
             return task if task["status"] in ("finished", "failed", "canceled") else None
 
         task: dict[str, Any] = until(look, why=f"the end of {self.task_id}")
@@ -184,9 +182,3 @@ def _served(folder: Path) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@contextmanager
-def scene_in(folder: Path, **settings: Any) -> Iterator[Scene]:
-    with ExitStack() as stack:
-        yield Scene(stack.enter_context(Testbed(folder)), stack, **settings)
