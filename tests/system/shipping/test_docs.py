@@ -67,7 +67,7 @@ def test_every_variable_that_is_named_is_a_setting(page):
 
 
 def test_every_event_that_the_table_of_symptoms_names_is_logged():
-    table = text_of("operate").partition("## When something is wrong")[2]
+    table = text_of("operate").partition("## Troubleshoot")[2]
     events = set(re.findall(r"^\| .*?`([a-z]+_[a-z_]+)`", table, re.MULTILINE))
     source = "".join(path.read_text() for path in (TOP / "miner").rglob("*.py"))
     assert len(events) > 5
