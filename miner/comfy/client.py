@@ -204,7 +204,8 @@ class ComfyClient:
                 body=body,
                 headers={**self._headers, **({"Content-Type": kind} if kind else {})},
                 timeout=urllib3.Timeout(connect=self._timeout, read=timeout or self._timeout),
-                retries=False,  # redirects neither
+                redirect=False,
+                retries=False,
                 preload_content=False,
             ) as response:
                 yield response

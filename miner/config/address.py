@@ -10,8 +10,10 @@ import json
 import re
 from urllib.parse import urlsplit
 
+from miner.net.addresses import parse_allow
+from miner.task.errors import ConfigError
+
 MINER_ID = re.compile(r"(0x[0-9a-fA-F]{40})(-[A-Za-z0-9_]+)?")
-HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 # Up to the last @, since a password may hold a slash. Quotes and backslashes are those of JSON around the URL.
 # Without a scheme, which may have been forgotten, from the start up to it.
 _CREDENTIALS = re.compile(r'(?<=://)(?:[^"\\]|\\.)*@|(?:(?<=^")|^)(?![^"]*://)[^"\s]*@')
@@ -82,7 +84,8 @@ def http_urls(text: str) -> str:
 
 def host_port(text: str) -> str:
     """Check `host:port`, or `[address]:port` for IPv6. The host comes back in lower case."""
-    match = HOST_PORT.fullmatch(text)
-    if match is None or not 1 <= int(match[2]) <= 65535:
-        raise ValueError(f'must be "host:port", not {quoted(text)}')
+    try:
+        parse_allow([text])
+    except ConfigError:
+        raise ValueError(f'must be "host:port", not {quoted(text)}') from None
     return text.lower()

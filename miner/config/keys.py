@@ -8,7 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
@@ -84,7 +83,7 @@ def expected(key: str) -> str:
     if get_origin(kind) is Mapping:
         return 'a table of lists of names, such as { 4 = ["upscaler"] }, in the environment 4=upscaler'
     noun = "a list of texts" if get_origin(kind) is tuple else "a path" if _mentions(kind, Path) else "a text"
-    return f"{noun} that is not empty" if any(isinstance(limit, MinLen) for limit in field.metadata) else noun
+    return f"{noun} that is not empty" if _limit(field, "min_length") is not None else noun
 
 
 def typed(key: str, text: str) -> object:
@@ -149,11 +148,14 @@ def _mentions(annotation: object, wanted: object) -> bool:
 
 
 def _bounds(field: FieldInfo) -> str:
-    low = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
-    high = next((limit.le for limit in field.metadata if isinstance(limit, Le)), None)
-    above = next((limit.gt for limit in field.metadata if isinstance(limit, Gt)), None)
+    low, high, above = (_limit(field, name) for name in ("ge", "le", "gt"))
     if above is not None:
         return f" greater than {above}"
     if high is not None:
         return f" from {low} to {high}"
     return "" if low is None else f" of at least {low}"
+
+
+def _limit(field: FieldInfo, name: str) -> object:
+    """A limit that a `Field` was given, by its argument's name (pydantic keeps each in an object of its own)."""
+    return next((getattr(limit, name) for limit in field.metadata if hasattr(limit, name)), None)

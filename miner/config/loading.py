@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from miner.config.address import quoted
 from miner.config.keys import FIELDS, expected, is_secret, located, shown, titled
@@ -115,18 +114,16 @@ def _merged(layers: Sequence[Layer], home: Path | None) -> dict[str, dict[str, o
     return sections
 
 
-def _line(error: ErrorDetails, found: Mapping[str, Found]) -> str:
+def _line(error: Mapping[str, Any], found: Mapping[str, Found]) -> str:
     section, *rest = (str(part) for part in error["loc"])
-    keys = [f"{section}.{name}" for name in (rest[:1] or error["ctx"]["keys"])]
+    keys = [f"{section}.{name}" for name in (rest[:1] or error["ctx"]["error"].keys)]
     places = " and ".join(dict.fromkeys(found[key].place if key in found else "default" for key in keys))
     return f"{places}: {titled(keys[0]) if rest else f'[{section}]'} {_reason(error, keys[0], inside=len(rest) > 1)}"
 
 
-def _reason(error: ErrorDetails, key: str, *, inside: bool) -> str:
+def _reason(error: Mapping[str, Any], key: str, *, inside: bool) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
-    if error["type"] == "choose_one":
-        return error["msg"]
     if is_secret(key):
         return f"must be {expected(key)}"
     return (

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict, model_validator
-from pydantic_core import PydanticCustomError
 
 from miner.config.address import host_port, http_url, http_urls, miner_id, quoted
 
 GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
+
+
+class ChooseOne(ValueError):
+    """Settings that exclude each other. `keys` are their names in the section."""
+
+    def __init__(self, reason: str, *, keys: tuple[str, ...]) -> None:
+        super().__init__(reason)
+        self.keys = keys
 
 
 def _none_if_empty(value: object) -> object:
@@ -155,10 +162,9 @@ class ComfyUI(Section):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.url and self.home:
-            raise PydanticCustomError(
-                "choose_one",
+            raise ChooseOne(
                 "url and home are both set: choose url for a ComfyUI that runs already, or home for one to be started",
-                {"keys": ("url", "home")},
+                keys=("url", "home"),
             )
         return self
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import re
 import threading
-from collections.abc import Sequence
+import time
 from urllib.parse import unquote_to_bytes
 
-import requests
-import tenacity
-
 from miner.media.pictures import clean_image
-from miner.net import session as net
-from miner.net.addresses import Refused, parse_allow
+from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Deadline
+from miner.net.errors import answered, passing
+from miner.net.session import Guard, Resolve, Response, Session, redirect, resolve
+from miner.task import policy
 from miner.task.errors import JobFault, Retryable
 
 __all__ = ["Fetcher", "clean_image"]
@@ -40,19 +40,14 @@ class Fetcher:
     """Fetches what a task names by URL. Threads may share one."""
 
     def __init__(
-        self,
-        *,
-        allow: Sequence[str],
-        max_bytes: int,
-        timeout: float,
-        backoff: float = 0.5,
-        resolve: net.Resolve = net.resolve,
+        self, *, allow: Allow, max_bytes: int, timeout: float, backoff: float = 0.5, resolve: Resolve = resolve
     ) -> None:
-        """`allow` holds `host:port` that may be private (ConfigError if malformed); times are in seconds."""
-        self._guard = net.Guard(allow=parse_allow(allow), resolve=resolve)
+        """`timeout` is in seconds, and so is `backoff`, the longest pause before the second attempt."""
+        self._guard = Guard(allow=allow, resolve=resolve)
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._backoff = tenacity.wait_random_exponential(multiplier=backoff, max=8 * backoff)
+        self._backoff = backoff
+        self._rng = random.Random()
         self._closed = threading.Event()
 
     def fetch(self, url: str, *, name: str = "image") -> bytes:
@@ -64,9 +59,8 @@ class Fetcher:
         try:
             if url[:5].lower() == "data:":
                 return _decode_data(url, self._max_bytes)
-            with Deadline(self._timeout) as limit, net.Session(self._guard) as session:
-                data: bytes = self._attempts(limit)(self._follow, session, url)
-                return data
+            with Deadline(self._timeout) as limit, Session(self._guard) as session:
+                return self._persist(session, url, limit)
         except Refused as refusal:
             raise JobFault(f"{name}: {refusal}") from None
         except Retryable as error:
@@ -78,45 +72,42 @@ class Fetcher:
         """Makes no further attempt; one that is under way ends by itself."""
         self._closed.set()
 
-    def _attempts(self, limit: Deadline) -> tenacity.Retrying:
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Retryable),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(_ATTEMPTS),
-                tenacity.stop_before_delay(limit.left),
-                tenacity.stop_when_event_set(self._closed),
-            ),
-            wait=self._pause,
-            sleep=tenacity.sleep_using_event(self._closed),
-            reraise=True,
-        )
+    def _persist(self, session: Session, url: str, limit: Deadline) -> bytes:
+        """Attempts until one succeeds, the last one failed, time is short, or the fetcher was closed."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._follow(session, url)
+            except Retryable as error:
+                asked = error.retry_after or 0.0
+                pause = policy.backoff(
+                    attempt, rng=self._rng, base=self._backoff, cap=8 * self._backoff, at_least=asked
+                )
+                if attempt == _ATTEMPTS or pause >= limit.ends - time.monotonic() or self._closed.wait(pause):
+                    raise
 
-    def _pause(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked_for = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
-        return asked_for + self._backoff(state)
-
-    def _follow(self, session: net.Session, url: str) -> bytes:
+    def _follow(self, session: Session, url: str) -> bytes:
         for _ in range(1 + _REDIRECTS):
             with session.exchange("GET", url, headers={"Accept": "image/*", "Accept-Encoding": "identity"}) as response:
-                target = net.redirect(response, url)
+                target = redirect(response, url)
                 if target is None:
                     return self._body(response)
                 url = target
         raise Refused(f"the server redirects more than {_REDIRECTS} times")
 
-    def _body(self, response: requests.Response) -> bytes:
-        status = response.status_code
-        if net.is_passing(status):
-            raise Retryable(f"the server answered {status}", retry_after=net.retry_after(response.headers))
+    def _body(self, response: Response) -> bytes:
+        status = response.status
+        if error := passing("the server", status, response.headers):
+            raise error
         if not 200 <= status < 300:
-            raise Refused(f"the server answered {status}")
-        # It was asked for identity; what comes packed all the same could be a bomb, and is not unpacked.
+            raise Refused(answered("the server", status))
+        # It was asked for identity; a body that is compressed all the same could be a bomb, and is not unpacked.
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused("the server compresses its answer")
-        self._bound(response.raw.length_remaining or 0)
+        self._bound(response.length_remaining or 0)
         body = io.BytesIO()
-        while chunk := response.raw.read(_CHUNK, decode_content=False):
+        while chunk := response.read(_CHUNK, decode_content=False):
             body.write(chunk)
             self._bound(body.tell())
         return body.getvalue()

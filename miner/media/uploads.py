@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from miner.net import session as net
-from miner.net.addresses import Refused, parse_allow, parse_url
+from miner.net.addresses import Allow, Refused, parse_url
 from miner.net.deadline import Deadline
+from miner.net.errors import obstore_status, passing
+from miner.net.session import Guard, Resolve, Session, resolve
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut, TemporaryS3, UploadTarget
 
@@ -40,7 +41,6 @@ _OUR_HEADERS = re.compile(
 _MAX_HEADERS = 32
 _CREDENTIAL = re.compile(r"[!-~]{1,4096}")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_STATUS = re.compile(r"status code: ([0-9]{3})")  # how object_store words it, for want of an attribute
 
 
 def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, format: str) -> str:  # noqa: A002
@@ -73,16 +73,16 @@ class Uploader:
     def __init__(
         self,
         *,
-        allow: Sequence[str],
+        allow: Allow,
         bucket: str,
         endpoint: str,
         region: str,
         timeout: float,
-        resolve: net.Resolve = net.resolve,
+        resolve: Resolve = resolve,
     ) -> None:
         """`bucket`, `endpoint` ("": Amazon's) and `region` are for S3 credentials; `timeout` is in seconds."""
-        self._guard = net.Guard(allow=parse_allow(allow), schemes=("https",), resolve=resolve)
-        self._session = net.Session(self._guard, blocksize=_BLOCK)
+        self._guard = Guard(allow=allow, schemes=("https",), resolve=resolve)
+        self._session = Session(self._guard, blocksize=_BLOCK)
         self._bucket = bucket
         self._region = "us-east-1" if region == "auto" and not endpoint else region
         self._endpoint = endpoint.rstrip("/") or f"https://s3.{self._region}.amazonaws.com"
@@ -134,18 +134,18 @@ class Uploader:
 
     def _put(self, body: _Body, target: PresignedPut) -> None:
         headers = _checked(target.headers)
+        headers["Content-Length"] = str(len(body))
         with (
             Deadline(self._timeout),
-            self._session.exchange("PUT", target.url, data=body, headers=headers) as response,
+            self._session.exchange("PUT", target.url, body=body, headers=headers) as response,
         ):
-            status = response.status_code
-            if net.is_passing(status):
-                raise Retryable(f"the upload target answered {status}", retry_after=net.retry_after(response.headers))
-            if not 200 <= status < 300:
-                raise _refusal(status)
-            unread = response.raw.length_remaining
+            if error := passing("the upload target", response.status, response.headers):
+                raise error
+            if not 200 <= response.status < 300:
+                raise _refusal(response.status)
+            unread = response.length_remaining
             if unread is not None and unread <= _BLOCK:  # else the connection is not worth keeping
-                response.raw.read(_BLOCK, decode_content=False)
+                response.read(_BLOCK, decode_content=False)
 
     def _put_object(self, body: _Body, target: TemporaryS3, key: str, content_type: str) -> None:
         self._check_credentials(target)
@@ -169,7 +169,7 @@ class Uploader:
         except TimeoutError:
             raise Retryable(f"it took more than {self._timeout:g} s") from None
         except (BaseError, FileNotFoundError) as error:
-            raise _s3_error(str(error)) from None
+            raise _s3_error(error) from None
         except ValueError:
             hint = "Check [upload] prefix, bucket, endpoint and region."
             raise MachineFault("S3 does not take the key or the settings", hint=hint) from None
@@ -184,8 +184,8 @@ class Uploader:
         except Refused as refusal:
             hint = "Check [upload] endpoint, or name its host:port in [network] allow."
             raise MachineFault(f"S3 endpoint: {refusal}", hint=hint) from None
-        except OSError:  # what requests raises
-            raise Retryable("the S3 endpoint's name does not resolve") from None
+        except Retryable as error:
+            raise Retryable(f"S3 endpoint: {error.message}") from None
 
     def _store(self, target: TemporaryS3) -> Any:
         """obstore reads the environment where it is told nothing; what decides where to and as whom is told here."""
@@ -259,16 +259,13 @@ def _refusal(status: int) -> JobFault:
     return JobFault(f"the upload target refused the file ({status})")
 
 
-def _s3_error(text: str) -> Retryable | JobFault | MachineFault:
+def _s3_error(error: Exception) -> Retryable | JobFault | MachineFault:
     """What obstore's error means. Its text holds the key, the URL and the answer, and none of that goes on."""
-    found = _STATUS.search(text)
-    if found is None:
-        return Retryable("the S3 store did not answer")
-    status = int(found[1])
-    if net.is_passing(status):
-        return Retryable(f"the S3 store answered {status}")
+    status = obstore_status(error)
+    if status is None:
+        return Retryable("the S3 store does not answer")
     if status == 404:
         return MachineFault("the S3 store has no such bucket (404)", hint="Check [upload] bucket and endpoint.")
     if 300 <= status < 400:
         return MachineFault(f"the S3 store redirects ({status})", hint="Check [upload] region and endpoint.")
-    return _refusal(status)
+    return passing("the S3 store", status, {}) or _refusal(status)

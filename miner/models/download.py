@@ -26,7 +26,7 @@ from miner.models.http_range import classify, origin_of, range_headers, resume_a
 from miner.models.partial_file import PartialFile
 from miner.models.progress import Progress, Stop, Stopped
 from miner.models.source import Locate, Source
-from miner.net import session as net
+from miner.net.errors import answered, in_words, passing
 from miner.task.errors import MachineFault, Retryable
 from miner.task.policy import backoff
 
@@ -205,13 +205,15 @@ class Download:
 
     def _refusal(self, response: requests.Response, source: Source) -> Retryable | MachineFault:
         status = response.status_code
-        if net.is_passing(status):
-            return Retryable(f"{_host(source)} answered {status}", retry_after=net.retry_after(response.headers))
+        if error := passing(_host(source), status, response.headers):
+            return error
+        says = answered(_host(source), status)
         if source.identity and status in (401, 403, 404):  # a signed address that expired; the next one is new
-            return Retryable(f"{_host(source)} answered {status}")
-        what = f"answered {status}" if status != 200 else "compresses the file, though it was asked not to"
+            return Retryable(says)
+        if status == 200:
+            says = f"{_host(source)} compresses the file, though it was asked not to"
         hint = "it wants an account: download the file by hand" if status in (401, 403) else "see that its URL is right"
-        return MachineFault(f"{self._file.relative_path}: {_host(source)} {what}", hint=hint)
+        return MachineFault(f"{self._file.relative_path}: {says}", hint=hint)
 
     @contextmanager
     def _asked(self, session: requests.Session, source: Source, headers: dict[str, str]) -> Iterator[requests.Response]:
@@ -229,21 +231,10 @@ class Download:
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # without its cause, whose text can hold the query
-            raise Retryable(_in_words(error, _host(source))) from None
+            raise Retryable(in_words(error, _host(source))) from None
 
     def _says(self, text: str) -> None:
         self._progress.message(self._file.relative_path, text)
-
-
-def _in_words(error: Exception, host: str) -> str:
-    match error:
-        case requests.exceptions.SSLError() | urllib3.exceptions.SSLError():
-            return f"{host} has no valid TLS certificate"
-        case requests.Timeout() | urllib3.exceptions.TimeoutError():
-            return f"{host} does not answer"
-        case requests.ConnectionError():
-            return f"there is no connection to {host}"
-    return f"{host} broke the connection off"
 
 
 def _host(source: Source) -> str:

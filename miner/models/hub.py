@@ -30,7 +30,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from miner import __version__
 from miner.models.source import HubFile, Source
-from miner.net import session as net
+from miner.net.errors import answered, in_words, is_passing, retry_after
 from miner.task.errors import MachineFault, MinerError, Retryable
 
 _TIMEOUT = 15.0  # seconds for one answer of the hub
@@ -97,19 +97,19 @@ def _translated(error: Exception, file: HubFile, page: str) -> MinerError:
             return MachineFault(f"{file.repo} has no {file.path} at {file.revision}", hint=f"look at {page}")
         case HfHubHTTPError():
             return _refused(error, file)
-    return Retryable("the connection to Hugging Face failed")
+    return Retryable(in_words(error, "Hugging Face"))
 
 
 def _wanted_wait(error: HfHubHTTPError) -> float | None:
     """Seconds that the hub asks to wait: it says so in `Retry-After`, or as the `t` of `RateLimit`."""
     response = cast("requests.Response", error.response)  # httpx's: it has the same headers
     reset = _RESET.search(error.response.headers.get("RateLimit", ""))
-    return net.retry_after(response.headers) or (float(reset[1]) if reset else None)
+    return retry_after(response.headers) or (float(reset[1]) if reset else None)
 
 
 def _refused(error: HfHubHTTPError, file: HubFile) -> MinerError:
     status = error.response.status_code
-    if net.is_passing(status):
-        return Retryable(f"Hugging Face answered {status}", retry_after=_wanted_wait(error))
+    if is_passing(status):
+        return Retryable(answered("Hugging Face", status), retry_after=_wanted_wait(error))
     hint = "see that HF_TOKEN is right" if status in (401, 403) else f"look at {file.page}"
-    return MachineFault(f"Hugging Face answered {status} for {file.repo}", hint=hint)
+    return MachineFault(f"{answered('Hugging Face', status)} for {file.repo}", hint=hint)

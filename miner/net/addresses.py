@@ -80,7 +80,12 @@ def parse_allow(entries: Iterable[str]) -> Allow:
     pairs = set()
     for entry in entries:
         match = _URL.fullmatch(f"http://{entry}")
-        if match is None or match["port"] is None or match.end("port") != match.end() or int(match["port"]) > 65535:
+        if (
+            match is None
+            or match["port"] is None
+            or match.end("port") != match.end()
+            or not 1 <= int(match["port"]) <= 65535
+        ):
             raise ConfigError(f"network.allow: {entry!r} is not host:port", hint="Write it as 192.168.1.5:9000.")
         pairs.add((match["host"].strip("[]").lower(), int(match["port"])))
     return frozenset(pairs)

@@ -23,6 +23,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.ends = time.monotonic() + seconds
+        self.over = False  # whether it was cut
         self._lock = threading.Lock()
         self._twins: list[socket.socket] = []  # duplicates: TLS takes the first descriptor away from its object
 
@@ -39,12 +40,13 @@ class Deadline:
         sock.settimeout(self.left)
         with self._lock:
             self._twins.append(socket.socket(fileno=os.dup(sock.fileno())))
-        if self.expired:
+        if self.over or self.expired:
             self.cut()
 
     def cut(self) -> None:
-        """Shut down what is watched; from any thread."""
+        """Shut down what is watched now and later, be it time or not; from any thread."""
         with self._lock:
+            self.over = True
             for twin in self._twins:
                 with suppress(OSError):  # it was not connected any more
                     twin.shutdown(socket.SHUT_RDWR)

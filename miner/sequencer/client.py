@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -19,8 +21,8 @@ import urllib3
 
 from miner import __version__
 from miner.net.deadline import Deadline
-from miner.net.session import retry_after
-from miner.sequencer.cancellable import Sockets, WatchedPools
+from miner.net.errors import answered, in_words, retry_after, too_slow
+from miner.net.pools import Pools
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
@@ -29,6 +31,7 @@ MAX_REPLY_BYTES = 1 << 20
 # Seconds for a new connection. Linux knocks again after 1 and 3 s; where a fleet knocks at a host that comes back, a
 # longer patience lets more of it in at once (docs/scale.md).
 CONNECT = 4.0
+KEPT = 4  # connections that are kept open
 UNAUTHORIZED_PAUSE = 300.0  # seconds between asks while the id or the key is refused
 
 _APPLIED = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})\b", re.IGNORECASE)  # RFC 7240
@@ -41,15 +44,43 @@ class Unauthorized(Retryable):
     """401 or 403: the sequencer does not know this miner id or key."""
 
 
+class Waits:
+    """The held requests under way (`Prefer: wait`), so that a drain can end them: urllib3 cannot cancel one itself."""
+
+    def __init__(self) -> None:
+        self._limits: set[Deadline] = set()
+        self._mutex = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def cancellable(self, limit: Deadline) -> Iterator[None]:
+        """A request that `cancel` may end, from another thread, by cutting `limit`."""
+        with self._mutex:
+            self._limits.add(limit)
+            if self._closed:
+                limit.cut()
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._limits.discard(limit)
+
+    def cancel(self, *, for_good: bool) -> None:
+        """End those under way; `for_good`: and every later one."""
+        with self._mutex:
+            self._closed = self._closed or for_good
+            for limit in self._limits:
+                limit.cut()
+
+
 class Sequencer:
     """One connection pool to one sequencer. Its methods block, and may be called from any thread."""
 
-    def __init__(self, url: str, *, api_key: str = "", hardware: str = "", timeout: float = 30.0) -> None:
+    def __init__(self, url: str, *, api_key: str = "", timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
-        self._hardware = hardware
         self._timeout = timeout
-        self._held = Sockets()
-        self._pools = {False: WatchedPools(), True: WatchedPools(self._held)}  # for held requests: one of their own
+        self._pools = Pools(maxsize=KEPT)
+        self._waits = Waits()
         self._headers = {
             "User-Agent": f"xalora-miner/{__version__}",
             "Content-Type": "application/json",
@@ -63,16 +94,16 @@ class Sequencer:
         `wait` seconds is how long the sequencer may hold the request until there is one. Raises Retryable, or its
         kind Unauthorized.
         """
-        body: dict[str, Any] = {
+        body = {
             "erc20_address": miner_id,
             "miner_id": miner_id,
             "workflow_ids": list(workflow_ids),
             "version": __version__,
         }
-        if self._hardware:
-            body["hardware"] = self._hardware
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
-        response, data = self._post("/miner_request", body, headers=headers, timeout=self._timeout + wait)
+        limit = Deadline(self._timeout + wait)
+        with self._waits.cancellable(limit) if headers else nullcontext():
+            response, data = self._post("/miner_request", body, limit, headers=headers)
         if response.status not in (200, 204):
             raise _failure("/miner_request", response, data)
         reply = parse_reply(data if response.status == 200 else b"{}", leased_at=time.time())
@@ -81,7 +112,7 @@ class Sequencer:
 
     def submit(self, miner_id: str, outcome: Outcome) -> Ack:
         """Answer a task. Raises Retryable when it is not known whether the answer arrived: submit it again."""
-        response, data = self._post("/miner_submit", {"miner_id": miner_id, **asdict(outcome)}, timeout=self._timeout)
+        response, data = self._post("/miner_submit", {"miner_id": miner_id, **asdict(outcome)}, Deadline(self._timeout))
         if 200 <= response.status < 300:
             return "acknowledged"
         if response.status == 400:
@@ -92,35 +123,36 @@ class Sequencer:
 
     def abort_waits(self, *, for_good: bool = True) -> None:
         """End every held request now; each raises Retryable where it waits. `for_good`: and hold none any more."""
-        self._held.shut(for_good=for_good)
+        self._waits.cancel(for_good=for_good)
 
     def close(self) -> None:
-        for pools in self._pools.values():
-            pools.clear()
+        self._pools.clear()
 
     def _post(
-        self, path: str, body: Mapping[str, Any], *, timeout: float, headers: Mapping[str, str] | None = None
+        self, path: str, body: Mapping[str, Any], limit: Deadline, *, headers: Mapping[str, str] | None = None
     ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        """POST JSON and read a bounded body; `timeout` seconds are for all of it, whatever trickles in."""
+        """POST JSON and read a bounded body; `limit` is for all of it, whatever trickles in."""
         try:
             with (
-                Deadline(timeout) as limit,
-                self._pools["Prefer" in (headers or {})].urlopen(
+                limit,
+                self._pools.urlopen(
                     "POST",
                     self._url + path,
                     body=json.dumps(body).encode(),
                     headers={**self._headers, **(headers or {})},
-                    timeout=urllib3.Timeout(connect=min(CONNECT, timeout), read=timeout),
-                    retries=False,  # redirects neither
+                    timeout=urllib3.Timeout(connect=min(CONNECT, limit.seconds), read=limit.seconds),
+                    redirect=False,
+                    retries=False,
                     preload_content=False,
                 ) as response,
             ):
                 data = _read_bounded(response)
-                if limit.expired:
-                    raise Retryable(f"the sequencer did not answer {path}: no whole reply within {timeout:g} s")
-                return response, data
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Retryable(f"the sequencer did not answer {path}: {_in_short(error)}") from error
+            if not limit.expired:
+                raise Retryable(in_words(error, "the sequencer")) from error
+        if limit.expired:  # a body that lasts until the connection ends also ends when it is cut
+            raise too_slow("the sequencer", limit.seconds)
+        return response, data
 
 
 def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
@@ -145,7 +177,7 @@ def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes) -> Retr
             retry_after=UNAUTHORIZED_PAUSE,
             hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows what is in force",
         )
-    return Retryable(f"the sequencer answered {status} to {path}{said}", retry_after=retry_after(response.headers))
+    return Retryable(f"{answered('the sequencer', status)} to {path}{said}", retry_after=retry_after(response.headers))
 
 
 def _said(data: bytes) -> str:
@@ -155,11 +187,3 @@ def _said(data: bytes) -> str:
         return ""
     said = body.get("message") or body.get("error")
     return f": {said[:200]!a}" if isinstance(said, str) else ""
-
-
-def _in_short(error: BaseException) -> str:
-    """The innermost reason, without the URL and the object addresses that requests wraps around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    words = "".join(filter(str.isprintable, str(error)))[:120].strip()
-    return f"{type(error).__name__}: {words}".rstrip(": ")

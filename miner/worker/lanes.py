@@ -18,6 +18,7 @@ from miner.config import Settings
 from miner.machine import benchmarks
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
+from miner.net.addresses import parse_allow
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
@@ -43,13 +44,14 @@ class Lanes(Sequence[Lane]):
             timeout=settings.sequencer.timeout,
         )
         self.outbox = Outbox(self._sequencer, journal)
+        allow = parse_allow(settings.network.allow)
         self._fetcher = Fetcher(
-            allow=settings.network.allow,
+            allow=allow,
             max_bytes=settings.network.input_max_mb << 20,
             timeout=settings.network.input_timeout,
         )
         self._uploader = Uploader(
-            allow=settings.network.allow,
+            allow=allow,
             bucket=settings.upload.bucket,
             endpoint=settings.upload.endpoint,
             region=settings.upload.region,

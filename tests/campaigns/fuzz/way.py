@@ -181,8 +181,10 @@ def way_in(folder: Path) -> Iterator[Way]:
     capabilities.refresh(info, Stats(version="0.33.0", device="cpu", on_gpu=False, vram_total=0, vram_free=0))
     (folder / "result.png").write_bytes(bytes(8))
     journal = Journal(folder / "state")
-    fetcher = Fetcher(allow=[], max_bytes=1 << 16, timeout=5.0, backoff=0.001, resolve=_nobody)
-    uploader = Uploader(allow=[], bucket="b", endpoint="https://127.0.0.1", region="auto", timeout=5.0, resolve=_nobody)
+    fetcher = Fetcher(allow=frozenset(), max_bytes=1 << 16, timeout=5.0, backoff=0.001, resolve=_nobody)
+    uploader = Uploader(
+        allow=frozenset(), bucket="b", endpoint="https://127.0.0.1", region="auto", timeout=5.0, resolve=_nobody
+    )
     try:
         yield Way(
             library=library,

@@ -197,7 +197,7 @@ ROWS = [
 
 
 def run(_bench: Bench, case: Case) -> None:
-    fetcher = Fetcher(allow=[], max_bytes=1 << 20, timeout=20.0, backoff=0.001, resolve=resolve)
+    fetcher = Fetcher(allow=frozenset(), max_bytes=1 << 20, timeout=20.0, backoff=0.001, resolve=resolve)
     try:
         fetcher.fetch(case.given)
     finally:

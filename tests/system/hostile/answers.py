@@ -181,7 +181,7 @@ def run(bench: Bench, case: Case) -> None:
 
 
 def fetch(bench: Bench, url: str, seconds: float) -> None:
-    allow = [f"127.0.0.1:{bench.server.port}"]
+    allow = frozenset({("127.0.0.1", bench.server.port)})
     fetcher = Fetcher(allow=allow, max_bytes=MAX_BYTES, timeout=seconds, backoff=0.001, resolve=resolve)
     try:
         clean_image(fetcher.fetch(url), max_pixels=1_000_000)

@@ -53,6 +53,6 @@ ROWS = [
 
 
 def run(_bench: Bench, case: Case) -> None:
-    fetcher = Fetcher(allow=[], max_bytes=MAX_BYTES, timeout=case.seconds)
+    fetcher = Fetcher(allow=frozenset(), max_bytes=MAX_BYTES, timeout=case.seconds)
     clean_image(fetcher.fetch(case.given), max_pixels=1_000_000)
     fetcher.close()

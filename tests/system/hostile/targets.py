@@ -96,7 +96,7 @@ def run(bench: Bench, case: Case) -> None:
     if not isinstance(target, PresignedPut | TemporaryS3):
         target = PresignedPut(url=bench.server.serve(target))
     uploader = Uploader(
-        allow=[f"127.0.0.1:{bench.server.port}"],
+        allow=frozenset({("127.0.0.1", bench.server.port)}),
         bucket="results",
         endpoint=f"http://127.0.0.1:{bench.server.port}",
         region="auto",

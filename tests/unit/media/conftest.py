@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from miner.media.uploads import Uploader
+from miner.net.addresses import parse_allow
 from miner.task.stages import Media
 from tests.unit.media.store import Store
 
@@ -34,7 +35,11 @@ def media(tmp_path: Path) -> Callable[[bytes | int], Media]:
 def uploader(store: Store) -> Iterator[Uploader]:
     """One that may reach the store, with a bucket in it."""
     made = Uploader(
-        allow=[f"127.0.0.1:{store.port}"], bucket="results", endpoint=store.url, region="auto", timeout=20.0
+        allow=parse_allow([f"127.0.0.1:{store.port}"]),
+        bucket="results",
+        endpoint=store.url,
+        region="auto",
+        timeout=20.0,
     )
     yield made
     made.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from miner.media.uploads import Uploader
+from miner.net.addresses import parse_allow
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut
 from tests.unit.media.store import Store
@@ -105,7 +106,7 @@ def test_a_redirect_is_not_followed(store: Store, uploader: Uploader, media: Mak
 def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
     with Store() as gone:
         pass
-    away = Uploader(allow=[f"127.0.0.1:{gone.port}"], bucket="", endpoint="", region="auto", timeout=20.0)
+    away = Uploader(allow=parse_allow([f"127.0.0.1:{gone.port}"]), bucket="", endpoint="", region="auto", timeout=20.0)
     with pytest.raises(Retryable, match="connection to the server failed"):
         away.upload(media(b"x"), target(gone), key="")
     away.close()
@@ -121,7 +122,9 @@ def test_an_upload_after_a_failed_one_succeeds(store: Store, uploader: Uploader,
 
 def test_a_store_that_stops_reading_is_given_up_in_time(store: Store, media: Make) -> None:
     store.knobs.hang = True
-    impatient = Uploader(allow=[f"127.0.0.1:{store.port}"], bucket="", endpoint="", region="auto", timeout=0.3)
+    impatient = Uploader(
+        allow=parse_allow([f"127.0.0.1:{store.port}"]), bucket="", endpoint="", region="auto", timeout=0.3
+    )
     with pytest.raises(Retryable, match=r"within 0\.3 s"):
         impatient.upload(media(16 << 20), target(store), key="")
     impatient.close()
@@ -130,7 +133,9 @@ def test_a_store_that_stops_reading_is_given_up_in_time(store: Store, media: Mak
 def test_no_error_holds_the_urls_secret_or_the_stores_words(store: Store, uploader: Uploader, media: Make) -> None:
     with Store() as gone:
         pass
-    anywhere = Uploader(allow=[f"127.0.0.1:{gone.port}"], bucket="", endpoint="", region="auto", timeout=20.0)
+    anywhere = Uploader(
+        allow=parse_allow([f"127.0.0.1:{gone.port}"]), bucket="", endpoint="", region="auto", timeout=20.0
+    )
     store.knobs.status = 403
     for one, where in ((uploader, target(store)), (anywhere, target(gone)), (anywhere, target(store))):
         with pytest.raises((JobFault, Retryable)) as caught:

@@ -278,7 +278,7 @@ def test_a_refusal_is_final_and_says_what_to_do(server, bench, model, status, hi
 def test_no_server_at_all_is_an_error_that_names_it(bench, model):
     file = model("http://127.0.0.1:1/model.pth?key=s3cret", **known())
     error = bench.pull(file).failed[file.relative_path]
-    assert "there is no connection to 127.0.0.1" in error.message
+    assert "the connection to 127.0.0.1 failed" in error.message
     assert error.hint
 
 

@@ -41,7 +41,7 @@ def server() -> Iterator[Server]:
 
 
 def fetcher(resolve: Answers, *allow: str, timeout: float = 20.0) -> Fetcher:
-    return Fetcher(allow=allow, max_bytes=1 << 20, timeout=timeout, backoff=0.001, resolve=resolve)
+    return Fetcher(allow=parse_allow(allow), max_bytes=1 << 20, timeout=timeout, backoff=0.001, resolve=resolve)
 
 
 # ---- what is public ---------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_a_name_that_turns_private_on_a_redirect_is_refused(server: Server) -> N
     assert resolver.asked == 1
 
 
-def test_were_our_own_judgement_wrong_the_library_below_would_still_refuse(server: Server) -> None:
+def test_an_address_that_the_guard_let_through_by_mistake_is_refused_by_the_connection(server: Server) -> None:
     class Mistaken(Guard):
         def check(self, _url: str) -> None:
             pass
@@ -168,7 +168,7 @@ def test_were_our_own_judgement_wrong_the_library_below_would_still_refuse(serve
 
     url = f"http://mistaken.test:{server.port}/"
     session = Session(Mistaken())
-    with Deadline(20), pytest.raises(Refused, match="not public"), session, session.exchange("GET", url):
+    with Deadline(20), pytest.raises(Refused, match="not public"), session, session.exchange("GET", url, headers={}):
         pass
     assert server.heads == []
 
@@ -208,7 +208,7 @@ def test_a_look_up_that_hangs_counts_as_well() -> None:
     begun = time.monotonic()
     try:
         with pytest.raises(JobFault, match=r"no whole answer within 0\.2 s"):
-            Fetcher(allow=[], max_bytes=1, timeout=0.2, resolve=hang).fetch("http://slow.test/")
+            Fetcher(allow=frozenset(), max_bytes=1, timeout=0.2, resolve=hang).fetch("http://slow.test/")
         assert time.monotonic() - begun < 30
     finally:
         answer.set()

@@ -89,7 +89,7 @@ def server():
 
 @pytest.fixture
 def sequencer(server):
-    sequencer = Sequencer(server.url, api_key="key", hardware="RTX 4090", timeout=2.0)
+    sequencer = Sequencer(server.url, api_key="key", timeout=2.0)
     yield sequencer
     sequencer.close()
 
@@ -101,7 +101,6 @@ def test_a_request_says_who_asks_and_for_what(server, sequencer):
     assert path == "/miner_request"
     assert body["erc20_address"] == body["miner_id"] == ME
     assert body["workflow_ids"] == ["3", "4"]
-    assert body["hardware"] == "RTX 4090"
     assert headers["Authorization"] == "Bearer key"
     assert "Prefer" not in headers
 
@@ -142,10 +141,11 @@ def test_what_becomes_of_a_submission(server, sequencer, status, ack):
         ((502, {}, b'{"message": "bad gateway"}'), "bad gateway"),
         ((404, {}, b""), "answered 404"),
         ((302, {"Location": "http://127.0.0.1:1/"}, b""), "answered 302"),
+        ((302, {"Location": "http://[::1/"}, b""), "answered 302"),
         ((200, {}, b"<html>"), "not JSON"),
         ((200, {}, b" " * (1 << 21)), "longer than"),
         ((200, {"Content-Encoding": "gzip"}, b"\x1f\x8b"), "compressed"),
-        ((200, {"Content-Length": "100"}, b"{"), "did not answer"),
+        ((200, {"Content-Length": "100"}, b"{"), "connection to the sequencer failed"),
     ],
 )
 def test_a_wrong_reply_is_asked_again(server, sequencer, reply, reason):
@@ -190,7 +190,7 @@ def test_nobody_there_is_asked_again_and_says_why():
 def test_a_hanging_one_is_given_up(server):
     server.script.append(("hold", {}, b""))
     sequencer = Sequencer(server.url, timeout=0.2)
-    with pytest.raises(Retryable, match="did not answer"):
+    with pytest.raises(Retryable, match=r"no whole answer within 0\.2 s"):
         sequencer.request(ME, ["4"])
     sequencer.close()
 
