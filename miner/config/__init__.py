@@ -1,6 +1,6 @@
 """Settings: flag > environment > systemd credential > .env > config.toml > default; nothing else reads the environment.
 
-`load_settings` gives settings that are valid and frozen, or a ConfigError with one line for each thing that is wrong.
+`load_settings` returns valid, frozen settings, or raises ConfigError with one line per problem.
 """
 
 from miner.config.loading import Loaded, Row, load_settings, render_settings

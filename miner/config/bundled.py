@@ -1,13 +1,13 @@
-"""Where the files are that come with the program: the workflows and the config.toml that lists every setting.
+"""Paths of the bundled files: the workflows, and the config.toml with every setting.
 
-An installed miner has them inside its package, a checkout at its top. Reads nothing else, and writes nothing.
+In a wheel they are inside the package, in a checkout at the top.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_INSTALLED = Path(__file__).parents[1] / "_bundled"  # the wheel's name for them, see pyproject.toml
+_INSTALLED = Path(__file__).parents[1] / "_bundled"  # see pyproject.toml
 _TOP = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2]
 
 WORKFLOWS = _TOP / "workflows"

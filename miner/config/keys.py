@@ -1,4 +1,4 @@
-"""What is known of every key: its names, its type in words, how a text becomes its value, how it is shown. Pure."""
+"""For every key: its names, its type in words, parsing and display. Pure."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ EVERYDAY: Mapping[str, str] = MappingProxyType(
         "XALORA_WORKFLOWS": "workflows.enabled",
     }
 )
-"""The environment variables that are short for a key's own."""
+"""Short names of environment variables."""
 
 VARIABLES: Mapping[str, str] = MappingProxyType(
     {**EVERYDAY, **{f"XALORA_{key.replace('.', '_').upper()}": key for key in FIELDS}}
 )
-"""Every environment variable that is a setting, and its key; the short ones first."""
+"""Environment variable → key; short names first."""
 
 _YES_NO = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def flag(key: str) -> str:
-    """The key's flag on the command line, named as its shortest variable: `--workflow-url`, `--miner-id`."""
+    """The key's command-line flag, from its shortest variable: `--workflow-url`, `--miner-id`."""
     variable = next((name for name, known in VARIABLES.items() if known == key), key)
     return "--" + variable.removeprefix("XALORA_").replace(".", "-").replace("_", "-").lower()
 
 
 def titled(key: str) -> str:
-    """The key as config.toml has it: `[section] name`."""
+    """The key as in config.toml: `[section] name`."""
     section, _, name = key.rpartition(".")
     return f"[{section}] {name}" if section else name
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-    """The one of `names` that was probably meant, or an empty string."""
+    """The closest match in `names`, or an empty string."""
     return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.7)), "")
 
 
 def closest_key(key: str) -> str:
-    """The keys that may have been meant, in words: of the same name in other sections, else the one spelled alike."""
+    """Suggested keys, in words: those of that name in other sections, else the closest match."""
     name = key.rpartition(".")[2]
     elsewhere = [known for known in FIELDS if known.rpartition(".")[2] == name]
     return " or ".join(titled(known) for known in elsewhere or [closest(key, FIELDS)])
 
 
 def is_secret(key: str) -> bool:
-    """Whether the key's value must never be shown."""
+    """Whether to mask the key's value."""
     return _mentions(FIELDS[key].annotation, SecretStr)
 
 
 def expected(key: str) -> str:
-    """What the key takes, in words that read on from "must be"."""
+    """The key's type, to follow "must be"."""
     field = FIELDS[key]
     kind = field.annotation
     if kind is bool:
@@ -81,16 +81,16 @@ def expected(key: str) -> str:
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is Mapping:
-        return 'a table of lists of names, such as { 4 = ["upscaler"] }, in the environment 4=upscaler'
-    noun = "a list of texts" if get_origin(kind) is tuple else "a path" if _mentions(kind, Path) else "a text"
-    return f"{noun} that is not empty" if _limit(field, "min_length") is not None else noun
+        return 'a table of name lists, such as { 4 = ["upscaler"] }, or 4=upscaler in the environment'
+    noun = "list of strings" if get_origin(kind) is tuple else "path" if _mentions(kind, Path) else "string"
+    return f"a non-empty {noun}" if _limit(field, "min_length") is not None else f"a {noun}"
 
 
 def typed(key: str, text: str) -> object:
-    """The value that a text from outside config.toml stands for; the text itself where it is none of the key's type.
+    """Parse text from outside config.toml; return it unchanged if it is not of the key's type.
 
-    Lists are comma-separated. The table `workflows.ids` is `id=name,id=name`; an id with several names comes several
-    times, the preferred name first.
+    Lists are comma-separated. The table `workflows.ids` is `id=name,id=name`; repeat an id for several names, the
+    preferred one first.
     """
     kind = FIELDS[key].annotation
     if kind is bool:
@@ -109,7 +109,7 @@ def typed(key: str, text: str) -> object:
 
 
 def located(key: str, value: object, *, base: Path, home: Path | None) -> object:
-    """The value with its paths made absolute: `~` is `home`, and what is relative starts at `base`."""
+    """The value with absolute paths: `~` is `home`, relative ones start at `base`."""
     if isinstance(value, list | tuple):
         return tuple(located(key, item, base=base, home=home) for item in value)
     if not isinstance(value, str | Path) or not str(value) or not _mentions(FIELDS[key].annotation, Path):
@@ -121,7 +121,7 @@ def located(key: str, value: object, *, base: Path, home: Path | None) -> object
 
 
 def shown(key: str, value: object) -> str:
-    """A value for people: secrets masked, lists comma-separated, nothing as `-`."""
+    """The value for display: secrets masked, lists comma-separated, `-` if unset."""
     if value is None or value in ("", (), {}):
         return "-"
     if is_secret(key):

@@ -1,6 +1,6 @@
-"""Decides between the places that settings come from, and says in one line each what is wrong with them.
+"""Merges the sources of settings, and reports each problem in one line.
 
-Flags win over the environment, then systemd credentials, .env, config.toml and the defaults, key by key.
+Flags override the environment, then systemd credentials, .env, config.toml and the defaults, key by key.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Loaded:
     """Settings in force."""
 
     settings: Settings
-    file: Path | None  # the config.toml that was read
-    origin: Mapping[str, str]  # key → the place that its value comes from, in words
-    warnings: tuple[str, ...]  # a line each
+    file: Path | None  # the config.toml in use
+    origin: Mapping[str, str]  # key → source of its value, in words
+    warnings: tuple[str, ...]  # one line each
 
 
 class Row(NamedTuple):
@@ -57,11 +57,11 @@ def load_settings(
     flags: Mapping[str, object] = MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read every place once and check the result.
+    """Read every source once and check the result.
 
-    `flags` go by key (`{"miner.id": "0x…"}`); one that is None was not given, and texts are read as in the
-    environment. `environ` is the process's own if it is None. Blocks for a few file reads.
-    Raises ConfigError with a line for each problem.
+    `flags` are by key (`{"miner.id": "0x…"}`); None means not given, and strings are parsed as in the environment.
+    `environ` defaults to the process's own. Blocks for a few file reads.
+    Raises ConfigError, one line per problem.
     """
     environ = os.environ if environ is None else environ
     home = Path(environ["HOME"]) if environ.get("HOME") else None
@@ -85,7 +85,7 @@ def load_settings(
 
 
 def render_settings(loaded: Loaded) -> tuple[Row, ...]:
-    """Every key with its value in force, secrets masked, and where it comes from, in the order of config.toml."""
+    """Every key, its value with secrets masked, and its source, in the order of config.toml."""
     sections = {name: getattr(loaded.settings, name) for name in Settings.model_fields}
     names = ((key, *key.split(".")) for key in FIELDS)
     return tuple(
@@ -105,7 +105,7 @@ def _checked(layers: Sequence[Layer], found: Mapping[str, Found], home: Path | N
 
 
 def _merged(layers: Sequence[Layer], home: Path | None) -> dict[str, dict[str, object]]:
-    """Section → name → value, key by key from the first layer that has it; a table counts as one value."""
+    """Section → name → value, each from the first layer that has the key; a table is one value."""
     sections: dict[str, dict[str, object]] = {}
     for layer in reversed(layers):
         for key, found in layer.found.items():
@@ -126,12 +126,11 @@ def _reason(error: Mapping[str, Any], key: str, *, inside: bool) -> str:
         return str(error["ctx"]["error"])
     if is_secret(key):
         return f"must be {expected(key)}"
-    return (
-        f"must be {expected(key)}, {'and' if inside else 'not'} {quoted(error['input'])}{' is not' if inside else ''}"
-    )
+    value = quoted(error["input"])
+    return f"must be {expected(key)}{f'; {value} is not' if inside else f', not {value}'}"
 
 
 def _open_to_others(path: Path | None, layer: Layer) -> Iterator[str]:
     secrets = [key for key in layer.found if is_secret(key)]
     if path and secrets and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
-        yield f"{path}: holds {titled(secrets[0])} and others may read it (mode {mode:04o}): chmod 600 {path}"
+        yield f"{path}: contains {titled(secrets[0])} and is readable by others (mode {mode:04o}): chmod 600 {path}"

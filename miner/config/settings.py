@@ -1,7 +1,7 @@
 """Every setting of the miner: its type, bounds, default and unit.
 
-A `Settings` that exists is valid, and frozen. Making one reads no file and no environment: `load_settings` does that.
-The keys here, config.toml and the variables `XALORA_<SECTION>_<KEY>` are the same set; the tests hold them together.
+A `Settings` is valid and frozen. Creating one reads no file and no environment: `load_settings` does that.
+Tests keep these keys, config.toml and the variables `XALORA_<SECTION>_<KEY>` in step.
 """
 
 from __future__ import annotations
@@ -79,149 +79,145 @@ class Section(BaseModel):
 
 
 class Sequencer(Section):
-    """Who gives out the tasks, and how often it is asked."""
+    """The server that leases tasks, and how often to ask it."""
 
-    url: Url = Field(default="https://sequencer-v2.xalora.xyz", min_length=1, description="its base URL")
-    api_key: Secret = Field(default=None, description="the key that it gave to you")
-    poll_interval: Seconds = Field(default=1.0, description="seconds between two requests while there is nothing to do")
-    heartbeat: Seconds = Field(default=10.0, description="seconds between two signs of life while a task runs")
+    url: Url = Field(default="https://sequencer-v2.xalora.xyz", min_length=1, description="base URL")
+    api_key: Secret = Field(default=None, description="API key, if you have one")
+    poll_interval: Seconds = Field(default=1.0, description="seconds between lease requests while idle")
+    heartbeat: Seconds = Field(default=10.0, description="seconds between heartbeats while a task runs")
     wait: float = Field(
-        default=20.0, ge=0, le=300, description="seconds it may hold a request open until a task is there"
+        default=20.0, ge=0, le=300, description="seconds the sequencer may hold an idle request open; 0: off"
     )
-    timeout: Seconds = Field(default=30.0, description="seconds until a request without an answer is given up")
+    timeout: Seconds = Field(default=30.0, description="request timeout in seconds, plus `wait` for a held one")
 
 
 class Miner(Section):
-    """Who this miner is, and how it works through its tasks."""
+    """This miner's identity, and how it works."""
 
     id: Annotated[str, AfterValidator(miner_id)] = Field(
-        default="", description="your EVM address, perhaps with a -suffix"
+        default="", description="your EVM address, optionally with a -suffix"
     )
     suffixes: Annotated[tuple[Suffix, ...], Strict(False), AfterValidator(_once)] = Field(
-        default=(), description="one a lane, to tell the ids of several lanes apart; from the GPUs' UUIDs if empty"
+        default=(), description="miner id suffixes, one per lane; default: from GPU UUIDs"
     )
-    prefetch: int = Field(
-        default=1, ge=0, le=8, description="tasks taken ahead of the one that runs, where it is allowed"
-    )
+    prefetch: int = Field(default=1, ge=0, le=8, description="tasks to lease ahead, where the sequencer allows it")
     drain_timeout: float = Field(
-        default=300.0, ge=0, allow_inf_nan=False, description="seconds to finish in when stopped"
+        default=300.0, ge=0, allow_inf_nan=False, description="seconds for running tasks to finish on shutdown"
     )
-    prefer_warm: bool = Field(default=True, description="ask first for what ComfyUI has in memory already")
-    warmup: bool = Field(default=False, description="render one small prompt of each workflow at the start")
+    prefer_warm: bool = Field(default=True, description="ask first for the workflow ComfyUI has in memory")
+    warmup: bool = Field(default=False, description="render one small prompt per workflow at startup")
     min_free_disk_gb: float = Field(
-        default=5.0, ge=0, allow_inf_nan=False, description="GB; with less free, no task is taken"
+        default=5.0, ge=0, allow_inf_nan=False, description="GB of free disk below which leasing stops"
     )
 
 
 class Workflows(Section):
-    """Which workflows run here, and which ids they answer to."""
+    """Which workflows run here, and their ids."""
 
     enabled: Names = Field(
         default=("upscaler", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"),
         min_length=1,
-        description="names of those that may run",
+        description="workflows that may run",
     )
     folders: Annotated[tuple[Folder, ...], Strict(False)] = Field(
-        default=(), description="folders with workflows of your own"
+        default=(), description="folders of your own workflows"
     )
-    ids: Ids = Field(default={}, description="the sequencer's workflow id → names, the preferred first")
+    ids: Ids = Field(default={}, description="workflow id → workflows, preferred first")
     unknown_parameters: Literal["ignore", "refuse"] = Field(
-        default="ignore", description="what a task's unknown ones meet"
+        default="ignore", description="what to do with unknown task parameters"
     )
 
 
 class ComfyUI(Section):
-    """The ComfyUI that renders: one that runs already (`url`), or one that the miner starts (`home`)."""
+    """The ComfyUI that renders: a running one (`url`), or one that the miner starts (`home`)."""
 
-    url: Urls = Field(default="", description="a ComfyUI that runs already, or several, comma-separated: a lane each")
-    home: OptionalPath = Field(default=None, description="folder of a ComfyUI that the miner starts, one process a GPU")
-    python: OptionalPath = Field(
-        default=None, description="the Python that runs it; found in home's venv or .venv if not set"
-    )
-    port: int = Field(default=8188, ge=1, le=65535, description="port of the first GPU's; the next ones count up")
-    args: Annotated[tuple[str, ...], Strict(False)] = Field(default=(), description="further arguments of its main.py")
-    start_timeout: Seconds = Field(default=180.0, description="seconds until it has to answer")
-    interrupt_grace: Seconds = Field(default=15.0, description="seconds until an ignored interrupt means a restart")
-    stall_timeout: Seconds = Field(
-        default=900.0, description="seconds without any sign of progress that mean a restart"
-    )
+    url: Urls = Field(default="", description="running ComfyUIs, comma-separated: one lane each")
+    home: OptionalPath = Field(default=None, description="ComfyUI folder; the miner starts one process per GPU")
+    python: OptionalPath = Field(default=None, description="its Python; default: home's venv or .venv")
+    port: int = Field(default=8188, ge=1, le=65535, description="port on the first GPU; others count up")
+    args: Annotated[tuple[str, ...], Strict(False)] = Field(default=(), description="extra arguments for main.py")
+    start_timeout: Seconds = Field(default=180.0, description="seconds to start up")
+    interrupt_grace: Seconds = Field(default=15.0, description="seconds to obey an interrupt before a restart")
+    stall_timeout: Seconds = Field(default=900.0, description="seconds without progress before a restart")
     max_rss_gb: float = Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="GB of RAM that mean a restart between tasks"
+        default=0.0, ge=0, allow_inf_nan=False, description="GB of RAM before a restart between tasks; 0: no limit"
     )
-    output_dir: OptionalPath = Field(default=None, description="its output folder, if url is on this machine")
-    input_dir: OptionalPath = Field(default=None, description="its input folder, if url is on this machine")
+    output_dir: OptionalPath = Field(default=None, description="output folder of a local url")
+    input_dir: OptionalPath = Field(default=None, description="input folder of a local url")
     gpus: Annotated[tuple[Annotated[str, BeforeValidator(_gpu)], ...], Strict(False), AfterValidator(_once)] = Field(
-        default=(), description="numbers or UUIDs of the GPUs to use; all if empty"
+        default=(), description="GPU numbers or UUIDs; default: all"
     )
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Each ComfyUI that runs already."""
+        """The URLs in `url`."""
         return tuple(url for url in self.url.split(",") if url)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.url and self.home:
             raise ChooseOne(
-                "url and home are both set: choose url for a ComfyUI that runs already, or home for one to be started",
+                "url and home are both set: keep url to use a running ComfyUI, or home to start one",
                 keys=("url", "home"),
             )
         return self
 
 
 class Models(Section):
-    """The weights."""
+    """Model weights."""
 
-    dir: OptionalPath = Field(default=None, description="ComfyUI's models folder; home/models if not set")
+    dir: OptionalPath = Field(default=None, description="ComfyUI's models folder; default: home/models")
 
 
 class State(Section):
-    """What the miner must not forget."""
+    """Persistent state."""
 
-    dir: Folder = Field(description="folder of the journal")
-    keep_days: int = Field(default=7, ge=1, le=3650, description="days that answered tasks stay in the history")
+    dir: Folder = Field(description="state folder, with the journal")
+    keep_days: int = Field(default=7, ge=1, le=3650, description="days to keep answered tasks in the history")
 
 
 class Network(Section):
-    """What a task may make this machine fetch."""
+    """Limits on what tasks can make this machine fetch."""
 
     allow: Annotated[tuple[HostPort, ...], Strict(False)] = Field(
-        default=(), description="host:port of the private network that inputs and uploads may reach"
+        default=(), description="private host:port that inputs and uploads may reach"
     )
-    input_max_mb: int = Field(default=50, ge=1, le=1024, description="MB; a larger input is refused")
-    input_timeout: Seconds = Field(default=30.0, description="seconds for the whole of one input")
+    input_max_mb: int = Field(default=50, ge=1, le=1024, description="largest input in MB")
+    input_timeout: Seconds = Field(default=30.0, description="seconds to fetch one input")
 
 
 class Upload(Section):
-    """The S3 store for tasks that come with temporary credentials; presigned uploads need none of it."""
+    """S3 store for tasks with temporary credentials; presigned uploads do not use it."""
 
-    bucket: str = Field(default="", description="name of the bucket")
-    endpoint: Url = Field(default="", description="URL of the store; AWS if empty")
-    region: str = Field(default="auto", min_length=1, description="region of the bucket")
-    prefix: str = Field(default="", description="what every object's key starts with")
-    timeout: Seconds = Field(default=300.0, description="seconds for one upload")
+    bucket: str = Field(default="", description="bucket name")
+    endpoint: Url = Field(default="", description="store URL; default: AWS")
+    region: str = Field(default="auto", min_length=1, description="bucket region")
+    prefix: str = Field(default="", description="prefix of object keys")
+    timeout: Seconds = Field(default=300.0, description="seconds per upload")
 
 
 class Log(Section):
-    """What is written to the terminal or the journal."""
+    """Logging."""
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
-        default="INFO", description="the least that is logged"
+        default="INFO", description="minimum level"
     )
-    format: Literal["auto", "console", "json"] = Field(default="auto", description="console in a terminal, else json")
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: console in a terminal, else json"
+    )
 
 
 class Status(Section):
     """The dashboard, /metrics, /healthz and /readyz."""
 
-    enabled: bool = Field(default=True, description="serve them")
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
-    port: int = Field(default=8199, ge=0, le=65535, description="port to listen on; 0 is any free one")
-    token: Secret = Field(default=None, description="what a caller has to show where host is not loopback")
+    enabled: bool = Field(default=True, description="serve the dashboard")
+    host: str = Field(default="127.0.0.1", min_length=1, description="listen address")
+    port: int = Field(default=8199, ge=0, le=65535, description="listen port; 0: any free port")
+    token: Secret = Field(default=None, description="access token, required unless host is loopback")
 
 
 class Settings(Section):
-    """All that is configured. In code, `Settings(state={"dir": path}, …)` takes the defaults for the rest."""
+    """All settings. In code, `Settings(state={"dir": path}, …)` takes the defaults for the rest."""
 
     sequencer: Sequencer = Sequencer()
     miner: Miner = Miner()

@@ -1,7 +1,7 @@
-"""The places that settings come from: flags, environment, systemd credentials, .env and config.toml.
+"""Sources of settings: flags, environment, systemd credentials, .env and config.toml.
 
-Each reader gives a `Layer`: what its place says, key by key, and the lines to say about what cannot be a setting.
-Whether a value is right is not asked here. The environment is an argument everywhere.
+Each reader returns a `Layer`: values by key, and one line per unknown name. Values are not validated here.
+The environment is always an argument.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from miner.task.errors import ConfigError
 
 CONFIG_VARIABLE = "XALORA_CONFIG"
 CREDENTIALS: Mapping[str, str] = MappingProxyType({"api_key": "sequencer.api_key", "status_token": "status.token"})
-"""Names of systemd credentials (`LoadCredential=` in the unit), and their keys."""
+"""systemd credential (`LoadCredential=` in the unit) → key."""
 
-# Kubernetes tells a pod of the services beside it: one called xalora-miner makes XALORA_MINER_PORT=tcp://10.0.0.7:80.
+# Kubernetes injects service links: a service named xalora-miner sets XALORA_MINER_PORT=tcp://10.0.0.7:80.
 _SERVICE_NAME = re.compile(r"XALORA_\w*(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A value as one place gave it."""
+    """A value from one source."""
 
     value: object = field(repr=False)
-    origin: str  # the place in words, for `xalora-miner config`
-    place: str  # the same for errors, with the line where there is one
+    origin: str  # the source, for `xalora-miner config`
+    place: str  # the same for errors, with a line number if known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """All that one place says."""
+    """All values from one source."""
 
     found: Mapping[str, Found]
-    problems: tuple[str, ...] = ()  # a line each, for the operator
-    base: Path  # where its relative paths start
+    problems: tuple[str, ...] = ()  # one line each
+    base: Path  # of relative paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A variable of the environment or of .env."""
+    """A variable from the environment or .env."""
 
     name: str
     text: str = field(repr=False)
@@ -58,7 +58,7 @@ class Variable:
 
 
 def config_places(environ: Mapping[str, str], cwd: Path) -> tuple[Path, ...]:
-    """Where a config.toml is looked for if nobody names one, the first one wins."""
+    """Default locations of config.toml; the first one found wins."""
     folder = environ.get("XDG_CONFIG_HOME", "")
     home = environ.get("HOME", "")
     user = Path(folder) if folder.startswith("/") else Path(home, ".config") if home else None
@@ -67,19 +67,19 @@ def config_places(environ: Mapping[str, str], cwd: Path) -> tuple[Path, ...]:
 
 
 def find_config(config_file: Path | None, environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """The config.toml that counts, absolute, or None. Raises ConfigError if one was named and is not there."""
+    """The absolute path of config.toml, or None. Raises ConfigError if a named file is missing."""
     named = str(config_file) if config_file else environ.get(CONFIG_VARIABLE, "")
     if not named:
         return next((path for path in config_places(environ, cwd) if _is_file(path)), None)
     path = cwd / named
     if not _is_file(path):
         place = "flag --config" if config_file else f"environment {CONFIG_VARIABLE}"
-        raise ConfigError(f"{place}: there is no file {path}, or it cannot be reached")
+        raise ConfigError(f"{place}: {path} is missing, unreadable or not a file")
     return path
 
 
 def from_flags(flags: Mapping[str, object], cwd: Path) -> Layer:
-    """Flags of the command line, by key; one that is None was not given."""
+    """Command-line flags by key; None means not given."""
     found: dict[str, Found] = {}
     problems: list[str] = []
     for key, value in flags.items():
@@ -92,13 +92,13 @@ def from_flags(flags: Mapping[str, object], cwd: Path) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str], cwd: Path) -> Layer:
-    """The process's environment. Raises nothing: an unknown `XALORA_` variable is a problem of the layer."""
+    """The environment. Does not raise: unknown `XALORA_` variables become problems of the layer."""
     words = ((name, text, f"environment {name}") for name, text in environ.items() if name != CONFIG_VARIABLE)
     return _from_variables((Variable(name=n, text=t, origin=at, place=at) for n, t, at in words), cwd)
 
 
 def from_credentials(environ: Mapping[str, str], cwd: Path) -> Layer:
-    """The files of systemd's `LoadCredential=`, in the folder that it names."""
+    """The files of systemd's `LoadCredential=`, in `CREDENTIALS_DIRECTORY`."""
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     paths = {key: Path(folder, name) for name, key in CREDENTIALS.items()} if folder else {}
     found = {
@@ -110,25 +110,25 @@ def from_credentials(environ: Mapping[str, str], cwd: Path) -> Layer:
 
 
 def from_dotenv(path: Path) -> Layer:
-    """The .env file at `path`; variables that are not ours are left alone, and none is expanded."""
+    """The .env file at `path`. Ignores variables of other programs, and expands none."""
     if not _is_file(path):
         return Layer(found={}, base=path.parent)
     variables: list[Variable] = []
     problems: list[str] = []
     for binding in parse_stream(StringIO(_text(path))):
-        source = binding.original.string  # with the blank lines above it
+        source = binding.original.string  # with the blank lines above
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
         place = f"{path}:{line}"
         if binding.key and binding.value is not None:
             variables.append(Variable(name=binding.key, text=binding.value, origin=f".env {path}", place=place))
         elif binding.key or binding.error:
-            problems.append(f"{place}: is not a line of the form NAME=value")
+            problems.append(f"{place}: must be NAME=value")
     layer = _from_variables(variables, path.parent)
     return Layer(found=layer.found, problems=(*problems, *layer.problems), base=path.parent)
 
 
 def from_file(path: Path | None, cwd: Path) -> Layer:
-    """The config.toml at `path`. Raises ConfigError if it cannot be read or is no TOML."""
+    """The config.toml at `path`. Raises ConfigError if unreadable or invalid TOML."""
     if path is None:
         return Layer(found={}, base=cwd)
     text = _text(path)
@@ -150,7 +150,7 @@ def from_file(path: Path | None, cwd: Path) -> Layer:
 
 
 def from_defaults(environ: Mapping[str, str]) -> Layer:
-    """The one default that depends on the machine: the state folder, by the XDG rules."""
+    """The only machine-dependent default: the state folder, by the XDG rules."""
     folder = environ.get("XDG_STATE_HOME", "")
     home = environ.get("HOME", "")
     base = Path(folder) if folder.startswith("/") else Path(home, ".local/state") if home else Path("/var/lib")
@@ -169,7 +169,7 @@ def _from_variables(variables: Iterable[Variable], base: Path) -> Layer:
         if key is None:
             problems.append(_unknown(variable.place, f"setting {variable.name}", closest(variable.name, VARIABLES)))
         elif key in found and found[key].value != typed(key, text):
-            problems.append(f"{variable.place}: {titled(key)} is set otherwise by {found[key].place}: choose one")
+            problems.append(f"{variable.place}: {titled(key)} conflicts with {found[key].place}: keep one")
         else:
             found[key] = Found(value=typed(key, text), origin=variable.origin, place=variable.place)
     return Layer(found=found, problems=tuple(problems), base=base)
@@ -193,8 +193,8 @@ def _unknown_key(place: str, key: str) -> str:
 
 
 def _unknown(place: str, what: str, meant: str) -> str:
-    step = f"did you mean {meant}?" if meant else "`xalora-miner config` lists what there is"
-    return f"{place}: there is no {what}; {step}"
+    step = f"did you mean {meant}?" if meant else "`xalora-miner config` lists all"
+    return f"{place}: unknown {what}; {step}"
 
 
 def _flat(tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
@@ -206,7 +206,7 @@ def _flat(tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Each key's and section's line, counted from 1; good for usual layouts, and only used to say where to look."""
+    """The line number, from 1, of each key and section; a best guess, only for messages."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -221,7 +221,7 @@ def _lines(text: str) -> dict[str, int]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a folder on the way that is closed to us
+    except OSError:  # a parent folder is not accessible
         return False
 
 
@@ -229,5 +229,5 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from error

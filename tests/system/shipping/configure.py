@@ -13,33 +13,33 @@ HEAD = """\
 
 <!-- Written by `python -m tests.system.shipping.configure` from miner/config/settings.py; a test says when old. -->
 
-Every setting has a key in `config.toml` and a variable. What wins, key by key: a flag of `xalora-miner run`, the
-environment, a systemd credential (`api_key`, `status_token`), `.env` beside `config.toml`, `config.toml`, the default.
+Every setting has a key in `config.toml` and a variable. Precedence, key by key: flags of `xalora-miner run`,
+environment, systemd credentials (`api_key`, `status_token`), `.env` beside `config.toml`, `config.toml`, default.
 
-`config.toml` is looked for at `--config FILE` or `XALORA_CONFIG`; else it is the first of `./config.toml`,
-`~/.config/xalora-miner/config.toml` (`$XDG_CONFIG_HOME`) and `/etc/xalora-miner/config.toml`. Relative paths in it
-start at its folder. The [config.toml](../config.toml) of this tree has every key with its default.
+The file is `--config FILE` or `XALORA_CONFIG`, else the first of `./config.toml`,
+`~/.config/xalora-miner/config.toml` (`$XDG_CONFIG_HOME`) and `/etc/xalora-miner/config.toml`. Its relative paths start
+at its folder. The bundled [config.toml](../config.toml) lists every key with its default.
 
-- `xalora-miner config` prints every setting in force, and where it comes from; secrets are masked.
-- A key or a `XALORA_` variable that there is not is an error that names the one which was probably meant. All that is
-  wrong is said at once, a line each, and the exit code is 78.
-- In the environment lists are comma-separated, and an empty variable counts as not set.
-- SIGHUP (`systemctl reload xalora-miner`) reads all of it again. What is in hand is finished under the old settings;
-  wrong new ones change nothing, and the log says why.
+- `xalora-miner config` prints each value and its source, with secrets masked.
+- Unknown keys and `XALORA_` variables are errors; the message suggests the closest match. All errors are printed at
+  once, one per line, with exit code 78.
+- In the environment, lists are comma-separated and empty variables are ignored.
+- SIGHUP (`systemctl reload xalora-miner`) reloads. Running tasks finish under the old settings; invalid new settings
+  are logged and ignored.
 
-The least that it takes is `XALORA_MINER_ID`, and where ComfyUI is. Everything else has a default that is meant to stay.
+Set `XALORA_MINER_ID`, and where ComfyUI is. Everything else has a sensible default.
 """
 
 AFTER = """
 ## Other variables
 
-`XALORA_CONFIG` names the `config.toml`. `CREDENTIALS_DIRECTORY` is where systemd puts `LoadCredential=`'s files; a
-container can be given such a folder, too. `HF_TOKEN` and `HF_ENDPOINT` are huggingface_hub's own, and count for
-`xalora-miner models`.
+- `XALORA_CONFIG`: path of `config.toml`.
+- `CREDENTIALS_DIRECTORY`: folder of credential files, set by systemd's `LoadCredential=`; also works in containers.
+- `HF_TOKEN`, `HF_ENDPOINT`: used by huggingface_hub in `xalora-miner models`.
 """
 
 TABLE = """\
-| key and variable | takes | default | what it is |
+| key and variable | type | default | description |
 | --- | --- | --- | --- |
 """
 

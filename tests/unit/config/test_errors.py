@@ -9,25 +9,25 @@ from miner.task.errors import ConfigError
 from tests.unit.config.conftest import Machine
 
 MIXED = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
-ID_FORM = "[miner] id must be an EVM address (0x and 40 hex digits), with or without a -suffix of letters, digits and _"
-IDS_FORM = 'must be a table of lists of names, such as { 4 = ["upscaler"] }, in the environment 4=upscaler'
+ID_FORM = "[miner] id must be an EVM address (0x and 40 hex digits), optionally with a -suffix of letters, digits and _"
+IDS_FORM = 'must be a table of name lists, such as { 4 = ["upscaler"] }, or 4=upscaler in the environment'
 URL_FORM = "must be a URL such as https://host:port"
 
 # What config.toml says, from its second line on, and the one line that is said about it.
 IN_FILE = {
-    "unknown key": ("[miner]\nprefech = 1", "3: there is no key [miner] prefech; did you mean [miner] prefetch?"),
+    "unknown key": ("[miner]\nprefech = 1", "3: unknown key [miner] prefech; did you mean [miner] prefetch?"),
     "key of another section": (
         '[miner]\napi_key = "k"',
-        "3: there is no key [miner] api_key; did you mean [sequencer] api_key?",
+        "3: unknown key [miner] api_key; did you mean [sequencer] api_key?",
     ),
     "key of two other sections": (
         "[miner]\nport = 1",
-        "3: there is no key [miner] port; did you mean [comfyui] port or [status] port?",
+        "3: unknown key [miner] port; did you mean [comfyui] port or [status] port?",
     ),
-    "key of no section": ('miner_id = "x"', "2: there is no key miner_id; did you mean [miner] id?"),
-    "key like nothing": ("[log]\nqqq = 1", "3: there is no key [log] qqq; `xalora-miner config` lists what there is"),
-    "unknown section": ("[sequncer]\nurl = 1", "2: there is no section [sequncer]; did you mean [sequencer]?"),
-    "section like nothing": ("[q]\n", "2: there is no section [q]; `xalora-miner config` lists what there is"),
+    "key of no section": ('miner_id = "x"', "2: unknown key miner_id; did you mean [miner] id?"),
+    "key like nothing": ("[log]\nqqq = 1", "3: unknown key [log] qqq; `xalora-miner config` lists all"),
+    "unknown section": ("[sequncer]\nurl = 1", "2: unknown section [sequncer]; did you mean [sequencer]?"),
+    "section like nothing": ("[q]\n", "2: unknown section [q]; `xalora-miner config` lists all"),
     "section that is no table": ("log = 3", "2: log must be a table, [log]"),
     "section that is a list": ("[[log]]\n", "2: log must be a table, [log]"),
     "text for a number": (
@@ -50,19 +50,19 @@ IN_FILE = {
         "[miner]\ndrain_timeout = inf",
         "3: [miner] drain_timeout must be a number of at least 0, not Infinity",
     ),
-    "number for a text": ("[upload]\nbucket = 3", "3: [upload] bucket must be a text, not 3"),
-    "nothing for a text": ('[upload]\nregion = ""', '3: [upload] region must be a text that is not empty, not ""'),
+    "number for a text": ("[upload]\nbucket = 3", "3: [upload] bucket must be a string, not 3"),
+    "nothing for a text": ('[upload]\nregion = ""', '3: [upload] region must be a non-empty string, not ""'),
     "text for a truth": ('[miner]\nwarmup = "no"', '3: [miner] warmup must be true or false, not "no"'),
     "number for a path": ("[models]\ndir = 1", "3: [models] dir must be a path, not 1"),
-    "text for a list": ('[comfyui]\nargs = "--fast"', '3: [comfyui] args must be a list of texts, not "--fast"'),
-    "number in a list": ("[network]\nallow = [1]", "3: [network] allow must be a list of texts, and 1 is not"),
+    "text for a list": ('[comfyui]\nargs = "--fast"', '3: [comfyui] args must be a list of strings, not "--fast"'),
+    "number in a list": ("[network]\nallow = [1]", "3: [network] allow must be a list of strings; 1 is not"),
     "none enabled": (
         "[workflows]\nenabled = []",
-        "3: [workflows] enabled must be a list of texts that is not empty, not []",
+        "3: [workflows] enabled must be a non-empty list of strings, not []",
     ),
     "enabled twice": ('[workflows]\nenabled = ["a", "a"]', '3: [workflows] enabled must name "a" only once'),
     "text for a table": ('[workflows]\nids = "4"', f'3: [workflows] ids {IDS_FORM}, not "4"'),
-    "text in a table": ('[workflows.ids]\n4 = "a"', f'2: [workflows] ids {IDS_FORM}, and "a" is not'),
+    "text in a table": ('[workflows.ids]\n4 = "a"', f'2: [workflows] ids {IDS_FORM}; "a" is not'),
     "none of a few": ('[log]\nformat = "xml"', '3: [log] format must be one of auto, console, json, not "xml"'),
     "no port": ('[network]\nallow = ["nas"]', '3: [network] allow must be "host:port", not "nas"'),
     "no GPU": (
@@ -74,7 +74,7 @@ IN_FILE = {
         '[upload]\nendpoint = "ftp://me:pa/ss w@host/?key=s3cret"',
         f'3: [upload] endpoint {URL_FORM}, not "ftp://***@host/?***"',
     ),
-    "number for a secret": ("[sequencer]\napi_key = 1234", "3: [sequencer] api_key must be a text"),
+    "number for a secret": ("[sequencer]\napi_key = 1234", "3: [sequencer] api_key must be a string"),
     "secret of two words": (
         '[sequencer]\napi_key = "a b"',
         "3: [sequencer] api_key must be one word of printable ASCII characters",
@@ -95,9 +95,9 @@ IN_FILE = {
 
 # A variable, and the one line about it.
 IN_ENVIRONMENT = {
-    ("XALORA_MINER_IDD", "x"): "there is no setting XALORA_MINER_IDD; did you mean XALORA_MINER_ID?",
-    ("XALORA_APIKEY", "x"): "there is no setting XALORA_APIKEY; did you mean XALORA_API_KEY?",
-    ("XALORA_Q", "x"): "there is no setting XALORA_Q; `xalora-miner config` lists what there is",
+    ("XALORA_MINER_IDD", "x"): "unknown setting XALORA_MINER_IDD; did you mean XALORA_MINER_ID?",
+    ("XALORA_APIKEY", "x"): "unknown setting XALORA_APIKEY; did you mean XALORA_API_KEY?",
+    ("XALORA_Q", "x"): "unknown setting XALORA_Q; `xalora-miner config` lists all",
     (
         "XALORA_SEQUENCER_POLL_INTERVAL",
         "fast",
@@ -136,9 +136,9 @@ def test_what_is_wrong_in_the_environment_is_one_line_with_the_variable(
     ("text", "line"),
     [
         ("\n\nXALORA_MINER_PREFETCH=9\n", "3: [miner] prefetch must be a whole number from 0 to 8, not 9"),
-        ("A=b\n  XALORA_MINERID=9\n", "2: there is no setting XALORA_MINERID; did you mean XALORA_MINER_ID?"),
-        ("A=b\nXALORA_API_KEY\n", "2: is not a line of the form NAME=value"),
-        ("A=b\n'XALORA=3\n", "2: is not a line of the form NAME=value"),
+        ("A=b\n  XALORA_MINERID=9\n", "2: unknown setting XALORA_MINERID; did you mean XALORA_MINER_ID?"),
+        ("A=b\nXALORA_API_KEY\n", "2: must be NAME=value"),
+        ("A=b\n'XALORA=3\n", "2: must be NAME=value"),
     ],
 )
 def test_what_is_wrong_in_dotenv_is_one_line_with_its_number(machine: Machine, text: str, line: str) -> None:
@@ -150,7 +150,7 @@ def test_what_is_wrong_in_flags_and_credentials_names_them(machine: Machine) -> 
     path = machine.write("two words", name="credentials/api_key")
     machine.environ["CREDENTIALS_DIRECTORY"] = str(path.parent)
     assert problem(machine, {"miner.prefetch": -1, "miner.prefech": 1}).splitlines() == [
-        "flag --miner-prefech: there is no key [miner] prefech; did you mean [miner] prefetch?",
+        "flag --miner-prefech: unknown key [miner] prefech; did you mean [miner] prefetch?",
         f"credential {path}: [sequencer] api_key must be one word of printable ASCII characters",
         "flag --miner-prefetch: [miner] prefetch must be a whole number from 0 to 8, not -1",
     ]
@@ -161,15 +161,14 @@ def test_url_and_home_together_name_both_places(machine: Machine) -> None:
     machine.environ["XALORA_COMFYUI_URL"] = "http://127.0.0.1:8188"
     assert problem(machine) == (
         f"environment XALORA_COMFYUI_URL and {machine.config}:2: [comfyui] url and home are both set: "
-        "choose url for a ComfyUI that runs already, or home for one to be started"
+        "keep url to use a running ComfyUI, or home to start one"
     )
 
 
 def test_one_key_under_two_names_has_to_be_the_same(machine: Machine) -> None:
     machine.environ.update(XALORA_API_KEY="a", XALORA_SEQUENCER_API_KEY="b")
     assert problem(machine) == (
-        "environment XALORA_SEQUENCER_API_KEY: [sequencer] api_key is set otherwise by environment XALORA_API_KEY: "
-        "choose one"
+        "environment XALORA_SEQUENCER_API_KEY: [sequencer] api_key conflicts with environment XALORA_API_KEY: keep one"
     )
     machine.environ["XALORA_SEQUENCER_API_KEY"] = "a"
     assert machine.load().settings.sequencer.api_key
@@ -179,7 +178,7 @@ def test_several_problems_are_a_line_each(machine: Machine) -> None:
     machine.write("[miner]\nprefetch = 9\nwarm = true\n[sequencer]\nwait = -1\n")
     machine.environ["XALORA_LOG_LEVEL"] = "loud"
     assert problem(machine).splitlines() == [
-        f"{machine.config}:3: there is no key [miner] warm; did you mean [miner] warmup?",
+        f"{machine.config}:3: unknown key [miner] warm; did you mean [miner] warmup?",
         f"{machine.config}:5: [sequencer] wait must be a number from 0 to 300, not -1",
         f"{machine.config}:2: [miner] prefetch must be a whole number from 0 to 8, not 9",
         'environment XALORA_LOG_LEVEL: [log] level must be one of DEBUG, INFO, WARNING, ERROR, not "LOUD"',
@@ -193,7 +192,7 @@ def test_bad_toml_names_file_and_line(machine: Machine) -> None:
 
 def test_a_file_that_is_no_text_says_so(machine: Machine) -> None:
     machine.config.write_bytes(b"\xff\xfe")
-    assert problem(machine) == f"{machine.config}: cannot be read: it is not UTF-8 text"
+    assert problem(machine) == f"{machine.config}: cannot be read: not UTF-8 text"
 
 
 def test_a_key_without_a_line_of_its_own_still_names_the_file(machine: Machine) -> None:
@@ -202,5 +201,5 @@ def test_a_key_without_a_line_of_its_own_still_names_the_file(machine: Machine) 
 
 
 def test_a_folder_in_place_of_a_file_is_no_config(machine: Machine) -> None:
-    with pytest.raises(ConfigError, match="there is no file"):
+    with pytest.raises(ConfigError, match="is missing, unreadable or not a file"):
         load_settings(config_file=machine.folder, environ={})

@@ -47,9 +47,9 @@ def test_a_dashboard_that_is_open_to_others_is_bad(facts_of):
 
 
 def test_a_file_with_a_key_that_others_can_read_is_a_warning(facts_of):
-    line = "/etc/config.toml: holds [sequencer] api_key and others may read it (mode 0644): chmod 600 /etc/config.toml"
+    line = "/etc/x.toml: contains [sequencer] api_key and is readable by others (mode 0644): chmod 600 /etc/x.toml"
     (mark,) = permissions(facts_of(warnings=(line,)))
-    assert (mark.level, mark.cure) == ("warning", "chmod 600 /etc/config.toml")
+    assert (mark.level, mark.cure) == ("warning", "chmod 600 /etc/x.toml")
 
 
 def test_a_state_folder_that_others_can_look_into_is_a_warning(facts_of, tmp_path):
