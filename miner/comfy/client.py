@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode, urlsplit
 
 import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.filepost import encode_multipart_formdata
 
+from miner.comfy.replies import History, Queue, Stats, parse_history, parse_queue, parse_stats, refusal_reasons
+from miner.net.errors import answered, in_words
 from miner.task.errors import JobFault, MachineFault
 from miner.task.stages import Graph, OutputFile
 
@@ -28,7 +28,6 @@ CHUNK = 1 << 20  # bytes read at a time
 POOL = 4  # connections that are kept: the loops of a lane, and one to spare
 MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far below
 MAX_OUTPUT = 8 << 30  # bytes of one output file
-_NAME = re.compile(r"[A-Za-z0-9_.+ -]{1,64}")
 
 
 class ComfyDown(MachineFault):
@@ -51,46 +50,6 @@ class PromptRefused(JobFault):
         self.details = details
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunError:
-    """Why a run ended without success, from its history."""
-
-    exception_type: str
-    exception_message: str
-    node_type: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
-    """The end of a prompt as ComfyUI's history has it."""
-
-    status: Literal["success", "error", "interrupted"]
-    outputs: dict[str, tuple[OutputFile, ...]]  # node id → its files, under whatever key they were
-    error: RunError | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """Prompt ids, in ComfyUI's order."""
-
-    running: tuple[str, ...]
-    pending: tuple[str, ...]
-
-    def has(self, prompt_id: str) -> bool:
-        return prompt_id in self.running or prompt_id in self.pending
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """From `/system_stats`. Memory in bytes; zeros where ComfyUI does not say."""
-
-    version: str
-    device: str
-    on_gpu: bool
-    vram_total: int
-    vram_free: int
-
-
 class ComfyClient:
     """One ComfyUI. Methods block for at most `timeout` seconds a read, and raise ComfyDown when it does not answer.
 
@@ -108,23 +67,14 @@ class ComfyClient:
         self._pools.clear()
 
     def stats(self) -> Stats:
-        reply = self._json("GET", "/system_stats")
-        device = _dict(next(iter(_list(reply.get("devices"))), None))
-        return Stats(
-            version=str(_dict(reply.get("system")).get("comfyui_version", "")),
-            device=str(device.get("name", "")),
-            on_gpu=device.get("type", "cpu") != "cpu",
-            vram_total=_int(device.get("vram_total")),
-            vram_free=_int(device.get("vram_free")),
-        )
+        return parse_stats(self._json("GET", "/system_stats"))
 
     def object_info(self) -> dict[str, Any]:
         """Every node class with its inputs: 0.5 MB and slow, so for preflight, not for health."""
         return self._json("GET", "/object_info", timeout=60.0)
 
     def queue(self) -> Queue:
-        reply = self._json("GET", "/queue")
-        return Queue(running=_ids(reply.get("queue_running")), pending=_ids(reply.get("queue_pending")))
+        return parse_queue(self._json("GET", "/queue"))
 
     def history(self, prompt_id: str) -> History | None:
         """The prompt's end, or None: pending, unknown, evicted or lost in a restart, and only the queue tells which."""
@@ -138,7 +88,7 @@ class ComfyClient:
         if status == 400:
             raise _refusal(_parse(data, "/prompt"))
         if status != 200:
-            raise ComfyDown(f"ComfyUI answered {status} to /prompt")
+            raise ComfyDown(f"{answered('ComfyUI', status)} to /prompt")
         reply = _parse(data, "/prompt")
         if reply.get("node_errors"):
             # one output of several was dropped, and it may be ours
@@ -163,7 +113,7 @@ class ComfyClient:
         status, answer = self._send("POST", "/upload/image", body=body, kind=kind, timeout=60.0)
         reply = _parse(answer, "/upload/image") if status == 200 else {}
         if not isinstance(reply.get("name"), str):
-            raise ComfyDown(f"ComfyUI answered {status} to /upload/image")
+            raise ComfyDown(f"{answered('ComfyUI', status)} to /upload/image")
         folder = reply.get("subfolder") or ""
         return f"{folder}/{reply['name']}" if folder else str(reply["name"])
 
@@ -174,13 +124,13 @@ class ComfyClient:
             if response.status == 404:
                 raise OutputGone("ComfyUI does not have the output any more")
             if response.status != 200:
-                raise ComfyDown(f"ComfyUI answered {response.status} for an output")
+                raise ComfyDown(f"{answered('ComfyUI', response.status)} for an output")
             _save(response, target)
 
     def _json(self, method: str, path: str, *, timeout: float | None = None) -> dict[str, Any]:
         status, data = self._send(method, path, timeout=timeout)
         if status != 200:
-            raise ComfyDown(f"ComfyUI answered {status} to {path}")
+            raise ComfyDown(f"{answered('ComfyUI', status)} to {path}")
         return _parse(data, path)
 
     def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -210,11 +160,8 @@ class ComfyClient:
             ) as response:
                 yield response
         except urllib3.exceptions.HTTPError as error:
-            asked = path.partition("?")[0]
-            raise ComfyDown(
-                f"ComfyUI at {self.url} did not answer {asked}: {type(error).__name__}",
-                hint="see that it runs and that XALORA_COMFYUI_URL is its address",
-            ) from error
+            hint = "check that it runs and that XALORA_COMFYUI_URL is its address"
+            raise ComfyDown(in_words(error, f"ComfyUI at {self.url}"), hint=hint) from error
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:
@@ -225,66 +172,6 @@ def without_user(url: str) -> tuple[str, dict[str, str]]:
         return parts.geturl(), {}
     words = unquote_to_bytes(user if ":" in user else f"{user}:")
     return parts._replace(netloc=place).geturl(), {"Authorization": f"Basic {base64.b64encode(words).decode()}"}
-
-
-def parse_history(entry: dict[str, Any]) -> History:
-    """A history entry, typed. An interrupt has `status_str: "error"` too; only its messages tell."""
-    outputs = {str(node): _files(output) for node, output in _dict(entry.get("outputs")).items()}
-    status = _dict(entry.get("status"))
-    if status.get("status_str") == "success":
-        return History(status="success", outputs=outputs)
-    pairs = (m for m in _list(status.get("messages")) if isinstance(m, list) and len(m) == 2)
-    messages = {m[0]: m[1] for m in pairs if isinstance(m[0], str)}
-    if "execution_interrupted" in messages:
-        return History(status="interrupted", outputs=outputs)
-    return History(status="error", outputs=outputs, error=parse_run_error(_dict(messages.get("execution_error"))))
-
-
-def parse_run_error(data: dict[str, Any]) -> RunError:
-    """The data of an `execution_error`, with defaults for what is missing."""
-    return RunError(
-        exception_type=str(data.get("exception_type", "unknown")),
-        exception_message=str(data.get("exception_message", "")),
-        node_type=str(data.get("node_type", "")),
-    )
-
-
-def plain_name(word: object, instead: str) -> str:
-    """A word of ComfyUI's if it is a mere name, else `instead`: custom nodes name things as they like."""
-    return word if isinstance(word, str) and _NAME.fullmatch(word) else instead
-
-
-def _files(output: Any) -> tuple[OutputFile, ...]:
-    """The files of one node's output, under whatever key: `images`, `gifs`, `video`, `audio`, …"""
-    return tuple(
-        OutputFile(filename=item["filename"], subfolder=item.get("subfolder") or "", kind=str(item.get("type") or ""))
-        for items in _dict(output).values()
-        for item in _list(items)
-        if isinstance(item, dict)
-        and _is_path(item.get("filename"), 255)
-        and _is_path(item.get("subfolder") or ".", 4096)
-    )
-
-
-def _is_path(text: Any, longest: int) -> bool:
-    return isinstance(text, str) and text.isprintable() and 0 < len(text.encode()) <= longest  # of bytes
-
-
-def _ids(items: Any) -> tuple[str, ...]:
-    """A queue item is [number, prompt_id, graph, extra_data, outputs, …]."""
-    return tuple(str(item[1]) for item in _list(items) if isinstance(item, list) and len(item) > 1)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _int(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
@@ -327,11 +214,5 @@ def _parse(data: bytes, path: str) -> dict[str, Any]:
 
 
 def _refusal(reply: dict[str, Any]) -> PromptRefused:
-    """ComfyUI's 400, in words for a consumer (kinds and names of the graph only) and in full for the log."""
-    reasons = [
-        f"{plain_name(_dict(error).get('type'), 'an error')} at {plain_name(_dict(node).get('class_type'), 'a node')}"
-        for node in _dict(reply.get("node_errors")).values()
-        for error in _list(_dict(node).get("errors"))
-    ]
-    said = ", ".join(reasons[:3]) or plain_name(_dict(reply.get("error")).get("type"), "no reason given")
+    said = refusal_reasons(reply)
     return PromptRefused(f"the renderer refused the graph: {said}", details=json.dumps(reply)[:2000])

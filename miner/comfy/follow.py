@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from miner.comfy.client import ComfyClient, ComfyDown, History
+from miner.comfy.client import ComfyClient, ComfyDown
 from miner.comfy.events import Ended, Event, EventStream, Started
+from miner.comfy.replies import History
 from miner.task.errors import MachineFault
 
 POLL = 3.0  # seconds between two looks at the truth while the stream is up

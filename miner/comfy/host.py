@@ -17,9 +17,10 @@ from typing import Any
 
 import structlog
 
-from miner.comfy.client import ComfyClient, ComfyDown, Stats
+from miner.comfy.client import ComfyClient, ComfyDown
 from miner.comfy.events import EventStream
 from miner.comfy.process import ComfyProcess
+from miner.comfy.replies import Stats
 from miner.task.errors import MachineFault
 from miner.task.policy import backoff
 from miner.task.stages import OutputFile

@@ -46,7 +46,6 @@ class Launch:
     url: str
     output_dir: Path
     input_dir: Path
-    temp_dir: Path  # ComfyUI makes a `temp` of its own in it, and empties that at every start
 
 
 def managed_launch(
@@ -153,7 +152,6 @@ def _launch(
         url=f"http://127.0.0.1:{port}",
         output_dir=folder / "output",
         input_dir=folder / "input",
-        temp_dir=folder / "temp",
     )
     try:
         _make_folder(folder, models_dir)

@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -25,8 +24,18 @@ from urllib.parse import urlsplit
 import structlog
 
 from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.deaths import DEATHS_LIMIT, describe_ending, recent, too_many
 from miner.comfy.launch import Launch, lane_folder
-from miner.comfy.process_tree import Process, argv, boot_id, end, everyone, family, look, there
+from miner.comfy.process_tree import (
+    Process,
+    all_processes,
+    boot_id,
+    command_line,
+    end_tree,
+    find_process,
+    is_alive,
+    members,
+)
 from miner.task.policy import backoff
 
 log = structlog.get_logger()
@@ -35,8 +44,6 @@ PROBE_TIMEOUT = 2.0  # seconds for one /system_stats
 PROBE_EVERY = 0.05
 LOG_LIMIT = 10_000_000  # bytes of log; as many again are kept in `log.1`
 LOG_TAIL = 5  # lines that are shown of a start that failed
-DEATHS_LIMIT = 5
-DEATHS_WINDOW = 600.0  # seconds
 COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -79,7 +86,7 @@ class ComfyProcess:
         process, child = self._process, self._child
         if child is not None:
             child.poll()
-        return process is not None and there(process)
+        return process is not None and is_alive(process)
 
     @property
     def pid(self) -> int | None:
@@ -93,7 +100,7 @@ class ComfyProcess:
         Reads the whole process table: for between tasks, not for every tick.
         """
         process = self._process
-        return sum(p.rss for p in family(process, everyone())) if process is not None else 0
+        return sum(p.rss for p in members(process, all_processes())) if process is not None else 0
 
     @property
     def exhausted(self) -> str | None:
@@ -164,7 +171,7 @@ class ComfyProcess:
         """Keep the ComfyUI that runs already, ours or a dead miner's, if it is as wanted and answers."""
         own = self._process is not None
         self._process = self._process or self._left_behind()
-        if self._process is None or argv(self._process) != self.launch.argv:
+        if self._process is None or command_line(self._process) != self.launch.argv:
             return False
         if not self._answers(self._adopt_timeout, should_stop):
             if own and not should_stop.is_set():
@@ -184,7 +191,7 @@ class ComfyProcess:
                 return Process(pid=pid, started=int(found["started"]), parent=0, session=pid, rss=0)
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        return next((p for p in everyone() if p.session == p.pid and argv(p) == self.launch.argv), None)
+        return next((p for p in all_processes() if p.session == p.pid and command_line(p) == self.launch.argv), None)
 
     def _remember(self, process: Process) -> None:
         new = self._pid_file.with_name("pid.new")
@@ -224,7 +231,7 @@ class ComfyProcess:
                 f"ComfyUI cannot be started: {error.strerror}",
                 hint=f"{error}; see XALORA_COMFYUI_HOME, XALORA_COMFYUI_PYTHON and XALORA_STATE_DIR",
             ) from error
-        self._process = look(self._child.pid)
+        self._process = find_process(self._child.pid)
         if self._process is not None:
             self._remember(self._process)
 
@@ -273,7 +280,7 @@ class ComfyProcess:
         process = self._process
         if process is None:
             return
-        if not end(process, grace=grace):
+        if not end_tree(process, grace=grace):
             raise ComfyDown(
                 f"ComfyUI's process {process.pid} does not end, not even by SIGKILL",
                 hint="it hangs in the kernel, most often in the GPU's driver: see dmesg; the machine may need a reboot",
@@ -282,26 +289,6 @@ class ComfyProcess:
             self._child.wait()
         self._process = self._child = None
         self._pid_file.unlink(missing_ok=True)
-
-
-def recent(deaths: Sequence[float], now: float) -> list[float]:
-    """The deaths that still count at `now`."""
-    return [at for at in deaths if now - at < DEATHS_WINDOW]
-
-
-def too_many(deaths: Sequence[float], now: float) -> bool:
-    """Whether there is something wrong that one more restart will not cure."""
-    return len(recent(deaths, now)) >= DEATHS_LIMIT
-
-
-def describe_ending(code: int | None) -> str:
-    """An exit status (negative: a signal's number; None: unknown, it was not our child) in words."""
-    if code is None:
-        return "ended"
-    if code >= 0:
-        return f"ended with code {code}"
-    suspicion = ", most often by the kernel for want of memory" if code == -signal.SIGKILL else ""
-    return f"was ended by signal {-code} ({signal.strsignal(-code)}{suspicion})"
 
 
 def tail(path: Path, start: int, lines: int = LOG_TAIL) -> list[str]:

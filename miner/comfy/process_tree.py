@@ -36,7 +36,7 @@ class Process:
     zombie: bool = False
 
 
-def look(pid: int) -> Process | None:
+def find_process(pid: int) -> Process | None:
     """The process with this id, or None."""
     try:
         return parse_stat((PROC / str(pid) / "stat").read_text())
@@ -58,13 +58,13 @@ def parse_stat(text: str) -> Process:
     )
 
 
-def everyone() -> tuple[Process, ...]:
+def all_processes() -> tuple[Process, ...]:
     """Every process that this one can see."""
-    found = (look(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdecimal())
+    found = (find_process(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdecimal())
     return tuple(process for process in found if process is not None)
 
 
-def family(leader: Process, among: Collection[Process]) -> tuple[Process, ...]:
+def members(leader: Process, among: Collection[Process]) -> tuple[Process, ...]:
     """The session that `leader` leads, and all descendants of it, even those that left for a session of their own.
 
     Still finds its session once the leader is gone: the kernel gives its id to nobody while the session has members.
@@ -78,30 +78,30 @@ def family(leader: Process, among: Collection[Process]) -> tuple[Process, ...]:
     return tuple(p for p in among if p.pid in found)
 
 
-def there(process: Process) -> bool:
+def is_alive(process: Process) -> bool:
     """Whether it is still alive."""
-    now = look(process.pid)
+    now = find_process(process.pid)
     return now is not None and now.started == process.started and not now.zombie
 
 
-def end(leader: Process, *, grace: float) -> bool:
-    """End the whole family: SIGTERM, `grace` seconds for the leader, then SIGKILL for whoever is left.
+def end_tree(leader: Process, *, grace: float) -> bool:
+    """End the whole tree: SIGTERM, `grace` seconds for the leader, then SIGKILL for whoever is left.
 
     Blocks until all are gone; False when one is still there KILL_WAIT seconds after SIGKILL. With no grace, SIGKILL
     comes first.
     """
-    members = family(leader, everyone())  # now: once its parent is gone, nothing ties a child to us
-    if grace > 0 and there(leader):
+    found = members(leader, all_processes())  # now: once its parent is gone, nothing ties a child to us
+    if grace > 0 and is_alive(leader):
         for sign in (signal.SIGTERM, signal.SIGCONT):  # a stopped process takes a signal only when it goes on
             with suppress(ProcessLookupError):
                 os.killpg(leader.pid, sign)
-        _until(lambda: not there(leader), grace)
-    return _until(lambda: not _kill(leader, members), KILL_WAIT)
+        _until(lambda: not is_alive(leader), grace)
+    return _until(lambda: not _kill(leader, found), KILL_WAIT)
 
 
-def _kill(leader: Process, members: Collection[Process]) -> bool:
+def _kill(leader: Process, known: Collection[Process]) -> bool:
     """SIGKILL for every member, and for those that came since; whether there was any."""
-    left = [p for p in (*members, *family(leader, everyone())) if there(p)]
+    left = [p for p in (*known, *members(leader, all_processes())) if is_alive(p)]
     for process in left:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def _until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def argv(process: Process) -> tuple[str, ...]:
+def command_line(process: Process) -> tuple[str, ...]:
     """Its command line, or () when it is gone or not ours to read."""
     try:
         raw = (PROC / str(process.pid) / "cmdline").read_bytes()

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miner.comfy.client import ComfyClient, History, Stats
+from miner.comfy.client import ComfyClient
 from miner.comfy.events import Event, EventStream, Started
 from miner.comfy.follow import follow
 from miner.comfy.host import ComfyHost
 from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
+from miner.comfy.replies import History, Stats
 from miner.config import Settings
 from miner.doctor.facts import WorkerStatus
 from miner.task.errors import ConfigError, MachineFault

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from miner.comfy.client import ComfyClient, ComfyDown, Stats
+from miner.comfy.client import ComfyClient, ComfyDown
 from miner.comfy.launch import embedded_launch
 from miner.comfy.preflight import Machine
+from miner.comfy.replies import Stats
 from miner.config import Loaded, Settings
 from miner.config.settings import State
 from miner.dashboard.bind import url_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from miner.comfy.client import History
 from miner.comfy.host import folder_of
+from miner.comfy.replies import History
 from miner.doctor.comfy_session import ComfySession
 from miner.doctor.decode import Colour, Decoded, decode
 from miner.doctor.peak import PeakMemory

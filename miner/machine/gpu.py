@@ -21,8 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from miner.comfy.client import ComfyClient, ComfyDown, Stats
+from miner.comfy.client import ComfyClient, ComfyDown
 from miner.comfy.launch import child_environment, python_of
+from miner.comfy.replies import Stats
 from miner.config import Settings
 from miner.machine import gpu_probe
 

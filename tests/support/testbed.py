@@ -270,9 +270,9 @@ class Testbed:
             process.kill()
         for file in (self.folder / "state").glob("comfyui-*/pid"):  # it outlives a worker that was killed
             left_behind = json.loads(file.read_text())
-            found = process_tree.look(left_behind["pid"])
+            found = process_tree.find_process(left_behind["pid"])
             if found is not None and found.started == left_behind["started"]:
-                process_tree.end(found, grace=0.0)
+                process_tree.end_tree(found, grace=0.0)
         self.stack.close()
 
 

@@ -86,9 +86,9 @@ def memory_marks(card: Gpu, *, ours: Collection[int], external: bool) -> Iterato
 
 def our_processes(state: Path) -> frozenset[int]:
     """Ids of the processes of the ComfyUIs that a miner started from this state folder."""
-    leaders = [process_tree.look(pid) for pid in filter(None, map(_pid, state.glob("comfyui-*/pid")))]
-    everyone = process_tree.everyone() if leaders else ()
-    return frozenset(one.pid for leader in leaders if leader for one in process_tree.family(leader, everyone))
+    leaders = [process_tree.find_process(pid) for pid in filter(None, map(_pid, state.glob("comfyui-*/pid")))]
+    everyone = process_tree.all_processes() if leaders else ()
+    return frozenset(one.pid for leader in leaders if leader for one in process_tree.members(leader, everyone))
 
 
 def _pid(file: Path) -> int:

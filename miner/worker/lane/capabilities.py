@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from miner.comfy import preflight
-from miner.comfy.client import Stats
 from miner.comfy.preflight import Machine, Reason
+from miner.comfy.replies import Stats
 from miner.machine.benchmarks import Measurement, warm_seconds
 from miner.task import policy
 from miner.task.policy import Average, Health

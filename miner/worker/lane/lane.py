@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from miner.comfy.client import Stats
 from miner.comfy.host import ComfyHost
+from miner.comfy.replies import Stats
 from miner.config import Settings
 from miner.machine.disk import Disk
 from miner.media.inputs import Fetcher

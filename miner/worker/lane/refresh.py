@@ -15,8 +15,9 @@ from typing import Any
 
 import structlog
 
-from miner.comfy.client import ComfyDown, Stats
+from miner.comfy.client import ComfyDown
 from miner.comfy.host import ComfyHost
+from miner.comfy.replies import Stats
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
 from miner.telemetry.liveness import REMOTE, Liveness

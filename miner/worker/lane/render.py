@@ -14,10 +14,11 @@ from queue import Empty, Queue
 
 import structlog
 
-from miner.comfy.client import ComfyDown, History
+from miner.comfy.client import ComfyDown
 from miner.comfy.events import Ended, Event, Preview, Progress, Started
 from miner.comfy.follow import WAKE, follow
 from miner.comfy.host import TOO_LARGE, ComfyHost
+from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.journal import Journal
 from miner.task.stages import Job, Outcome, Prompt, Rendered

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import structlog
 
-from miner.comfy.client import History, RunError, plain_name
 from miner.comfy.host import ComfyHost, folder_of
+from miner.comfy.replies import History, RunError, plain_name
 from miner.task.errors import JobFault, MachineFault
 from miner.task.policy import blame
 from miner.task.stages import Job, OutputFile, Prompt

@@ -13,9 +13,10 @@ import websocket
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.comfy.client import ComfyClient, parse_history
+from miner.comfy.client import ComfyClient
 from miner.comfy.events import EventStream, parse
 from miner.comfy.host import ComfyHost
+from miner.comfy.replies import parse_history
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import OutputFile
 from tests.support.scripted_comfyui import GRAPH, PARAMETERS, LyingComfyUI, error, failure, success

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from miner.comfy.client import Stats
 from miner.comfy.preflight import check_graph
+from miner.comfy.replies import Stats
 from miner.config.bundled import WORKFLOWS
 from miner.media.inputs import Fetcher, clean_image
 from miner.media.uploads import Uploader, object_key, presigned_key

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.comfy.process_tree import everyone, family, look
+from miner.comfy.process_tree import all_processes, find_process, members
 from tests.support.canary_secrets import Findings, leaks, marked
 from tests.support.testbed import Testbed, free_port
 
@@ -38,13 +38,13 @@ def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Test
     good, bad = testbed.create(), testbed.create(parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
     testbed.ended(good, bad)
     findings = Findings()
-    comfyui = look(testbed.logged("comfyui_started")[0]["pid"])
+    comfyui = find_process(testbed.logged("comfyui_started")[0]["pid"])
     assert comfyui is not None
-    members = family(comfyui, everyone())
-    assert members
-    for member in members:
+    started = members(comfyui, all_processes())
+    assert started
+    for process in started:
         with contextlib.suppress(FileNotFoundError):  # one that has just ended
-            findings.look_at(member.pid)
+            findings.look_at(process.pid)
     findings.look("/proc/cmdline", Path(f"/proc/{testbed.worker.popen.pid}/cmdline").read_bytes())
     findings.look_in(testbed.folder / "state" / "comfyui-embedded")
     assert findings.found == {}

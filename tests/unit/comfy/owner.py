@@ -26,7 +26,6 @@ def standin(port: int, state: Path, *flags: str, env: Mapping[str, str] = os.env
         url=f"http://127.0.0.1:{port}",
         output_dir=folder,
         input_dir=folder,
-        temp_dir=folder,
     )
 
 

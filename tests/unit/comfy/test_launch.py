@@ -65,7 +65,6 @@ def test_every_gpu_has_folders_of_its_own_that_others_cannot_read(home: Path) ->
         assert folder.stat().st_mode & 0o077 == 0
         assert launch.output_dir.is_dir()
         assert launch.input_dir.is_dir()
-        assert launch.temp_dir.is_dir()
 
 
 def test_a_gpu_is_chosen_in_the_order_of_nvidia_smi() -> None:

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from miner.comfy.client import ComfyDown
+from miner.comfy.deaths import DEATHS_WINDOW, describe_ending, too_many
 from miner.comfy.launch import Launch, embedded_launch, managed_launch
-from miner.comfy.process import DEATHS_WINDOW, LOG_LIMIT, ComfyProcess, describe_ending, tail, too_many
-from miner.comfy.process_tree import PAGE, Process, boot_id, look, parse_stat, there
+from miner.comfy.process import LOG_LIMIT, ComfyProcess, tail
+from miner.comfy.process_tree import PAGE, Process, boot_id, find_process, is_alive, parse_stat
 from tests.support.paths import ROOT
 from tests.unit.comfy.owner import standin
 
@@ -58,8 +59,8 @@ def free_port() -> int:
 
 
 def is_running(pid: int) -> bool:
-    process = look(pid)
-    return process is not None and there(process)
+    process = find_process(pid)
+    return process is not None and is_alive(process)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -319,7 +320,7 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(make: Make, tmp_path:
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
     ) as bystander:
-        seen = look(bystander.pid)
+        seen = find_process(bystander.pid)
         assert seen is not None
         record = {"pid": seen.pid, "started": seen.started, "boot": boot_id()} | lie
         (process.log_path.parent / "pid").write_text(json.dumps(record))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.comfy.client import Stats
+from miner.comfy.replies import Stats
 from miner.doctor.checks.comfyui import comfyui, could_start, packages, version_of
 from miner.doctor.checks.models import model_marks, models
 from miner.doctor.checks.workflows import known_before_start, summary_mark, workflow_mark, workflows
@@ -67,7 +67,7 @@ def test_one_that_hangs_is_given_up():
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         found = query_comfyui(Placement(name="0", miner_id="", url=url), timeout=0.2)
-    assert "did not answer" in found.error.message
+    assert "does not answer" in found.error.message
 
 
 def test_of_two_each_has_its_mark(facts_of, engine):

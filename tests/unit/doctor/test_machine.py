@@ -98,7 +98,7 @@ def test_a_card_that_does_not_tell_its_free_memory_has_no_mark_for_it():
 def test_the_processes_of_our_comfyui_are_known_by_its_pid_file(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        started = process_tree.look(child.pid).started
+        started = process_tree.find_process(child.pid).started
         for folder, text in {"comfyui-0": json.dumps({"pid": child.pid, "started": started}), "comfyui-1": "{"}.items():
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "pid").write_text(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miner.comfy.client import Stats
+from miner.comfy.replies import Stats
 from miner.config.bundled import WORKFLOWS
 from miner.machine.benchmarks import Measurement
 from miner.worker.lane.capabilities import Capabilities

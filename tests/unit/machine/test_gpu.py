@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.comfy.client import Stats
+from miner.comfy.replies import Stats
 from miner.config import Settings
 from miner.machine.gpu import Gpus, Nvml, User, chosen, merged, parse, probe, probe_for, with_stats
 
