@@ -11,6 +11,7 @@ import requests
 
 from miner.models.catalogue import ModelFile
 from miner.models.source import hub_file, without_query
+from miner.net.errors import answered, in_words
 from miner.task.errors import ConfigError, MachineFault
 
 FOLDER = "loras"
@@ -62,15 +63,17 @@ def disposition_name(header: str) -> str:
 
 def _called(url: str) -> str:
     """What the server calls the file."""
+    host = urlsplit(url).hostname or "the server"
     try:
         with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
             if response.status_code in (401, 403):
-                text = f"loras: {urlsplit(url).hostname} answered {response.status_code}"
+                text = f"loras: {answered(host, response.status_code)}"
                 raise MachineFault(text, hint="it wants an account: put the token that it gave you into the URL")
             return disposition_name(response.headers.get("Content-Disposition", "")) or name_in_url(
                 urlsplit(response.url).path
             )
     except requests.RequestException as error:
         # without its cause, whose text can hold the query
-        text = f"loras: {urlsplit(url).hostname} does not answer: {type(error).__name__}"
-        raise MachineFault(text, hint="see that the URL is right and that this machine reaches it") from None
+        raise MachineFault(
+            f"loras: {in_words(error, host)}", hint="see that the URL is right and that this machine reaches it"
+        ) from None

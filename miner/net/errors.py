@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
 import requests
@@ -37,13 +37,30 @@ def in_words(error: BaseException, who: str) -> str:
     if met(socket.gaierror, urllib3.exceptions.NameResolutionError):
         return f"the host name of {who} does not resolve"
     if met(*_BAD_TLS):
-        return f"{who} has no valid TLS certificate"
-    if met(*_NO_ANSWER) and not met(urllib3.exceptions.NewConnectionError):  # of which urllib3 makes a time-out, too
+        return f"{who} has no valid TLS certificate{_detail(causes)}"
+    if met(*_NO_ANSWER) and not met(urllib3.exceptions.NewConnectionError):  # which is a time-out for urllib3, too
         return f"{who} does not answer"
     if met(http.client.HTTPException) and not met(*_BROKEN_OFF):
         return f"{who} does not speak HTTP"
-    reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
-    return f"the connection to {who} failed" + (f" ({reason.lower()})" if reason else "")
+    return f"the connection to {who} failed{_detail(causes)}"
+
+
+def is_tls_fault(error: BaseException) -> bool:
+    """Whether TLS is why an exchange failed: a certificate, as a rule."""
+    return any(isinstance(cause, _BAD_TLS) for cause in _causes(error))
+
+
+def _detail(causes: Iterable[BaseException]) -> str:
+    """The operating system's or OpenSSL's own words, in parentheses; both have a fixed list of them."""
+    for cause in causes:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f" ({cause.verify_message.partition(',')[0].lower()})"  # a host or an address may follow
+            case ssl.SSLError():
+                return f" ({cause.reason.replace('_', ' ').lower()})" if cause.reason else ""
+            case OSError() if cause.strerror:
+                return f" ({cause.strerror.lower()})"
+    return ""
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,6 +21,7 @@ from miner import __version__
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.net.addresses import is_literal
+from miner.net.errors import in_words, is_tls_fault, too_slow
 from miner.telemetry.health import Mark
 
 LONGEST = 10.0  # seconds for one answer
@@ -31,6 +31,7 @@ SKEW_SEEN = 60.0  # seconds that the clock may be off before it is worth a word
 SKEW_FATAL = 900.0  # … before S3 refuses what was signed by it (RequestTimeTooSkewed)
 
 _NETWORK = "check this machine's network, and XALORA_WORKFLOW_URL"
+_TLS = "check this machine's clock and its CA certificates; a proxy that decrypts traffic has its own certificate"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,7 @@ def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
     """Ask for a task that is nobody's, with `key` both ways in which the protocol sends one. Blocks for `timeout` s."""
     headers = {"User-Agent": f"xalora-miner/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {"task_id": f"doctor-{secrets.token_hex(16)}", "api_key": key}
+    host = urlsplit(url).netloc.rpartition("@")[2]
     with closing(requests.Session()) as session:
         session.trust_env = False
         began = time.time()
@@ -113,14 +115,16 @@ def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
                     speaks_json="json" in reply.headers.get("Content-Type", ""),
                 )
         except requests.RequestException as error:
-            return _no_answer(error, timeout)
+            slow = isinstance(error, requests.Timeout)
+            reason = too_slow(host, timeout).message if slow else in_words(error, host)
+            return NoAnswer(reason=reason, cure=_TLS if is_tls_fault(error) else _NETWORK)
 
 
 def reachable(host: str, answer: Answer | NoAnswer) -> Mark:
     """Pure."""
     name = "Sequencer"
     if isinstance(answer, NoAnswer):
-        return bad(name, f"{host} does not answer: {answer.reason}", answer.cure)
+        return bad(name, answer.reason, answer.cure)
     if answer.status >= 500 or answer.status == 429:
         cure = "wait: the miner goes on asking by itself; if it lasts, ask who runs it"
         return warning(name, f"{host} answers {answer.status}: it is overloaded or out of order", cure)
@@ -180,19 +184,3 @@ def _unix(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
-
-
-def _no_answer(error: requests.RequestException, timeout: float) -> NoAnswer:
-    """In words; requests' own text is a page, and names the whole URL."""
-    inner: BaseException = error
-    while (deeper := inner.__cause__ or inner.__context__) is not None:
-        inner = deeper
-    if isinstance(error, requests.Timeout):
-        return NoAnswer(reason=f"there was no reply within {timeout:g} s")
-    if isinstance(error, requests.exceptions.SSLError):
-        reason = inner.verify_message if isinstance(inner, ssl.SSLCertVerificationError) else type(inner).__name__
-        cure = "see this machine's clock and its CA certificates; a proxy that reads along has a certificate of its own"
-        return NoAnswer(reason=f"no TLS connection: {reason}", cure=cure)
-    if isinstance(inner, OSError) and inner.strerror:
-        return NoAnswer(reason=inner.strerror.lower())
-    return NoAnswer(reason=type(inner).__name__)
