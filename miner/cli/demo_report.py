@@ -1,4 +1,4 @@
-"""What a person sees of the demo: a table that moves, and one that stays."""
+"""What the demo shows: a live table, then a summary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, TextIO
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-DOING = {"leased": "preparing", "prompted": "rendering", "rendered": "uploading"}  # a step's record → what is next
-SETTLE_TIMEOUT = 5.0  # seconds for the worker's own line about a task that the consumer has already
+_NEXT = {"leased": "preparing", "prompted": "rendering", "rendered": "uploading"}  # recorded step → what runs now
+SETTLE_TIMEOUT = 5.0  # seconds to wait for the worker's last log line of a task
 
 
 @dataclass(slots=True, kw_only=True)
 class Task:
-    """One picture on its way."""
+    """One picture and its task."""
 
     picture: Path
     size: tuple[int, int]  # pixels
@@ -30,11 +30,11 @@ class Task:
 
 @dataclass(slots=True)
 class WorkerLog:
-    """What the worker's log says, line by line."""
+    """The worker's log, read line by line. `read` runs in its own thread."""
 
-    steps: dict[str, str] = field(default_factory=dict)  # task → what happens to it now
-    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # task → the worker's line about its end
-    last_words: str = "nothing"
+    steps: dict[str, str] = field(default_factory=dict)  # task → what runs now
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)  # task → the log line of its end
+    last_message: str = "nothing"
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def read(self, lines: TextIO) -> None:
@@ -46,7 +46,7 @@ class WorkerLog:
                     self._changed.notify_all()
 
     def settle(self, tasks: Sequence[Task]) -> None:
-        """Wait for the worker's lines about `tasks`, which come a moment after the consumer's news."""
+        """Wait for the last log lines of `tasks`, which come a moment after their results."""
         deadline = time.monotonic() + SETTLE_TIMEOUT
         with self._changed:
             self._changed.wait_for(
@@ -58,15 +58,13 @@ class WorkerLog:
         try:
             event = json.loads(line)
         except ValueError:
-            self.last_words = line.strip()
+            self.last_message = line.strip()
             return
         kind, task_id = event.get("event", ""), event.get("task_id", "")
         if event.get("level") in ("warning", "error"):
-            self.last_words = f"{kind} {event.get('reason', '')}".strip()
+            self.last_message = f"{kind} {event.get('reason', '')}".strip()
         if kind == "task_step":
-            self.steps[task_id] = {"leased": "preparing", "prompted": "rendering", "rendered": "uploading"}[
-                event["step"]
-            ]
+            self.steps[task_id] = _NEXT[event["step"]]
         elif kind == "task_progress" and event["of"] > 1:
             self.steps[task_id] = f"rendering, {event['value']:.0f} of {event['of']:.0f}"
         elif kind in ("task_done", "task_failed", "task_refused"):
@@ -75,17 +73,17 @@ class WorkerLog:
 
 
 def live_table(tasks: Sequence[Task], worker_log: WorkerLog) -> Table:
-    """Every picture and what happens to it now."""
+    """Every picture and its stage."""
     table = Table("picture", "pixels", "now", box=None, pad_edge=False)
     for task in tasks:
-        now = worker_log.steps.get(task.task_id, "waiting for the miner" if task.task_id else "being sent")
+        now = worker_log.steps.get(task.task_id, "waiting for the miner" if task.task_id else "sending")
         colour = {"done": "green", "failed": "red"}.get(now, "yellow")
         table.add_row(task.picture.name, _pixels(task.size), f"[{colour}]{now}[/]")
     return table
 
 
 def summary(tasks: Sequence[Task], worker_log: WorkerLog) -> Table:
-    """The table that stays: a row a task, seconds for each stage."""
+    """A row for each task, with the seconds of each stage."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption="the last four are seconds")
     for heading in ("task", "picture", "workflow", "in", "out", "prep", "render", "send", "all"):
         table.add_column(heading, no_wrap=True)

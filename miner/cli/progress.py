@@ -1,4 +1,4 @@
-"""A download or a check as people see it: bars in a terminal, lines in a log."""
+"""The progress of a download or a check: bars in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from miner.models.catalogue import FileStatus
 
 log = structlog.get_logger()
 
-LINE_EVERY = 10.0  # seconds between two lines about one file
+LINE_EVERY = 10.0  # seconds between two lines of one file
 
 
 class Bars:
-    """A bar a file, and one for all of them. A `Watch`; use it as a context."""
+    """A bar for each file, and one for all of them. A `Progress` and a context manager."""
 
     def __init__(self, console: Console, statuses: Sequence[FileStatus]) -> None:
-        """`looks` are the files that are known to move; of more than one, all of them together have a bar too."""
+        """`statuses`: the files to download; more than one get a bar for the sum too."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -42,13 +42,13 @@ class Bars:
         )
         self._mutex = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
-        self._bytes: dict[str, tuple[int, int]] = {}  # place → bytes that are there, and in all
+        self._bytes: dict[str, tuple[int, int]] = {}  # name → bytes that are present, and in all
         for status in statuses:
             self._add(status.file.relative_path, done=status.present_bytes, total=status.file.size)
         self._all: TaskID | None = None
         if len(statuses) > 1:
             done, total = self._sums()
-            self._all = self._progress.add_task("all of it", total=total, completed=done)
+            self._all = self._progress.add_task("total", total=total, completed=done)
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -85,12 +85,12 @@ class Bars:
 
 
 class Lines:
-    """A log line about each file now and then. A `Watch`."""
+    """A log line for each file now and then. A `Progress`."""
 
     def __init__(self, *, every: float = LINE_EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
         self._clock = clock
-        self._last: dict[str, tuple[float, int]] = {}  # place → when its last line was written, and how far it was
+        self._last: dict[str, tuple[float, int]] = {}  # name → time and bytes of its last line
 
     def __enter__(self) -> Lines:
         return self

@@ -1,7 +1,6 @@
-"""The commands that look at a running worker, and those that press its buttons: over its local HTTP, like the page.
+"""The commands `status`, `pause`, `resume` and `drain`: they ask a running worker over HTTP, as the dashboard does.
 
-Standard output holds the status and nothing else. Exit codes: 0; 1 where no worker answers; 78 for the configuration.
-Rich and requests are imported when a command runs.
+Standard output holds the status alone. Exit codes: 0; 1 where no worker answers; 78 for the configuration.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miner.dashboard.client import Port
+from miner.cli.common import AsJson, ConfigFile, load
 from miner.task.errors import Retryable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-EVERY = 0.5  # seconds between two looks
+    from miner.dashboard.client import Port
+
+EVERY = 0.5  # seconds between two requests
 BAR = 16  # characters
 
-Config = Annotated[Path | None, typer.Option("--config", help="config.toml to read instead of the usual places.")]
-Url = Annotated[str, typer.Option(help="Where the worker shows itself, if not where config says.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, once.")]
+Url = Annotated[str, typer.Option(help="The worker's dashboard; default: the one in the configuration.")]
 
 COLOURS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "red"}
 SIGNS = {"good": "✓", "note": "·", "warning": "!", "bad": "✗"}
 
 
-def status(config: Config = None, url: Url = "", as_json: AsJson = False) -> None:
-    """Show what the worker does; live in a terminal, until Ctrl-C."""
+def status(config: ConfigFile = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Show what the worker is doing. Live in a terminal, until Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
 
@@ -52,25 +51,19 @@ def status(config: Config = None, url: Url = "", as_json: AsJson = False) -> Non
             live.update(picture, refresh=True)
 
 
-def pause(config: Config = None, url: Url = "") -> None:
-    """Take no new task; what is in hand is finished. Holds until `resume` or a restart."""
+def pause(config: ConfigFile = None, url: Url = "") -> None:
+    """Take no new tasks; current ones are finished. Lasts until `resume` or a restart."""
     _press("pause", config, url)
 
 
-def resume(config: Config = None, url: Url = "") -> None:
+def resume(config: ConfigFile = None, url: Url = "") -> None:
     """Take tasks again after `pause`."""
     _press("resume", config, url)
 
 
-def drain(config: Config = None, url: Url = "") -> None:
-    """Finish what is in hand, then end the worker. Its first SIGTERM does the same."""
+def drain(config: ConfigFile = None, url: Url = "") -> None:
+    """Finish the current tasks, then stop the worker. SIGTERM does the same."""
     _press("drain", config, url)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (status, pause, resume, drain):
-        app.command()(command)
 
 
 def _press(button: str, config: Path | None, url: str) -> None:
@@ -79,16 +72,16 @@ def _press(button: str, config: Path | None, url: str) -> None:
 
 
 def _port(config: Path | None, url: str) -> Port:
-    from miner.config import load_settings
     from miner.dashboard.bind import url_of
+    from miner.dashboard.client import Port
 
-    settings = load_settings(config_file=config, flags={}).settings.status
+    settings = load(config).settings.status
     token = settings.token.get_secret_value() if settings.token else ""
     return Port(url=url.rstrip("/") or url_of(settings.host, settings.port), token=token)
 
 
 def _pictures(port: Port) -> Iterator[RenderableType]:
-    """One after the other, for ever; a worker that is away is waited for."""
+    """Forever; waits for a worker that does not answer."""
     from rich.text import Text
 
     never = threading.Event()
@@ -103,7 +96,7 @@ def _pictures(port: Port) -> Iterator[RenderableType]:
 
 
 def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
-    """One picture of it, for people; `at` is the time in Unix seconds."""
+    """The status for a terminal; `at` is the time in Unix seconds."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.table import Table
@@ -119,7 +112,7 @@ def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
     for lane in now["lanes"]:
         for task in lane["tasks"]:
             tasks.add_row(lane["name"], *_row(task, at))
-    in_hand = tasks if tasks.row_count else Text("nothing in hand", style="dim")
+    in_hand = tasks if tasks.row_count else Text("no tasks", style="dim")
     sums = Text(
         f"last 24 hours: {day['done']} done, {day['failed']} failed, {day['refused']} refused, {day['lost']} lost;"
         f" {_span(day['render_seconds'])} of rendering"
@@ -145,7 +138,7 @@ def _mark(mark: Mapping[str, Any]) -> RenderableType:
 
 
 def _plain(text: str) -> RenderableType:
-    """What may come from a task, as text and nothing else."""
+    """Text from a task, without control characters."""
     from rich.text import Text
 
     return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))

@@ -1,10 +1,8 @@
-"""The command `submit`: sends one task to the sequencer as a consumer, and brings its result home.
+"""The command `submit`: sends one task to the sequencer as a consumer, and downloads its result.
 
-Standard output holds the task's id, status and result (or, with --json, one object), and nothing else; progress and
-errors go to standard error. Exit codes: 0 finished, or created with --no-wait; 1 failed or canceled; 2 usage or
-configuration; 3 not ended in time; 130 interrupted. A task is never canceled by leaving it.
-
-`miner.sdk` and Rich are imported when a command runs: requests alone would double the time of `--help`.
+Standard output holds the task's id, status and result (or, with --json, one object) alone; progress and errors go to
+standard error. Exit codes: 0 finished, or created with --no-wait; 1 failed or canceled; 2 usage or configuration;
+3 timed out; 130 interrupted. Interrupting never cancels the task.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from miner.cli.common import AsJson
+
 if TYPE_CHECKING:
     from miner.sdk import Workflow, WorkflowError, WorkflowTask, WorkflowTaskResult
     from miner.sdk.client import Heard
@@ -24,28 +24,27 @@ if TYPE_CHECKING:
 FAILED, USAGE, TIMED_OUT, INTERRUPTED = 1, 2, 3, 130
 
 submit_app = typer.Typer(
-    name="submit", help="Send one task to the sequencer, and bring its result home.", no_args_is_help=True
+    name="submit", help="Send one task to the sequencer and download its result.", no_args_is_help=True
 )
 
-WorkflowId = Annotated[str | None, typer.Option(help="The workflow to run; any of this type where it is left out.")]
+WorkflowId = Annotated[str | None, typer.Option(help="The workflow to run; default: any of this type.")]
 Url = Annotated[str | None, typer.Option(help="The sequencer. Default: XALORA_WORKFLOW_URL, else the public one.")]
-Wait = Annotated[bool, typer.Option(help="Wait for the result, or leave once the task is created.")]
+Wait = Annotated[bool, typer.Option(help="Wait for the result, or exit once the task is created.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait for the result; 0 asks once.")]
-Interval = Annotated[float, typer.Option(help="Seconds between two askings, at least 1.")]
+Interval = Annotated[float, typer.Option(help="Seconds between two requests, at least 1.")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", dir_okay=False, help="Download the result to this file.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Prompt = Annotated[str, typer.Option(help="What to show.")]
+Prompt = Annotated[str, typer.Option(help="What the result should show.")]
 Width = Annotated[int | None, typer.Option(help="Pixels.")]
 Height = Annotated[int | None, typer.Option(help="Pixels.")]
 Steps = Annotated[int | None, typer.Option(help="Sampler steps.")]
-Seed = Annotated[int | None, typer.Option(help="A number that repeats a result; drawn where it is left out.")]
+Seed = Annotated[int | None, typer.Option(help="A number that makes the result repeatable; default: random.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What is to be done with a task once it exists. Times are in seconds."""
+    """What to do once the task is created. Times are in seconds."""
 
     wait: bool
     timeout: float
@@ -54,20 +53,20 @@ class Delivery:
     as_json: bool
 
     def __post_init__(self) -> None:
-        """Refuse what would fail only after the task was paid for. Raises typer.BadParameter."""
+        """Refuse what would fail only after the task is paid for. Raises typer.BadParameter."""
         if not self.interval >= 1:
             raise typer.BadParameter("is under 1 second", param_hint="--interval")
         if not self.timeout >= 0:
             raise typer.BadParameter("is not a number of seconds", param_hint="--timeout")
         if self.output and not self.wait:
-            raise typer.BadParameter("needs --wait: there is no result to download before", param_hint="--output")
+            raise typer.BadParameter("needs --wait: without it there is no result to download", param_hint="--output")
         if self.output and not self.output.absolute().parent.is_dir():
             raise typer.BadParameter(f"{self.output.parent} is not a folder: create it first", param_hint="--output")
 
 
 @submit_app.command()
 def upscaler(
-    image: Annotated[str, typer.Option(help="A picture: a file, or a URL that the network can reach.")],
+    image: Annotated[str, typer.Option(help="A picture: a file or a public URL.")],
     workflow_id: WorkflowId = None,
     url: Url = None,
     wait: Wait = True,
@@ -109,7 +108,7 @@ def txt2img(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a picture of a prompt, with a LoRA."""
+    """Make a picture from a prompt, with a LoRA."""
     from miner.sdk import FluxLoraTask
 
     def task(_: Workflow) -> WorkflowTask:
@@ -147,7 +146,7 @@ def txt2vid(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a video of a prompt."""
+    """Make a video from a prompt."""
     from miner.sdk import Text2VideoTask
 
     def task(_: Workflow) -> WorkflowTask:
@@ -169,20 +168,20 @@ def txt2vid(
 
 @submit_app.command()
 def result(
-    task_id: Annotated[str, typer.Argument(help="The id that an earlier submit printed.")],
+    task_id: Annotated[str, typer.Argument(help="The id that submit printed.")],
     url: Url = None,
     timeout: Timeout = 300.0,
     interval: Interval = 10.0,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Wait for the result of a task that was submitted before."""
+    """Wait for the result of an earlier task."""
     delivery = Delivery(wait=True, timeout=timeout, interval=interval, output=output, as_json=as_json)
     _with_workflow(url, delivery, lambda workflow, report: _await(workflow, task_id, delivery, report))
 
 
 class Report:
-    """What standard output says: a line a fact as it comes or, as JSON, all facts in one object when it is closed."""
+    """Standard output: a line for each fact as it comes, or with JSON one object when it is closed."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -215,7 +214,7 @@ def _submit(task: Callable[[Workflow], WorkflowTask], *, url: str | None, delive
 
 
 def _with_workflow(url: str | None, delivery: Delivery, run: Callable[[Workflow, Report], int]) -> None:
-    """Run it with a client, and leave with its exit code, or with that of the error it raised."""
+    """Run it with a client, and exit with its code or that of its error."""
     from miner.sdk import Workflow, WorkflowError
 
     try:
@@ -228,7 +227,7 @@ def _with_workflow(url: str | None, delivery: Delivery, run: Callable[[Workflow,
 
 
 def _await(workflow: Workflow, task_id: str, delivery: Delivery, report: Report) -> int:
-    """Wait for the task, report how it ended and bring its result home. Gives the exit code."""
+    """Wait for the task, report how it ended and download its result. Returns the exit code."""
     from miner.sdk import TaskTimeout
 
     report.say(task_id=task_id)
@@ -236,7 +235,7 @@ def _await(workflow: Workflow, task_id: str, delivery: Delivery, report: Report)
         ended = _watch(workflow, task_id, delivery)
     except TaskTimeout as error:
         report.say(status=error.last_status)
-        return _leave(task_id, "not ended in time", TIMED_OUT)
+        return _leave(task_id, "timed out", TIMED_OUT)
     except KeyboardInterrupt:
         return _leave(task_id, "interrupted", INTERRUPTED)
     report.say(status=ended.status, result=ended.result, msg=ended.msg)
@@ -253,7 +252,7 @@ def _leave(task_id: str, reason: str, code: int) -> int:
 
 
 def _watch(workflow: Workflow, task_id: str, delivery: Delivery) -> WorkflowTaskResult:
-    """Wait with a live line on a terminal: the status last heard, and the time since the start."""
+    """Wait, with a live line in a terminal: the last status and the elapsed time."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -265,7 +264,7 @@ def _watch(workflow: Workflow, task_id: str, delivery: Delivery) -> WorkflowTask
         line = progress.add_task("asking")
 
         def heard(news: Heard) -> None:
-            said = f"will ask again: {news}" if isinstance(news, WorkflowError) else news.status
+            said = f"retrying: {news}" if isinstance(news, WorkflowError) else news.status
             progress.update(line, description=_plain(said))
 
         return workflow.wait_for_result(task_id, timeout=delivery.timeout, interval=delivery.interval, heard=heard)
@@ -275,7 +274,7 @@ def _save(ended: WorkflowTaskResult, output: Path, report: Report) -> None:
     from miner.sdk.files import download
 
     if ended.result_url is None:
-        typer.echo(f"{output} was not written: the sequencer gave the object's key alone, and no URL to it", err=True)
+        typer.echo(f"{output} was not written: the sequencer returned an object key without a URL", err=True)
         return
     download(ended.result_url, output)
     report.say(output=str(output))
@@ -288,5 +287,5 @@ def _exit_code(error: WorkflowError) -> int:
 
 
 def _plain(text: str) -> str:
-    """One line for a terminal: what a server says may hold escape sequences."""
+    """A server's text on one line, without escape sequences."""
     return "".join(character if character.isprintable() else " " for character in text)

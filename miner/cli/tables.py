@@ -1,35 +1,48 @@
-"""What `xalora-miner models` prints."""
+"""What `xalora-miner models` and `xalora-miner doctor` print."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from miner.models.catalogue import FileStatus, gb
+from miner.cli.common import print_error
+from miner.cli.status import COLOURS, SIGNS
+from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
+from miner.machine.disk import free_bytes
+from miner.machine.sizes import gb
+from miner.models.catalogue import FileStatus
 from miner.models.prune import UnusedFile
 from miner.task.errors import MinerError
+from miner.telemetry.health import Mark
 
-_STATES = {"there": ("there", "green"), "missing": ("missing", "yellow"), "differs": ("differs", "red")}
+NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
+_STATES = {"present": ("present", "green"), "missing": ("missing", "yellow"), "differs": ("differs", "red")}
+_WORDS = {"good": "ok", "note": "note", "warning": "WARN", "bad": "BAD"}
+_VERDICTS = {
+    WARNINGS: ("this machine can mine, with the warnings above", "yellow"),
+    CANNOT_MINE: ("this machine cannot mine yet: fix what is marked bad", "red"),
+}
+
+
+# ---- models -----------------------------------------------------------------------------------------------------
 
 
 def files_table(statuses: Sequence[FileStatus]) -> Table:
     table = _table("file", "size", "state", "needed by", "licence")
     for status in statuses:
         file = status.file
-        table.add_row(file.relative_path, gb(file.size), state(status), ", ".join(file.needed_by), file.licence)
+        table.add_row(file.relative_path, gb(file.size), _state(status), ", ".join(file.needed_by), file.licence)
     return table
 
 
-def state(status: FileStatus) -> Text:
-    """One or two words for the column."""
+def _state(status: FileStatus) -> Text:
     if status.state == "partial":
-        done = f"{100 * status.present_bytes // status.file.size} %" if status.file.size else gb(status.present_bytes)
+        size = status.file.size
+        done = f"{100 * status.present_bytes // size} %" if size else gb(status.present_bytes)
         return Text(f"{done} of it", style="yellow")
     return Text(*_STATES[status.state])
 
@@ -41,34 +54,71 @@ def unused_table(unused_files: Sequence[UnusedFile], root: Path) -> Table:
     return table
 
 
-def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) -> None:
-    """Where the files are, what is lacking, and what room there is."""
-    if not statuses:
-        console.print("these workflows need no files")
-        return
-    lacking = sum(status.missing_bytes for status in statuses)
-    free = next(shutil.disk_usage(folder).free for folder in (root, *root.parents) if folder.is_dir())
-    missing = sum(status.state != "there" for status in statuses)
-    text = f"{missing} of {len(statuses)} files are missing, {gb(lacking)}" if missing else "all of them are there"
-    console.print(f"\n{root}: {text}; {gb(free)} are free")
-    for status in statuses:
-        if status.state == "differs":
-            console.print(f"{status.file.relative_path}: {status.reason}", style="red")
-        elif status.state != "there" and status.file.gated:
-            console.print(f"{status.file.relative_path}: accept its licence first, at {status.file.gated}")
-
-
-def print_failures(failed: Mapping[str, MinerError]) -> None:
-    """To standard error, as the program's own last words are."""
-    for error in failed.values():
-        typer.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            typer.echo(f"next:  {error.hint}", err=True)
-
-
 def _table(*columns: str) -> Table:
     table = Table(*columns, box=None, pad_edge=False)
     for column in table.columns[:3]:
         column.no_wrap = True
     table.columns[1].justify = "right"
     return table
+
+
+def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) -> None:
+    """Where the files are, what is missing, and the free space."""
+    if not statuses:
+        console.print("these workflows need no files")
+        return
+    missing = sum(status.state != "present" for status in statuses)
+    to_fetch = gb(sum(status.missing_bytes for status in statuses))
+    text = f"{missing} of {len(statuses)} files are missing, {to_fetch}" if missing else "no file is missing"
+    console.print(f"\n{root}: {text}; {gb(free_bytes(root))} free")
+    for status in statuses:
+        if status.state == "differs":
+            console.print(f"{status.file.relative_path}: {status.reason}", style="red")
+        elif status.state != "present" and status.file.gated:
+            console.print(f"{status.file.relative_path}: accept its licence first, at {status.file.gated}")
+
+
+def print_failures(failed: Mapping[str, MinerError]) -> None:
+    for error in failed.values():
+        print_error(error)
+
+
+# ---- doctor -----------------------------------------------------------------------------------------------------
+
+
+def print_finding(out: Console, finding: Finding) -> None:
+    """A table in a terminal, plain lines in a pipe."""
+    for one in [finding_table(finding)] if out.is_terminal else finding_lines(finding):
+        out.print(one)
+
+
+def finding_table(finding: Finding) -> RenderableType:
+    """A row for each mark. Fixed columns, since the next finding's table follows below."""
+    rows = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    rows.add_column(width=1)
+    rows.add_column(width=NAME_WIDTH)
+    rows.add_column(overflow="fold")
+    for mark in finding.marks:
+        rows.add_row(Text(SIGNS[mark.level], style=COLOURS[mark.level]), Text(mark.name), _text(mark))
+    return rows
+
+
+def finding_lines(finding: Finding) -> Iterator[str]:
+    """A line for each mark and each cure, for grep."""
+    for mark in finding.marks:
+        yield f"{_WORDS[mark.level]:4}  {mark.name}: {mark.says}"
+        if mark.cure:
+            yield f"      next: {mark.cure}"
+
+
+def verdict(findings: Sequence[Finding]) -> Text:
+    """The last line."""
+    words, colour = _VERDICTS.get(exit_code(findings), ("this machine is ready to mine", "green"))
+    return Text(words, style=f"bold {colour}")
+
+
+def _text(mark: Mark) -> Text:
+    text = Text(mark.says)
+    if mark.cure:
+        text.append(f"\nnext: {mark.cure}", style="dim" if mark.level == "note" else COLOURS[mark.level])
+    return text

@@ -6,7 +6,6 @@ so the server calls them in a thread of their own, one at a time. Never: changes
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from miner.dashboard.checks import Scene
 from miner.dashboard.gpus import Card, Gpus
 from miner.dashboard.history import History, Past, Sums
 from miner.dashboard.snapshot import Controls, Now
+from miner.machine.disk import least_free
 from miner.task.journal import Journal
 from miner.telemetry.health import Mark
 from miner.worker.lanes import Lanes
@@ -129,10 +129,10 @@ class View:
         return checks.marks(self.scene())
 
     def free_disk(self) -> int:
-        """Bytes, of the file system that has least."""
+        """Free bytes of the fullest file system that the miner writes to."""
         lanes = self.controls.lanes
-        folders = {lanes.settings.state.dir, *(lane.host.output_dir for lane in lanes)}
-        return min((shutil.disk_usage(path).free for path in folders if path and path.is_dir()), default=0)
+        folders = [lanes.settings.state.dir, *(lane.host.output_dir for lane in lanes)]
+        return least_free(path for path in folders if path) or 0
 
     def _workflow(self, workflow: Workflow, lanes: Lanes, *, enabled: bool) -> WorkflowNow:
         manifest, name, now = workflow.manifest, workflow.name, self._clock()

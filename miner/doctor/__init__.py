@@ -1,7 +1,7 @@
-"""The doctor: every check that an operator would make, each with a mark, a sentence and a cure.
+"""The doctor: checks of everything that mining needs, each with a mark, a sentence and a cure.
 
-A check is a function from `Facts` to marks; `examination` runs them side by side with limits on their time. `selftest`
-renders on the real ComfyUI, and `bench` measures it. Nothing here asks the sequencer for a task.
+A check is a function from `Facts` to marks; `runner` runs them in parallel with time limits. `selftest` renders on the
+real ComfyUI and `bench` measures it. Never: asks the sequencer for a task, or prints.
 
-Nothing is imported here: the command line imports what a command needs.
+Import from the modules: each command needs few of them.
 """

@@ -1,7 +1,7 @@
-"""The bench of the machine: how long one task of a workflow at its defaults takes here, cold and warm.
+"""The benchmark: how long a task of a workflow with default parameters takes here, cold and warm.
 
-Cold is a render after ComfyUI was told to forget its models; warm are those right after it. Each has a prompt, a seed
-or a picture of its own, so that nothing but the models is remembered from the one before.
+Cold is a render after ComfyUI unloaded its models; the warm ones follow it. Each has a new prompt, seed or picture, so
+that ComfyUI's cache helps with nothing but the models.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from miner.task.errors import MinerError
 from miner.workflows import Workflow
 from miner.workflows.parameters import ImageParameter, LoraParameter, StringParameter
 
-PICTURE_SIZE = (512, 512)  # pixels of an input picture, the size that upscalers are given most
+PICTURE_SIZE = (512, 512)  # pixels of an input picture: what upscalers get most often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What came of one workflow: `measured`, or the render that failed."""
+    """The result of one workflow: `measured`, or the render that failed."""
 
     workflow: str
     measured: Measurement | None = None
@@ -35,7 +35,7 @@ class Row:
 
 def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
     """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
-    them; raises ComfyDown where ComfyUI is gone."""
+    them; raises ComfyDown if ComfyUI stops answering."""
     loras = installed_loras(session.object_info)
     session.host.client.free()
     done: list[RenderResult] = []
@@ -48,7 +48,7 @@ def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: floa
 
 
 def measured(session: ComfySession, name: str, done: Sequence[RenderResult]) -> Measurement:
-    """The first of `done` is the cold one."""
+    """`done`: the cold render, then the warm ones."""
     seconds = [one.seconds or 0.0 for one in done]
     return Measurement(
         workflow=name,
@@ -72,13 +72,13 @@ def _one(session: ComfySession, workflow: Workflow, number: int, loras: Sequence
 
 
 def default_parameters(workflow: Workflow, number: int, *, loras: Sequence[str]) -> dict[str, Any]:
-    """The parameters of a task that asks for nothing special; `number` makes its words new. Pure."""
+    """The required parameters of a task; `number` makes its prompt new. Pure."""
     asked: dict[str, Any] = {}
     for name, parameter in workflow.manifest.parameters.items():
         if not parameter.required:
             continue
         if isinstance(parameter, StringParameter):
-            asked[name] = f"a lighthouse by the sea, the {number}. of its kind"
+            asked[name] = f"lighthouse number {number} by the sea"
         elif isinstance(parameter, ImageParameter):
             asked[name] = PICTURE_URL
         elif isinstance(parameter, LoraParameter):

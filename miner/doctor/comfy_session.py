@@ -1,7 +1,7 @@
-"""A ComfyUI to render on: the one that answers, or one of ours that is started for it and stopped again.
+"""A session with an idle ComfyUI: a running one, or a managed one that is started and stopped again.
 
-Promises: what ran before goes on, what was started here ends here, and a miner's own work is never disturbed: where
-one is at work, there is no room. Blocks as ComfyUI's start does.
+Promises: a running ComfyUI keeps running, one that was started here is stopped, and a miner that is at work is never
+disturbed. Blocks while ComfyUI starts.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from miner.worker.layout import Placement
 
 
 class Busy(MachineFault):
-    """Somebody else renders there now."""
+    """ComfyUI or its miner is at work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComfySession:
-    """One ComfyUI that has nothing else to do, and a folder for what it gives."""
+    """One idle ComfyUI, and a folder for its results."""
 
     host: ComfyHost
     stats: Stats
@@ -46,18 +46,18 @@ class ComfySession:
     folder: Path
 
     def run(self, graph: Graph, prompt_id: str, *, limit: float) -> tuple[History, float]:
-        """Render; gives the end and the seconds from ComfyUI's start with it. Blocks.
+        """Render; returns the history and the seconds since ComfyUI started it. Blocks.
 
-        Raises PromptRefused, and MachineFault where it takes more than `limit` seconds; then it is cancelled.
+        Raises PromptRefused, and MachineFault after `limit` seconds; the prompt is then cancelled.
         """
-        while self.host.stream.next(0.01) is not None:  # connect before submitting, and forget what was said before
+        while self.host.stream.next(0.01) is not None:  # connect before submitting, and drop earlier events
             pass
         began = time.monotonic()
 
         def tick() -> None:
             self.host.check()
             if time.monotonic() - began > limit:
-                raise MachineFault(f"it was not done within {limit:.0f} s", hint="see ComfyUI's log for what it does")
+                raise MachineFault(f"not done within {limit:.0f} s", hint="check ComfyUI's log")
 
         def note(event: Event) -> None:
             nonlocal began
@@ -68,7 +68,7 @@ class ComfySession:
         try:
             history = follow(self.host.client, self.host.stream, prompt_id, tick=tick, on_event=note)
         except BaseException:
-            with suppress(MachineFault):  # it may be what has ended this
+            with suppress(MachineFault):  # ComfyUI may be what failed
                 self.host.client.cancel(prompt_id)
             raise
         return history, time.monotonic() - began
@@ -76,14 +76,13 @@ class ComfySession:
 
 @contextmanager
 def open_session(placement: Placement, settings: Settings, worker: WorkerStatus) -> Iterator[ComfySession]:
-    """The placement's ComfyUI, started where it is ours and no miner runs.
+    """The placement's ComfyUI, started if it is managed and no miner runs.
 
-    Raises AtWork; MachineFault where it does not answer or cannot be started; ConfigError where a miner has just
-    taken the state folder.
+    Raises Busy; MachineFault if it does not answer or start; ConfigError if a miner has just locked the state folder.
     """
     if worker.has_state_lock and not worker.is_idle:
-        cure = "xalora-miner pause, wait until nothing is in hand, and try again"
-        raise Busy("a miner is at work here, and would have to share its GPU", hint=cure)
+        cure = "run xalora-miner pause, wait until its tasks are finished, and try again"
+        raise Busy("a miner is at work on this GPU", hint=cure)
     if placement.launch is None or worker.has_state_lock:
         with _connected(placement, None) as session:
             yield session
@@ -135,7 +134,7 @@ def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[C
         with tempfile.TemporaryDirectory(prefix="xalora-doctor-") as folder:
             stats, nodes, queue = host.client.stats(), host.client.object_info(), host.client.queue()
             if at_work := len(queue.running) + len(queue.pending):
-                says = f"ComfyUI at {host.client.url} is at work: {at_work} prompts in its queue"
+                says = f"ComfyUI at {host.client.url} is busy: {at_work} prompts in its queue"
                 raise Busy(says, hint="try again when it is idle")
             yield ComfySession(host=host, stats=stats, object_info=nodes, folder=Path(folder))
     finally:
@@ -144,7 +143,7 @@ def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[C
 
 @contextmanager
 def _locked_state(state: Path) -> Iterator[None]:
-    """Keep every miner out of the state folder, as a miner itself does."""
+    """Lock the state folder against miners, as a miner does."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""What a rendered file is, found out by decoding all of it."""
+"""Decodes rendered files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """A picture or a video. Without a decoder for it, all is 0 and empty, and `decoder` says so."""
+    """A picture or a video. Without a decoder, sizes are 0 and `decoder` is False."""
 
     width: int = 0  # pixels
     height: int = 0
@@ -27,22 +27,22 @@ class Decoded:
 
 
 def decode(path: Path) -> Decoded:
-    """Decode every frame. Raises MachineFault where one cannot be, or they differ in size."""
+    """Decode every frame. Raises MachineFault if one is broken or their sizes differ."""
     try:
         frames = [(image.size, _middle(image)) for image in _frames(path)]
     except ImportError:
         return Decoded(decoder=False)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MachineFault(f"what it rendered cannot be decoded: {error}", hint="see ComfyUI's log") from error
+        raise MachineFault(f"the rendered file cannot be decoded: {error}", hint="check ComfyUI's log") from error
     if len({size for size, _ in frames}) != 1:
-        raise MachineFault("what it rendered has no frames of one size", hint="see ComfyUI's log")
+        raise MachineFault("the frames of the rendered file differ in size", hint="check ComfyUI's log")
     (width, height), _ = frames[0]
     return Decoded(width=width, height=height, frames=len(frames), middles=tuple(middle for _, middle in frames))
 
 
 def _frames(path: Path) -> Iterator[Image.Image]:
     if path.suffix in (".mp4", ".webm"):
-        av: Any = import_module("av")  # in the extra `engine`; its errors are kinds of OSError and ValueError
+        av: Any = import_module("av")  # in the extra `engine`; its errors are subclasses of OSError and ValueError
         with av.open(str(path)) as video:
             yield from (frame.to_image() for frame in video.decode(video=0))
         return

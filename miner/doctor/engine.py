@@ -1,4 +1,4 @@
-"""The embedded engine, for a moment: it takes about a second, and tells what it can run."""
+"""Starts the embedded engine to see what it can run; takes about a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START_TIMEOUT = 20.0  # seconds
 
 @contextmanager
 def started_engine(launch: Launch, state: Path) -> Iterator[None]:
-    """The embedded engine for a moment, in a folder that nobody else has. Raises ComfyDown."""
+    """The embedded engine, running inside the `with`. `state` has to be unused. Raises ComfyDown."""
     process = ComfyProcess(launch, state=state, start_timeout=START_TIMEOUT, stop_grace=2.0)
     try:
         process.start(threading.Event())

@@ -1,6 +1,6 @@
-"""What several checks look at, found out once and shared between their threads.
+"""What several checks need, found once and shared between their threads.
 
-Promises: it reads and asks, and changes nothing: no folder of the miner is made, no lock is kept, no task is asked for.
+Promises: reads only. It creates no folder of the miner, keeps no lock and asks for no task.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from miner.telemetry.health import Mark
 from miner.worker.layout import Placement, layout
 from miner.workflows import Library, Workflow
 
-COMFYUI_TIMEOUT = 10.0  # seconds for one answer of it
+COMFYUI_TIMEOUT = 10.0  # seconds for one reply
 
 T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """A question that is asked when the first wants to know; the others wait for its answer. It must not raise."""
+    """Calls `ask` for the first caller; the others wait for its answer. `ask` must not raise."""
 
     def __init__(self, ask: Callable[[], T]) -> None:
         self._ask = ask
@@ -57,24 +57,24 @@ class Once(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """The miner that runs on this machine already, if one does."""
+    """The miner that runs on this machine, if any."""
 
-    has_state_lock: bool  # the state folder: it is this configuration's
-    url: str = ""  # where it was asked; "" if it shows itself nowhere
-    health: tuple[Mark, ...] = ()  # its own marks
+    has_state_lock: bool  # a miner of this configuration runs
+    url: str = ""  # of its dashboard; "" if it has none
+    health: tuple[Mark, ...] = ()  # its health marks
     state: str = ""  # "working", "paused" or "draining"; "" if it does not answer
     in_hand: int = 0  # tasks
     error: str = ""  # why it could not be asked
 
     @property
     def is_idle(self) -> bool:
-        """Whether it takes no task and has none."""
+        """Whether it is paused and has no task."""
         return self.state == "paused" and not self.in_hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where tasks are rendered, or why there is no such place."""
+    """The ComfyUIs that tasks are rendered on, or why there are none."""
 
     placements: tuple[Placement, ...] = ()
     error: ConfigError | None = None
@@ -82,7 +82,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComfyStatus:
-    """One ComfyUI, as far as it answers."""
+    """What one ComfyUI answered."""
 
     placement: Placement
     stats: Stats | None = None
@@ -91,21 +91,21 @@ class ComfyStatus:
 
     @property
     def machine(self) -> Machine | None:
-        """What workflows are judged against; None while it does not answer."""
+        """What preflight checks workflows against; None if it does not answer."""
         if self.stats is None or self.object_info is None:
             return None
         return machine_of(self.object_info, self.stats)
 
 
 def machine_of(object_info: dict[str, Any], stats: Stats) -> Machine:
-    """As a worker judges: the memory of a GPU counts, that of a CPU does not. Pure."""
+    """As in the worker: a GPU's memory counts, a CPU's does not. Pure."""
     vram = stats.vram_total if stats.on_gpu else None
     return Machine(object_info=object_info, version=stats.version, vram=vram)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The models of the enabled workflows, or why it is not known where they are."""
+    """The model files of the enabled workflows, or why their folder is unknown."""
 
     root: Path | None = None
     statuses: tuple[FileStatus, ...] = ()
@@ -113,10 +113,10 @@ class ModelFiles:
 
 
 class Facts:
-    """Of one configuration. `places`, `worker` … may be called from any thread, and block while they are found out."""
+    """Of one configuration. `layout`, `worker` … may be called from any thread, and block until they are known."""
 
     def __init__(self, loaded: Loaded, library: Library) -> None:
-        """Raises ConfigError where an enabled workflow is none."""
+        """Raises ConfigError if an enabled workflow is unknown."""
         self.loaded = loaded
         self.settings = loaded.settings
         self.library = library
@@ -143,8 +143,7 @@ class Facts:
 
 
 def find_layout(settings: Settings) -> Layout:
-    """The placements that a worker would have, made up in a folder that is gone at once: what starts a ComfyUI has
-    folders made for it."""
+    """The placements that a worker would have, in a temporary folder: starting a ComfyUI would create others."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             return Layout(placements=layout(settings.model_copy(update={"state": State(dir=Path(folder))})))
@@ -153,7 +152,7 @@ def find_layout(settings: Settings) -> Layout:
 
 
 def query_comfyui(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> ComfyStatus:
-    """What is at the placement's address. Blocks for `timeout` seconds, and for a minute for its list of nodes."""
+    """Query the placement's ComfyUI. Blocks for `timeout` seconds, and for a minute for its list of nodes."""
     with closing(ComfyClient(placement.url, client_id="", timeout=timeout)) as client:
         try:
             stats = client.stats()
@@ -163,7 +162,7 @@ def query_comfyui(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> 
 
 
 def query_engine(settings: Settings) -> ComfyStatus:
-    """The embedded engine as a worker would start it, started for a moment on a free port in a folder of its own."""
+    """The embedded engine as a worker would start it, started briefly on a free port and in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         launch = embedded_launch(
             port=_free_port(), state=Path(folder), models_dir=settings.models.dir, extra_args=settings.comfyui.args
@@ -183,7 +182,7 @@ def _free_port() -> int:
 
 
 def is_state_locked(state: Path) -> bool:
-    """Whether a miner has the state folder. Its lock is shared for a moment, and no miner waits for it."""
+    """Whether a miner has locked the state folder. Takes a shared lock for a moment, which no miner waits for."""
     with suppress(OSError):
         handle = os.open(state / "lock", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -196,10 +195,10 @@ def is_state_locked(state: Path) -> bool:
 
 
 def find_worker(settings: Settings) -> WorkerStatus:
-    """Ask the state folder, and where `[status]` says that one would show itself."""
+    """Check the lock of the state folder, and query the dashboard of `[status]`."""
     has_state_lock, status = is_state_locked(settings.state.dir), settings.status
     if not status.enabled or not status.port:
-        return WorkerStatus(has_state_lock=has_state_lock, error="[status] says that it shows itself nowhere")
+        return WorkerStatus(has_state_lock=has_state_lock, error="[status] is off")
     url = url_of(status.host, status.port)
     port = Port(url=url, token=status.token.get_secret_value() if status.token else "")
     try:
@@ -215,12 +214,12 @@ def find_worker(settings: Settings) -> WorkerStatus:
         return WorkerStatus(has_state_lock=has_state_lock, url=url, error=error.message)
     except (KeyError, TypeError, AttributeError):
         return WorkerStatus(
-            has_state_lock=has_state_lock, url=url, error=f"what answers at {url} is no xalora-miner of this version"
+            has_state_lock=has_state_lock, url=url, error=f"{url} is not an xalora-miner of this version"
         )
 
 
 def find_model_files(settings: Settings, workflows: tuple[Workflow, ...]) -> ModelFiles:
-    """Every file that `workflows` need, by its size and the hashes that are known: none of them is read."""
+    """Every file that `workflows` need, by its size and its known hash: none is read."""
     try:
         store, files = store_of(settings), files_of(workflows)
         with tempfile.TemporaryDirectory() as empty:

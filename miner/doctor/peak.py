@@ -1,4 +1,4 @@
-"""The most video memory that is in use while something runs, by NVML. Without NVML there is no answer."""
+"""The peak use of video memory, by NVML; unknown without NVML."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from types import TracebackType
 
 from miner.machine.gpu import Nvml
 
-EVERY = 0.05  # seconds between two looks; a look takes about a millisecond a card
+EVERY = 0.05  # seconds between two samples; a sample takes about a millisecond a card
 
 
 class PeakMemory:
-    """A context: a thread of its own looks at all cards until it is left; the one with most in use counts."""
+    """A context manager: its thread samples all cards until the `with` ends; the fullest card counts."""
 
     def __init__(self) -> None:
         self._most: int | None = None
@@ -20,7 +20,7 @@ class PeakMemory:
 
     @property
     def memory(self) -> int | None:
-        """Bytes in use on one card, by anybody."""
+        """Bytes in use on one card, by any process."""
         return self._most
 
     def __enter__(self) -> PeakMemory:

@@ -1,7 +1,7 @@
-"""What the doctor found, and what that means for the exit code. Pure.
+"""The doctor's findings and exit code. Pure.
 
-Promises: no text in a report holds a secret: passwords and queries of URLs, and the secrets that the log was told of,
-are masked in the one place where findings are made.
+Promises: no text in a report holds a secret. Passwords and queries of URLs, and the secrets that the log knows, are
+masked in `finding`, the only place that creates findings.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from miner.telemetry.health import Mark
 from miner.telemetry.log import clean
 
 SCHEMA: Final = 1
-"""Of the JSON: it grows when a key changes its meaning or goes, and not when one is added."""
+"""Of the JSON: raised when a key changes its meaning or is removed, not when one is added."""
 
 GOOD, WARNINGS, CANNOT_MINE = 0, 1, 2  # exit codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check says. `check` is its stable name."""
+    """The marks of one check. `check` is its stable name."""
 
     check: str
     marks: tuple[Mark, ...]
-    seconds: float  # that it took
+    seconds: float  # it took
 
 
 def finding(check: str, marks: Iterable[Mark], seconds: float) -> Finding:
-    """A finding whose texts are fit to be shown to anybody."""
+    """A finding with secrets masked in its texts."""
     shown = tuple(
         Mark(name=clean(mark.name), level=mark.level, says=clean(mark.says), cure=clean(mark.cure)) for mark in marks
     )
@@ -43,12 +43,12 @@ def good(name: str, says: str) -> Mark:
 
 
 def note(name: str, says: str, cure: str = "") -> Mark:
-    """Neither good nor bad, but worth knowing."""
+    """Worth knowing, but neither good nor bad."""
     return Mark(name=name, level="note", says=says, cure=cure)
 
 
 def warning(name: str, says: str, cure: str) -> Mark:
-    """Tasks can be done all the same."""
+    """Tasks can still be done."""
     return Mark(name=name, level="warning", says=says, cure=cure)
 
 
@@ -58,8 +58,8 @@ def bad(name: str, says: str, cure: str) -> Mark:
 
 
 def of_error(name: str, error: MinerError) -> Mark:
-    """An error of ours, which has its sentence and its cure already."""
-    return bad(name, error.message, error.hint or "see what it names")
+    """An error of ours, by its message and hint."""
+    return bad(name, error.message, error.hint or "check what it names")
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -1,8 +1,7 @@
-"""Runs checks side by side, each with a limit on its time.
+"""Runs checks in parallel, each with a time limit.
 
-Promises: whatever a check does, there is a finding of it, in the order of the checks: one that breaks or hangs is a
-mark like any other, and never a traceback. Never: waits for a check beyond its limit; its thread is a daemon, and is
-left behind.
+Promises: every check has a finding, in the order of the checks; one that crashes or hangs is a mark, not a traceback.
+Never: waits for a check beyond its limit; its daemon thread is abandoned.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ Context = TypeVar("Context")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check(Generic[Context]):
-    """One thing to look at."""
+    """One check."""
 
     name: str  # stable, for machines
-    title: str  # of its mark where it cannot give one of its own
+    title: str  # of the mark if it crashes or hangs
     run: Callable[[Context], Iterable[Mark]]
     limit: float = LIMIT  # seconds
 
@@ -49,7 +48,7 @@ class _Running(Generic[Context]):
 
 
 def run_checks(checks: Sequence[Check[Context]], context: Context) -> Iterator[Finding]:
-    """The findings, in order, each as soon as those before it are known. Blocks for the longest limit at most."""
+    """The findings in order, each as soon as those before it are known. Blocks for the longest limit at most."""
     running = [_start(check, context) for check in checks]
     for one in running:
         wait([one.marks], timeout=max(one.began + one.check.limit - time.monotonic(), 0.0))
@@ -65,8 +64,8 @@ def _start(check: Check[Context], context: Context) -> _Running[Context]:
 def _finding(running: _Running[Context]) -> Finding:
     check = running.check
     if not running.marks.done():
-        says = f"there was no answer within {check.limit:g} s"
-        cure = "look whether the machine or its network is overloaded, and run the doctor again"
+        says = f"no answer within {check.limit:g} s"
+        cure = "check the load of the machine and its network, and run the doctor again"
         return finding(check.name, [warning(check.title, says, cure)], check.limit)
     error = running.marks.exception()
     if error is None:
@@ -74,13 +73,13 @@ def _finding(running: _Running[Context]) -> Finding:
     seconds = time.monotonic() - running.began
     if isinstance(error, MinerError):
         return finding(check.name, [of_error(check.title, error)], seconds)
-    says = f"the check itself broke: {type(error).__name__}: {error}"
-    return finding(check.name, [warning(check.title, says, "tell the makers of xalora-miner; that is a bug")], seconds)
+    says = f"the check crashed: {type(error).__name__}: {error}"
+    return finding(check.name, [warning(check.title, says, "this is a bug in xalora-miner: report it")], seconds)
 
 
 @contextmanager
 def _failing_future(future: Future[tuple[Mark, ...]]) -> Iterator[None]:
-    """Whatever ends the thread ends the wait for it, too."""
+    """Passes any exception on to the future, so that no wait outlives the thread."""
     try:
         yield
     except BaseException as error:

@@ -1,8 +1,8 @@
-"""The self-test: what a task would go through on this machine's ComfyUI, from the graph to the decoded file.
+"""The self-test: trial renders on this machine's ComfyUI, from the graph to the decoded file.
 
-Two graphs without a model come first: a plain picture, and three frames that are uploaded and saved as an animation,
-both with pixels that are known beforehand. Their nodes are in ComfyUI 0.3.64, in 0.33.0 and in the embedded engine.
-Then one task of each runnable workflow, at its smallest. The sequencer is not asked for anything.
+First two graphs without a model: a plain picture, and three uploaded frames saved as an animation, both with known
+pixels. Their nodes are in ComfyUI 0.3.64, in 0.33.0 and in the embedded engine. Then the smallest task of each runnable
+workflow. The sequencer is not involved.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from miner.workflows import Workflow
 
 SIZE = (64, 48)  # pixels
 FRAMES = 3
-PLAIN_LIMIT = 120.0  # seconds; the first prompt of a fresh ComfyUI imports much
+PLAIN_LIMIT = 120.0  # seconds; the first prompt of a new ComfyUI imports a lot
 PICTURE, VIDEO = "a picture", "a short video"
 
 
 def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[RenderResult]:
-    """Each as soon as it is done. Where a plain one fails, no model is tried. Blocks for minutes; raises nothing."""
+    """Each result as it comes. If a plain one fails, no workflow is tried. Blocks for minutes; raises nothing."""
     plain = [_plain_picture(session), _plain_video(session)]
     yield from plain
     if not all(one.ok for one in plain):
@@ -44,13 +44,13 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
 
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
-    """Those of `workflows` that pass the preflight here."""
+    """The workflows that pass preflight here."""
     machine = machine_of(session.object_info, session.stats)
     return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
 
 
 def mark(one: RenderResult) -> Mark:
-    """Without a plain one nothing can be done; without one workflow, less. Pure."""
+    """A plain render that fails is bad, a workflow that fails is a warning. Pure."""
     name = f"Render {one.name}"
     if one.ok:
         return good(name, one.says)
@@ -58,7 +58,7 @@ def mark(one: RenderResult) -> Mark:
 
 
 def random_picture(size: tuple[int, int]) -> bytes:
-    """A PNG that no other is equal to, so that ComfyUI's cache does not answer instead of it."""
+    """A PNG that ComfyUI has not cached: no two are equal."""
     out = io.BytesIO()
     Image.frombytes("RGB", SIZE, secrets.token_bytes(3 * SIZE[0] * SIZE[1])).resize(size).save(out, "PNG")
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""One thing to render, and what came of it: rendered, finished as a task's result is, and decoded."""
+"""A trial render: rendered, converted as a task's result is, and decoded."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from miner.comfy.replies import History
 from miner.doctor.comfy_session import ComfySession
 from miner.doctor.decode import Colour, Decoded, decode
 from miner.doctor.peak import PeakMemory
+from miner.machine.sizes import gb
 from miner.media.outputs import finish
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import Graph
 from miner.workflows import Workflow
 
-PICTURE_URL = "https://localhost/"  # of an input picture, for the check of the parameters; it is never fetched
+PICTURE_URL = "https://localhost/"  # of an input picture; passes the check of the parameters and is never fetched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRender:
-    """A filled graph, and what it has to make."""
+    """A filled graph, and the expected result."""
 
     name: str
     graph: Graph = field(repr=False)
@@ -31,20 +32,20 @@ class TrialRender:
     format: str
     quality: int | None = None  # of a JPEG
     limit: float  # seconds
-    size: tuple[int, int] | None = None  # pixels that it has to have
-    middles: Sequence[Colour] | None = None  # the colours that its frames have to have
+    size: tuple[int, int] | None = None  # expected pixels
+    middles: Sequence[Colour] | None = None  # the expected colours of its frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderResult:
-    """What came of an order. `says` is a sentence; `cure` is empty if all is well."""
+    """The result of a trial render. `says` is a sentence; `cure` is empty on success."""
 
     name: str
     ok: bool
     seconds: float | None = None
-    peak_memory: int | None = None  # bytes in use on the card that had most, by anybody; None without NVML
+    peak_memory: int | None = None  # bytes in use on the fullest card, by any process; None without NVML
     format: str
-    width: int = 0  # pixels; 0: there is no decoder here
+    width: int = 0  # pixels; 0 without a decoder
     height: int = 0
     frames: int = 0
     size: int = 0  # bytes
@@ -61,7 +62,7 @@ def trial_render(
     picture: bytes,
     limit: float,
 ) -> TrialRender:
-    """A task of `workflow`, its picture uploaded. Raises JobFault, ComfyDown."""
+    """A trial of `workflow`, with its picture uploaded. Raises JobFault, ComfyDown."""
     prompt_id, output = str(uuid.uuid4()), workflow.manifest.output
     checked = workflow.check(parameters, loras=loras)
     images = {
@@ -83,11 +84,11 @@ def trial_render(
 
 
 def render(session: ComfySession, trial: TrialRender) -> RenderResult:
-    """Do it. Blocks for at most the order's limit; raises nothing of ours: a failure is a Render, too."""
+    """Render it. Blocks for the trial's limit at most; a failure is a result too, not an exception."""
     with PeakMemory() as peak:
         try:
             history, seconds = session.run(trial.graph, trial.prompt_id, limit=trial.limit)
-            return _judged(session, trial, history, seconds=seconds, peak=peak.memory)
+            return _checked(session, trial, history, seconds=seconds, peak=peak.memory)
         except MinerError as error:
             return failed(trial.name, trial.format, error)
         finally:
@@ -95,28 +96,28 @@ def render(session: ComfySession, trial: TrialRender) -> RenderResult:
 
 
 def failed(name: str, format: str, error: MinerError) -> RenderResult:  # noqa: A002
-    """Of an order that could not be done, or not even be made."""
-    cure = error.hint or "see ComfyUI's log"
-    return RenderResult(name=name, ok=False, format=format, says=f"it failed: {error.message}", cure=cure)
+    """The result of a trial that raised `error`."""
+    cure = error.hint or "check ComfyUI's log"
+    return RenderResult(name=name, ok=False, format=format, says=f"failed: {error.message}", cure=cure)
 
 
-def _judged(
+def _checked(
     session: ComfySession, trial: TrialRender, history: History, *, seconds: float, peak: int | None
 ) -> RenderResult:
-    """Raises MachineFault where what came out is not what was wanted."""
+    """The result of a finished prompt. Raises MachineFault where it is not the expected one."""
     if history.status != "success":
         error = history.error
         why = f"{error.exception_type} in {error.node_type}: {error.exception_message.strip()}" if error else "stopped"
-        raise MachineFault(f"ComfyUI did not finish it: {why[:300]}", hint="see ComfyUI's log")
+        raise MachineFault(f"ComfyUI did not finish it: {why[:300]}", hint="check ComfyUI's log")
     files = [file for file in history.outputs.get(trial.node, ()) if file.kind == "output"]
     if not files:
-        raise MachineFault("ComfyUI says that it succeeded, but names no output file", hint="see ComfyUI's log")
+        raise MachineFault("ComfyUI reports success but no output file", hint="check ComfyUI's log")
     media = finish(session.host.fetch(files[0], session.folder), format=trial.format, quality=trial.quality)
     decoded = decode(media.path)
     require(trial, decoded)
-    shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "no decoder here (pip install av): not decoded"
+    shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "not decoded: no decoder (pip install av)"
     frames = f", {decoded.frames} frames" if decoded.frames > 1 else ""
-    memory = f", at most {peak / 1e9:.1f} GB of video memory" if peak is not None else ""
+    memory = f", peak {gb(peak)} of video memory" if peak is not None else ""
     return RenderResult(
         name=trial.name,
         ok=True,
@@ -132,15 +133,15 @@ def _judged(
 
 
 def require(trial: TrialRender, decoded: Decoded) -> None:
-    """Raise MachineFault unless it is what the order wanted, as far as there is a decoder for it. Pure."""
+    """Raise MachineFault unless it is the expected result. Without a decoder, anything passes. Pure."""
     if not decoded.decoder:
         return
     made = (decoded.width, decoded.height)
     if trial.size is not None and made != trial.size:
         raise MachineFault(
-            f"it made {made[0]}x{made[1]} pixels where {trial.size[0]}x{trial.size[1]} were asked for",
-            hint="see the workflow's graph",
+            f"it is {made[0]}x{made[1]} pixels, expected {trial.size[0]}x{trial.size[1]}",
+            hint="check the workflow's graph",
         )
     if trial.middles is not None and decoded.middles != tuple(trial.middles):
-        hint = "the GPU, its driver or torch computes wrongly: try another torch; if it persists, test the card"
-        raise MachineFault("its pixels are not those that were asked for", hint=hint)
+        hint = "the GPU, its driver or torch computes wrong results: try another torch; if it persists, test the card"
+        raise MachineFault("its pixels are not the expected ones", hint=hint)

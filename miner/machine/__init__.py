@@ -1,1 +1,1 @@
-"""The machine: its GPUs, the room on its disks, and what its bench measured."""
+"""This machine: GPUs, free disk space, and benchmark results."""

@@ -1,7 +1,7 @@
-"""What `xalora-miner bench` measured on this machine, for whoever has to expect something: prefetch and dashboard.
+"""The results of `xalora-miner bench` on this machine, for prefetch and the dashboard.
 
-One JSON file in the state folder. Promises: a reader never fails over it; what is not there, is damaged or is of
-another card is simply not known. Losing it costs nothing but the next bench.
+One JSON file in the state folder. Promises: reading never fails; missing, damaged or another card's results are
+unknown. Losing the file costs another bench.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One workflow at its defaults. Seconds are ComfyUI's own for one task, as the worker counts them, too."""
+    """One workflow with default parameters. Seconds are ComfyUI's own for one task, as the worker counts them."""
 
     workflow: str
-    cold: float  # with its models still on the disk
-    warm: float  # with its models in memory: the mean of `runs`
+    cold: float  # its models on the disk
+    warm: float  # its models in memory; the mean of `runs`
     runs: int
     peak_memory: int | None  # bytes in use on the card; None without NVML
-    device: str  # by ComfyUI's name
+    device: str  # ComfyUI's name of it
     comfyui: str  # its version
     at: float  # Unix seconds
 
     @property
     def tasks_an_hour(self) -> float:
-        """One after the other, warm: the worker prepares and delivers while the GPU renders."""
+        """Warm, one after the other: the worker prepares and delivers while the GPU renders."""
         return 3600.0 / max(self.warm, 0.001)
 
     @property
     def cold_tasks_an_hour(self) -> float:
-        """If every task had to load its models first."""
+        """If every task loads its models first."""
         return 3600.0 / max(self.cold, 0.001)
 
 
 def read(state: Path) -> dict[str, Measurement]:
-    """By workflow; nothing where nothing was measured. Reads one small file; raises nothing."""
+    """By workflow. Reads one small file; raises nothing."""
     try:
         document = json.loads((state / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -55,7 +55,7 @@ def read(state: Path) -> dict[str, Measurement]:
 
 
 def parse(document: Any) -> dict[str, Measurement]:
-    """What is sound of a document, by workflow. Pure."""
+    """The valid measurements of a document, by workflow. Pure."""
     rows = document.get("workflows") if isinstance(document, dict) and document.get("schema") == _SCHEMA else None
     found: dict[str, Measurement] = {}
     for row in rows if isinstance(rows, list) else ():
@@ -67,14 +67,14 @@ def parse(document: Any) -> dict[str, Measurement]:
 
 
 def warm_seconds(measured: Mapping[str, Measurement], *, device: str) -> dict[str, float]:
-    """Seconds of a warm render by workflow, as far as they were measured on `device` (ComfyUI's name of it). Pure."""
+    """Seconds of a warm render by workflow, measured on `device` (ComfyUI's name of it). Pure."""
     return {name: one.warm for name, one in measured.items() if one.device == device}
 
 
 def write(state: Path, new: Iterable[Measurement]) -> Path:
-    """Add to what is known, in place of older figures of the same workflows. Gives the file.
+    """Save measurements over older ones of the same workflows. Returns the file.
 
-    Raises MachineFault where the disk does not take it; the old file stays then.
+    Raises MachineFault for disk errors; the old file stays.
     """
     target = state / FILE
     rows = read(state) | {one.workflow: one for one in new}
@@ -88,8 +88,8 @@ def write(state: Path, new: Iterable[Measurement]) -> Path:
             os.fsync(file.fileno())
         part.replace(target)
     except OSError as error:
-        hint = "free some disk space, or see the rights of the state folder"
-        raise MachineFault(f"{target} cannot be written: {error.strerror}", hint=hint) from error
+        hint = "free some disk space, or check the permissions of the state folder"
+        raise MachineFault(f"cannot write {target}: {error.strerror}", hint=hint) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What GPUs there are, what they can, and how they do.
+"""The GPUs: which are available, their capabilities and their load.
 
-Promises: torch is asked where it is installed (ComfyUI's Python, else ours), NVML beside it, ComfyUI's own
-`/system_stats` where neither knows; that there is no GPU is a fact with its reason, and no error. Everything that could
-load a driver is in a process of its own with a limit on its time, `Nvml` excepted: the dashboard samples it, and a
-worker that starts a ComfyUI a GPU asks it which there are.
+Promises: asks torch where it is installed (ComfyUI's Python, else ours), NVML too, and ComfyUI's `/system_stats` where
+neither knows. No GPU is a result with a reason, not an error. Whatever could load a driver runs in its own process with
+a time limit, except `Nvml`: the dashboard samples it, and a worker that starts a ComfyUI for each GPU lists them by it.
 
 Never: imports torch here, or hands the miner's secrets to the Python of ComfyUI.
 """
@@ -31,23 +30,23 @@ Asked = Literal["torch", "nvml"]
 Facts = Mapping[str, Any]
 """What `gpu_probe` printed: `{"missing": why}`, or versions and `gpus`."""
 
-_TIMEOUT = 120.0  # seconds; a cold import of torch from a slow disk takes half of them
+_TIMEOUT = 120.0  # seconds; a cold import of torch from a slow disk takes half of it
 _WATT = 1000  # NVML's milliwatts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """A process that has memory of a GPU."""
+    """A process that uses memory of a GPU."""
 
     pid: int
-    memory_bytes: int | None  # None: the driver does not tell, as in a container
+    memory_bytes: int | None  # None where the driver does not tell, as in a container
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One card."""
 
-    index: int  # in nvidia-smi's order; torch's own where NVML is not there
+    index: int  # in nvidia-smi's order; without NVML torch's own
     uuid: str = ""  # "GPU-…"
     name: str
     memory_bytes: int
@@ -58,24 +57,24 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpus:
-    """What the probe found. No `gpus`: `problem` says why."""
+    """What the probe found. Without `gpus`, `problem` says why."""
 
     gpus: tuple[Gpu, ...] = ()
     source: Literal["torch", "nvml", "comfyui", "none"] = "none"
-    driver: str = ""  # NVIDIA's version of it
-    cuda: str = ""  # the newest that the driver takes, or, without NVML, what torch is built for
-    torch: str = ""  # its version, where it was asked
+    driver: str = ""  # version of NVIDIA's driver
+    cuda: str = ""  # the newest that the driver supports; without NVML what torch is built for
+    torch: str = ""  # its version, where it is installed
     problem: str = ""  # a sentence for the operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuHealth:
-    """How one card does now. None: the card does not tell."""
+    """The load of one card. None: the card does not report it."""
 
     index: int
     uuid: str
     name: str
-    load: float | None  # 0 to 1, over the last second or less
+    load: float | None  # 0 to 1, over up to a second
     memory_used: int | None  # bytes
     memory_total: int | None  # bytes
     temperature: int | None  # °C
@@ -93,9 +92,9 @@ def probe_for(settings: Settings) -> Gpus:
 
 
 def probe(*, python: Path | None = None, comfyui_url: str = "", timeout: float = _TIMEOUT) -> Gpus:
-    """What GPUs there are. `python` is ComfyUI's, if it is known; `comfyui_url` is asked if nothing else knows.
+    """The available GPUs. `python`: ComfyUI's, if known; `comfyui_url` is queried if nothing else finds a GPU.
 
-    Blocks for seconds, and for two or three `timeout` (seconds) at most. Raises nothing.
+    Blocks for seconds, and for two or three times `timeout` (seconds) at most. Raises nothing.
     """
     found = merged(torch=_ask_torch(python, timeout), nvml=_ask(sys.executable, "nvml", timeout))
     if found.gpus or not comfyui_url:
@@ -110,17 +109,17 @@ def probe(*, python: Path | None = None, comfyui_url: str = "", timeout: float =
 
 
 def chosen(found: Gpus, names: Sequence[str]) -> Gpus:
-    """Those of `comfyui.gpus` (indexes or UUIDs); all of them if it names none. Pure."""
+    """The cards in `comfyui.gpus` (indexes or UUIDs); all of them if it is empty. Pure."""
     if not names or not found.gpus:
         return found
     kept = tuple(gpu for gpu in found.gpus if str(gpu.index) in names or (gpu.uuid and gpu.uuid in names))
     there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in found.gpus)
-    problem = found.problem if kept else f"comfyui.gpus names {', '.join(names)}, and there are {there}"
+    problem = found.problem if kept else f"comfyui.gpus names {', '.join(names)}; available: {there}"
     return replace(found, gpus=kept, problem=problem)
 
 
 def merged(*, torch: Facts, nvml: Facts) -> Gpus:
-    """One picture of what torch and NVML say. Torch's cards are those that ComfyUI can use, so they count. Pure."""
+    """What torch and NVML found together. ComfyUI can use torch's cards, so these count. Pure."""
     cards = [_gpu(card) for card in nvml.get("gpus", ()) if "lost" not in card]
     lost = [f"GPU {card['index']} is lost: {card['lost']}" for card in nvml.get("gpus", ()) if "lost" in card]
     common = Gpus(
@@ -140,7 +139,7 @@ def merged(*, torch: Facts, nvml: Facts) -> Gpus:
 
 
 def with_stats(found: Gpus, stats: Stats) -> Gpus:
-    """What ComfyUI itself says of the one card that it uses, for a machine that nothing else is known of. Pure."""
+    """What ComfyUI itself says of its card, where nothing else knows. Pure."""
     if not stats.on_gpu:
         return replace(found, problem="ComfyUI runs on the CPU")
     name = stats.device.split(" : ")[0]  # "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"
@@ -156,7 +155,7 @@ def with_stats(found: Gpus, stats: Stats) -> Gpus:
 
 
 def _ask_torch(python: Path | None, timeout: float) -> Facts:
-    """ComfyUI's torch, for it is the one that counts; ours where there is none."""
+    """ComfyUI's torch, since that one renders; else ours."""
     pythons = [str(python), sys.executable] if python and str(python) != sys.executable else [sys.executable]
     missing: list[str] = []
     for one in pythons:
@@ -170,22 +169,22 @@ def _ask_torch(python: Path | None, timeout: float) -> Facts:
 def _ask(python: str, what: Asked, timeout: float) -> Facts:
     source = Path(gpu_probe.__file__).read_text(encoding="utf-8")
     env = child_environment(os.environ, None) | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # nvidia-smi's order
-    # by -c, or the miner's own modules would stand before torch's on the path
+    # by -c, since a file's folder would put the miner's modules before torch's on the path
     command = [python, "-c", source, what]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=env, cwd="/", check=False)
     except OSError as error:
-        return {"missing": f"{python} cannot be run: {error.strerror}"}
+        return {"missing": f"cannot run {python}: {error.strerror}"}
     except subprocess.TimeoutExpired:
         return {"missing": f"{what} did not answer within {timeout:.0f} s"}
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or [f"exit code {ended.returncode}"]
-        return {"missing": f"{what} in {python} ended with: {last[0]}"}
+        return {"missing": f"{what} in {python} failed: {last[0]}"}
     return parse(ended.stdout)
 
 
 def parse(printed: str) -> Facts:
-    """The facts in what `gpu_probe` printed: its last line, for a library may have said something before. Pure."""
+    """The facts that `gpu_probe` printed: its last line, since a library may print something before. Pure."""
     try:
         facts = json.loads(printed.strip().splitlines()[-1])
     except (ValueError, IndexError):
@@ -207,12 +206,12 @@ def _gpu(card: Facts) -> Gpu:
 
 
 def _uuid(text: str) -> str:
-    """Torch leaves out what NVML begins a UUID with."""
+    """Torch leaves out the prefix of NVML's UUIDs."""
     return text if not text or text.startswith(("GPU-", "MIG-")) else f"GPU-{text}"
 
 
 def _named_by_nvml(gpu: Gpu, cards: Iterable[Gpu]) -> Gpu:
-    """Torch counts the cards that it may see (CUDA_VISIBLE_DEVICES), NVML all of them; a UUID joins the two."""
+    """Torch counts the visible cards (CUDA_VISIBLE_DEVICES), NVML all of them; the UUID matches them."""
     card = next((card for card in cards if card.uuid and card.uuid == gpu.uuid), None)
     return replace(gpu, index=card.index, users=card.users) if card else gpu
 
@@ -221,9 +220,9 @@ def _named_by_nvml(gpu: Gpu, cards: Iterable[Gpu]) -> Gpu:
 
 
 class Nvml:
-    """NVML, held open for sampling. Opening it takes some 30 ms, a sample about one a card.
+    """NVML, open for sampling. Opening it takes about 30 ms, a sample 1 ms a card.
 
-    For one thread. On a machine without NVML it opens, too, in less than a millisecond, and has nothing to say.
+    For one thread. Without NVML it opens too, in less than a millisecond, and returns nothing.
     """
 
     def __init__(self) -> None:
@@ -232,7 +231,7 @@ class Nvml:
             ctypes.CDLL("libnvidia-ml.so.1")
         except OSError:
             return
-        import pynvml  # type: ignore[import-untyped]  # half a megabyte that a machine without NVML needs not
+        import pynvml  # type: ignore[import-untyped]  # half a megabyte that a machine without NVML does not need
 
         try:
             pynvml.nvmlInit()
@@ -246,38 +245,38 @@ class Nvml:
             self._nvml = None
 
     def uuids(self) -> tuple[str, ...]:
-        """Of every card of this machine that answers, in nvidia-smi's order; none without NVML."""
+        """Of every card that answers, in nvidia-smi's order; empty without NVML."""
         if self._nvml is None:
             return ()
-        cards = (self._told("nvmlDeviceGetHandleByIndex", n) for n in range(self._told("nvmlDeviceGetCount") or 0))
-        uuids = (self._told("nvmlDeviceGetUUID", card) for card in cards if card is not None)
+        cards = (self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._query("nvmlDeviceGetCount") or 0))
+        uuids = (self._query("nvmlDeviceGetUUID", card) for card in cards if card is not None)
         return tuple(uuid for uuid in uuids if uuid)
 
     def health(self) -> tuple[GpuHealth, ...] | None:
-        """How every card of this machine does now; None without NVML."""
+        """The load of every card; None without NVML."""
         if self._nvml is None:
             return None
-        count = self._told("nvmlDeviceGetCount") or 0
+        count = self._query("nvmlDeviceGetCount") or 0
         return tuple(self._health(index) for index in range(count))
 
     def _health(self, index: int) -> GpuHealth:
-        card = self._told("nvmlDeviceGetHandleByIndex", index)
-        load = card and self._told("nvmlDeviceGetUtilizationRates", card)
-        memory = card and self._told("nvmlDeviceGetMemoryInfo", card)
-        power = card and self._told("nvmlDeviceGetPowerUsage", card)
+        card = self._query("nvmlDeviceGetHandleByIndex", index)
+        load = card and self._query("nvmlDeviceGetUtilizationRates", card)
+        memory = card and self._query("nvmlDeviceGetMemoryInfo", card)
+        power = card and self._query("nvmlDeviceGetPowerUsage", card)
         return GpuHealth(
             index=index,
-            uuid=(card and self._told("nvmlDeviceGetUUID", card)) or "",
-            name=(card and self._told("nvmlDeviceGetName", card)) or "",
+            uuid=(card and self._query("nvmlDeviceGetUUID", card)) or "",
+            name=(card and self._query("nvmlDeviceGetName", card)) or "",
             load=load.gpu / 100 if load else None,
             memory_used=memory.used if memory else None,
             memory_total=memory.total if memory else None,
-            temperature=card and self._told("nvmlDeviceGetTemperature", card, 0),  # 0: the GPU's own sensor
+            temperature=card and self._query("nvmlDeviceGetTemperature", card, 0),  # 0: the GPU's own sensor
             power=power / _WATT if power is not None else None,
         )
 
-    def _told(self, question: str, *arguments: Any) -> Any:
-        """The answer, or None where this card or driver has none."""
+    def _query(self, question: str, *arguments: Any) -> Any:
+        """The answer, or None where this card or driver does not support the call."""
         nvml: Any = self._nvml
         try:
             return getattr(nvml, question)(*arguments)

@@ -1,8 +1,8 @@
-"""A program of its own: prints what torch or NVML knows of the GPUs, as one line of JSON.
+"""A program that prints what torch or NVML knows of the GPUs, as one line of JSON.
 
-It is run by whichever Python has what it asks (`gpu` does it), ComfyUI's among them, so it imports nothing of the miner
-and keeps to what Python 3.9 knows. A process of its own, because torch takes seconds, 300 MB and a CUDA context,
-and because a sick driver can hang or kill whoever asks it. Never: raises over what is not there.
+`gpu` runs it in the Python that has torch or NVML, which can be ComfyUI's, so it imports nothing of the miner and needs
+only Python 3.9. It has its own process because torch takes seconds, 300 MB and a CUDA context, and a broken driver can
+hang or kill it. Never: raises for what is missing.
 
     python gpu_probe.py torch|nvml
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def torch_facts() -> dict[str, Any]:
-    """`{"missing": why}` without torch; else its version, what it was built for, and the GPUs that it can use."""
+    """`{"missing": why}` without torch; else its version, its CUDA or HIP version, and the GPUs that it can use."""
     try:
         import torch
     except ImportError as error:
@@ -29,12 +29,12 @@ def torch_facts() -> dict[str, Any]:
         "problem": "",
     }
     if not (facts["cuda"] or facts["hip"]):
-        facts["problem"] = "this torch is built for the CPU alone"
+        facts["problem"] = "this torch is built for the CPU only"
         return facts
     try:
         torch.cuda.init()
         facts["gpus"] = [_torch_gpu(torch, index) for index in range(torch.cuda.device_count())]
-    except RuntimeError as error:  # no driver, one that is too old, or none of the cards to be seen
+    except RuntimeError as error:  # no driver, an old driver, or no visible card
         facts["problem"] = str(error).splitlines()[0]
     return facts
 
@@ -43,7 +43,7 @@ def _torch_gpu(torch: Any, index: int) -> dict[str, Any]:
     card = torch.cuda.get_device_properties(index)
     try:
         free = torch.cuda.mem_get_info(index)[0]
-    except RuntimeError:  # no memory left for a context: the card is full
+    except RuntimeError:  # the card has no memory left for a context
         free = None
     return {
         "index": index,
@@ -78,7 +78,7 @@ def nvml_facts() -> dict[str, Any]:
 def _nvml_gpu(nvml: Any, index: int) -> dict[str, Any]:
     try:
         card = nvml.nvmlDeviceGetHandleByIndex(index)
-    except nvml.NVMLError as error:  # one that fell off the bus leaves the others alone
+    except nvml.NVMLError as error:  # a card that fell off the bus does not hide the others
         return {"index": index, "lost": str(error)}
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, card)
     return {
@@ -97,7 +97,7 @@ def _nvml_gpu(nvml: Any, index: int) -> dict[str, Any]:
 
 
 def _ask(nvml: Any, question: Any, *arguments: Any) -> Any:
-    """The answer, or None where this card or driver has none."""
+    """The answer, or None where this card or driver does not support the call."""
     try:
         return question(*arguments)
     except nvml.NVMLError:

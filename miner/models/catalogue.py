@@ -1,7 +1,7 @@
-"""What workflows need of weights, and what that means for this machine. Pure.
+"""The model files that workflows need. Pure.
 
-Promises: a file that several workflows name is one file. Two manifests that say different things of the same file are
-a ConfigError, since one of the two workflows would never render what its author saw.
+Promises: a file that several workflows name is one file. Manifests that contradict each other about a file are a
+ConfigError, since one of the workflows would render with the wrong weights.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from miner.machine.sizes import GIGABYTE
 from miner.task.errors import ConfigError
 from miner.workflows import Model, Workflow
 
-GIGABYTE = 10**9  # bytes
-
-State = Literal["there", "partial", "missing", "differs"]
-"""there: as far as is known without reading it · partial: some of it in a .part file · differs: another file has its
+State = Literal["present", "partial", "missing", "differs"]
+"""present: as far as known without reading it · partial: some of it is in a .part file · differs: another file has its
 name, or it is damaged"""
 
 
@@ -27,37 +26,37 @@ class ModelFile:
 
     folder: str
     name: str
-    url: str = field(repr=False)  # an operator's own may carry a token
+    url: str = field(repr=False)  # can hold an operator's token
     size: int | None = None  # bytes, where known
     sha256: str = ""  # in hex, where known
     licence: str = ""
-    gated: str = ""  # the page where its licence has to be accepted first
+    gated: str = ""  # URL of the page where its licence has to be accepted
     needed_by: tuple[str, ...] = ()  # names of workflows
 
     @property
     def relative_path(self) -> str:
-        """`folder/name`, which names it for people too."""
+        """`folder/name`, also used in messages."""
         return f"{self.folder}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileStatus:
-    """A file, and how it is on the disk."""
+    """A file and its state on the disk."""
 
     file: ModelFile
     state: State
-    path: Path  # where it is, or will be
-    present_bytes: int = 0  # bytes that need not be fetched
+    path: Path  # where it is or will be
+    present_bytes: int = 0  # bytes that need no download
     reason: str = ""  # what differs
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes still to be fetched, as far as the size is known."""
-        return 0 if self.state == "there" else max((self.file.size or 0) - self.present_bytes, 0)
+        """Bytes still to download; 0 where the size is unknown."""
+        return 0 if self.state == "present" else max((self.file.size or 0) - self.present_bytes, 0)
 
 
 def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
-    """Every file that `workflows` need, once, in their order. Raises ConfigError where two contradict each other."""
+    """Every file that `workflows` need, once, in their order. Raises ConfigError for a contradiction."""
     files: dict[str, ModelFile] = {}
     for workflow in workflows:
         for model in workflow.manifest.models:
@@ -67,12 +66,12 @@ def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
 
 
 def fitting(workflows: Iterable[Workflow], *, memory: int) -> tuple[Workflow, ...]:
-    """Those that a GPU with `memory` bytes has room for, by their manifests: preflight's rule."""
+    """The workflows that fit a GPU with `memory` bytes, by their manifests and by preflight's rule."""
     return tuple(workflow for workflow in workflows if workflow.manifest.needs.vram_gb * GIGABYTE <= memory)
 
 
 def unneeded(workflows: Sequence[Workflow], enabled: Iterable[str]) -> tuple[ModelFile, ...]:
-    """The files that known workflows name and no enabled one needs."""
+    """The files that `workflows` name and no enabled one needs."""
     wanted = set(enabled)
     kept = {file.relative_path for file in files_of(workflow for workflow in workflows if workflow.name in wanted)}
     return tuple(file for file in files_of(workflows) if file.relative_path not in kept)
@@ -95,8 +94,8 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
     for key in ("size", "sha256"):
         said, other = getattr(one, key), getattr(two, key)
         if said and other and said != other:
-            text = f"{one.needed_by[0]} says {said}, and {two.needed_by[0]} {other}"
-            raise ConfigError(f"models: {one.relative_path}: {key}: {text}", hint="give one of the two another name")
+            text = f"{one.needed_by[0]} says {said}, {two.needed_by[0]} says {other}"
+            raise ConfigError(f"models: {one.relative_path}: {key}: {text}", hint="rename the file in one of the two")
     return replace(
         one,
         size=one.size or two.size,
@@ -104,10 +103,3 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
         gated=one.gated or two.gated,
         needed_by=(*one.needed_by, *two.needed_by),
     )
-
-
-def gb(size: int | None) -> str:
-    """Bytes as people read them; tiny files are not 0.0 GB."""
-    if size is None:
-        return "?"
-    return f"{size / 1e9:.1f} GB" if size >= 50_000_000 else f"{size / 1e6:.1f} MB"

@@ -1,6 +1,6 @@
-"""SHA-256 beside the thread that has the bytes, so that a download is not slower for being checked.
+"""SHA-256 in a thread of its own, so that hashing does not slow a download.
 
-Promises: at most QUEUED chunks wait in memory. Never: reads a file twice.
+Promises: at most QUEUED chunks wait in memory.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from miner.models.progress import Stop, Stopped
 
 CHUNK = 1 << 20  # bytes read at a time
-QUEUED = 4  # chunks that may wait for the hash; they are the memory that a download takes
+QUEUED = 4  # chunks that may wait for the hash; most of a download's memory
 
 
 class Digest:
-    """`feed` and `finish` are for one thread. Always finish it, for it has a thread of its own."""
+    """Call `feed` and `finish` from one thread. Always call `finish`: it ends the hash's thread."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -27,11 +27,11 @@ class Digest:
         self._thread.start()
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes, which must not be none. Blocks while QUEUED chunks wait."""
+        """Add the next bytes, not empty. Blocks while QUEUED chunks wait."""
         self._chunks.put(chunk)
 
     def finish(self) -> str:
-        """The hash of all that was fed, in hex. Blocks until it is known; may be asked again."""
+        """The hash of everything that was fed, in hex. Blocks until it is known; may be called again."""
         if self._thread.is_alive():
             self._chunks.put(b"")
             self._thread.join()
@@ -42,8 +42,8 @@ class Digest:
             self._hash.update(chunk)
 
 
-def sha256_of(path: Path, *, stop: Stop, at: Callable[[int], None]) -> str:
-    """The hash of a file, in hex. `at` is told the bytes read so far. Blocks; raises OSError and Stopped."""
+def sha256_of(path: Path, *, stop: Stop, on_read: Callable[[int], None]) -> str:
+    """The hash of a file, in hex. Calls `on_read` with the bytes read so far. Blocks; raises OSError and Stopped."""
     digest, done = hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
@@ -51,5 +51,5 @@ def sha256_of(path: Path, *, stop: Stop, at: Callable[[int], None]) -> str:
                 raise Stopped
             digest.update(chunk)
             done += len(chunk)
-            at(done)
+            on_read(done)
     return digest.hexdigest()

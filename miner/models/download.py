@@ -1,10 +1,10 @@
-"""One file over HTTP, from wherever its part ends, however often the connection breaks.
+"""Downloads one file over HTTP, resuming its partial file however often the connection breaks.
 
-Promises: the bytes that it says are the file are checked against every size and hash that is known; what was fetched
-is not fetched again unless the server has no ranges or has another file by now; a server that asks for patience
-(`Retry-After`) gets it. Each error names the file, the reason and the next step, and no address with its query.
+Promises: the file is checked against every known size and hash; bytes are downloaded twice only if the server has no
+ranges or has another file by now; `Retry-After` is obeyed. Each error names the file, the reason and the next step,
+and no URL with its query.
 
-Never: gives a file its final name, or holds more of it than a few megabytes in memory.
+Never: gives a file its final name, or holds more than a few megabytes of it in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import requests
 import urllib3
 
 from miner import __version__
+from miner.machine.sizes import gb
 from miner.models.catalogue import ModelFile
 from miner.models.digest import CHUNK
 from miner.models.disk import require_free
@@ -30,8 +31,8 @@ from miner.net.errors import answered, in_words, passing
 from miner.task.errors import MachineFault, Retryable
 from miner.task.policy import backoff
 
-_TIMEOUT = (10.0, 30.0)  # seconds to connect, and without a byte
-_LONGEST_WAIT = 900.0  # seconds; a server that asks for more is not waited for
+_TIMEOUT = (10.0, 30.0)  # seconds: to connect, and without a byte
+_LONGEST_WAIT = 900.0  # seconds; the download fails where a server asks for more
 _HOPELESS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -42,7 +43,7 @@ _HOPELESS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How long a server is given: `attempts` in a row that brought nothing new; the rest are seconds."""
+    """`attempts` in a row without a new byte; `base` and `cap` of the delays are in seconds."""
 
     attempts: int = 6
     base: float = 0.5
@@ -50,7 +51,7 @@ class RetryPolicy:
 
 
 class Download:
-    """One file into its part, in one thread. Run it once."""
+    """One file into its partial file, in one thread. Run it once."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Download:
         retry: RetryPolicy,
         max_bytes: int | None = None,
     ) -> None:
-        """`most` bytes are taken where nobody tells the size."""
+        """`max_bytes`: limit for a file of unknown size."""
         self._file = file
         self._partial = partial
         self._locate = locate
@@ -74,28 +75,28 @@ class Download:
         self._rng = random.Random()
 
     def run(self) -> str:
-        """The SHA-256 of the file, once the part holds all of it and it is what it should be.
+        """The SHA-256 of the file, once the partial file is complete and checked.
 
-        Blocks as long as it takes. Raises MachineFault where it cannot be had, and Stopped.
+        Blocks until then. Raises MachineFault where it cannot be downloaded, and Stopped.
         """
         with requests.Session() as session:
             session.headers["User-Agent"] = f"xalora-miner/{__version__}"
             while True:
-                source = self._persist(session)
+                source = self._until_complete(session)
                 got, wanted = self._partial.sha256(), self._file.sha256 or source.sha256
                 if got == wanted or not wanted:
                     return got
                 pieces = self._partial.pieces
-                self._partial.begin(origin_of(source, {}))
+                self._partial.restart(origin_of(source, {}))
                 if pieces <= 1:
                     raise MachineFault(
                         f"{self._file.relative_path}: {_host(source)} sent SHA-256 {got}, expected {wanted}",
-                        hint="somebody changed the file there, or this copy of it is wrong: look at its page",
+                        hint="the file changed there, or this copy is wrong: check its page",
                     )
-                self._says("starts anew: the pieces do not add up to the file")
+                self._message("restarting: the assembled pieces are not the file")
 
-    def _persist(self, session: requests.Session) -> Source:
-        """Attempts until one of them ends well."""
+    def _until_complete(self, session: requests.Session) -> Source:
+        """Attempts until one succeeds."""
         failures, furthest = 0, 0
         while True:
             try:
@@ -103,34 +104,34 @@ class Download:
             except Retryable as error:
                 failures = failures + 1 if self._partial.length <= furthest else 1
                 furthest = max(furthest, self._partial.length)
-                self._pause(error, failures)
+                self._back_off(error, failures)
 
-    def _pause(self, error: Retryable, failures: int) -> None:
+    def _back_off(self, error: Retryable, failures: int) -> None:
         if self._stop.is_set():
             raise Stopped
         asked = error.retry_after or 0.0
         if failures >= self._retry.attempts or asked > _LONGEST_WAIT:
-            again = f", and asks to wait {asked:.0f} s" if asked > _LONGEST_WAIT else f", {failures} times in a row"
-            kept = f"the same command goes on after the {self._partial.length / 1e6:.0f} MB that are here"
-            hint = error.hint or (kept if self._partial.length else "see that this machine reaches it, and try again")
+            again = f" and asks to wait {asked:.0f} s" if asked > _LONGEST_WAIT else f", {failures} times in a row"
+            kept = f"run the same command to resume after {gb(self._partial.length)}"
+            hint = error.hint or (kept if self._partial.length else "check this machine's network and try again")
             raise MachineFault(f"{self._file.relative_path}: {error.message}{again}", hint=hint)
         delay = backoff(failures, rng=self._rng, base=self._retry.base, cap=self._retry.cap, at_least=asked)
-        self._says(f"{error.message}; tries again in {delay:.1f} s")
+        self._message(f"{error.message}; retrying in {delay:.1f} s")
         self._stop.wait(delay)
 
     def _attempt(self, session: requests.Session) -> Source:
-        source = self._locate_in_words()
+        source = self._locate_checked()
         start = resume_at(self._partial.length, self._partial.origin, source, self._file)
         size = self._file.size or source.size
         if start and start == size:
-            self._recall()
+            self._resume()
             return source
         headers = {"Accept-Encoding": "identity", **source.headers, **range_headers(start, self._partial.origin)}
-        with self._asked(session, source, headers) as response, self._stop.interrupting(lambda: _cut(response)):
-            self._take(response, source, start)
+        with self._get(session, source, headers) as response, self._stop.interrupting(lambda: _shut_down(response)):
+            self._receive(response, source, start)
         return source
 
-    def _locate_in_words(self) -> Source:
+    def _locate_checked(self) -> Source:
         try:
             source = self._locate()
         except MachineFault as error:
@@ -142,51 +143,49 @@ class Download:
             if wanted and told and wanted != told:
                 raise MachineFault(
                     f"{self._file.relative_path}: {source.display_url} has {what} {told}, expected {wanted}",
-                    hint="somebody changed it there: look for a newer version of the workflow",
+                    hint="it changed there: look for a newer version of the workflow",
                 )
         return source
 
-    def _take(self, response: requests.Response, source: Source, start: int) -> None:
-        """Put what the answer has into the part. Raises Retryable where it is not the end of the file."""
+    def _receive(self, response: requests.Response, source: Source, start: int) -> None:
+        """Append the reply's bytes to the partial file. Raises Retryable where the file is not complete."""
         verdict = classify(response.status_code, response.headers, start=start, origin=self._partial.origin)
         if verdict == "refused":
             raise self._refusal(response, source)
         if verdict == "changed":
-            self._partial.begin(origin_of(source, {}))
-            raise Retryable(f"{_host(source)} has another file by now")
-        if verdict == "nothing left":
-            self._recall()
+            self._partial.restart(origin_of(source, {}))
+            raise Retryable(f"the file at {_host(source)} changed")
+        if verdict == "complete":
+            self._resume()
             return
         total = total_of(response.status_code, response.headers)
         size = self._file.size or source.size
         if size is not None and total is not None and total != size:
-            hint = "somebody changed the file there: look at its page"
-            raise Retryable(f"{_host(source)} has {total} bytes of it, and it should be {size}", hint=hint)
+            hint = "the file changed there: check its page"
+            raise Retryable(f"{_host(source)} has {total} bytes, expected {size}", hint=hint)
         self._require_an_end(response, source, total if size is None else size)
         if verdict == "rest":
-            self._recall()
+            self._resume()
         else:
-            self._partial.begin(origin_of(source, response.headers))
+            self._partial.restart(origin_of(source, response.headers))
         require_free(self._partial.target.parent, (total or size or 0) - self._partial.length)
-        self._drain(response, source, total if size is None else size)
+        self._read_body(response, source, total if size is None else size)
 
     def _require_an_end(self, response: requests.Response, source: Source, size: int | None) -> None:
-        """Where nothing tells how long the file is, a broken connection looks like its end."""
+        """Without a known length, a broken connection looks like the end of the file."""
         chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
         known = size is not None or chunked or self._file.sha256 or self._file.name.endswith(".safetensors")
         if not known:
-            text = (
-                f"{self._file.relative_path}: {_host(source)} does not say how long it is, and no hash of it is known"
-            )
+            text = f"{self._file.relative_path}: {_host(source)} does not tell its length, and its hash is unknown"
             raise MachineFault(text, hint="add size or sha256 to its [[models]] in workflow.toml")
 
-    def _drain(self, response: requests.Response, source: Source, size: int | None) -> None:
+    def _read_body(self, response: requests.Response, source: Source, size: int | None) -> None:
         max_bytes = size if size is not None else self._max_bytes
         self._progress.update(self._file.relative_path, self._partial.length, size)
         while chunk := response.raw.read1(CHUNK, decode_content=False):
             if max_bytes is not None and self._partial.length + len(chunk) > max_bytes:
-                self._partial.begin(origin_of(source, {}))
-                hint = "see that its URL is right"
+                self._partial.restart(origin_of(source, {}))
+                hint = "check its URL"
                 text = f"{self._file.relative_path}: {_host(source)} sends more than {max_bytes} bytes"
                 raise MachineFault(text, hint=hint)
             self._partial.append(chunk)
@@ -194,13 +193,13 @@ class Download:
             if self._stop.is_set():
                 raise Stopped
         if size is not None and self._partial.length < size:
-            raise Retryable(f"{_host(source)} ended it after {self._partial.length} of {size} bytes")
+            raise Retryable(f"{_host(source)} closed the connection after {self._partial.length} of {size} bytes")
 
-    def _recall(self) -> None:
-        if self._partial.unread:
-            self._says("reads what is here already")
-        self._partial.recall(
-            stop=self._stop, at=lambda done: self._progress.update(self._file.relative_path, done, self._file.size)
+    def _resume(self) -> None:
+        if self._partial.unhashed:
+            self._message("hashing the bytes that are present")
+        self._partial.resume(
+            stop=self._stop, on_read=lambda done: self._progress.update(self._file.relative_path, done, self._file.size)
         )
 
     def _refusal(self, response: requests.Response, source: Source) -> Retryable | MachineFault:
@@ -208,32 +207,32 @@ class Download:
         if error := passing(_host(source), status, response.headers):
             return error
         says = answered(_host(source), status)
-        if source.identity and status in (401, 403, 404):  # a signed address that expired; the next one is new
+        if source.identity and status in (401, 403, 404):  # an expired signed URL; the next one is new
             return Retryable(says)
         if status == 200:
-            says = f"{_host(source)} compresses the file, though it was asked not to"
-        hint = "it wants an account: download the file by hand" if status in (401, 403) else "see that its URL is right"
+            says = f"{_host(source)} compresses the file although asked not to"
+        hint = "it requires an account: download the file by hand" if status in (401, 403) else "check its URL"
         return MachineFault(f"{self._file.relative_path}: {says}", hint=hint)
 
     @contextmanager
-    def _asked(self, session: requests.Session, source: Source, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """One GET, its body unread. Raises Retryable for the network's troubles, also while the body is read."""
+    def _get(self, session: requests.Session, source: Source, headers: dict[str, str]) -> Iterator[requests.Response]:
+        """One GET, its body unread. Raises Retryable for network errors, also while the body is read."""
         try:
-            # with an `auth`, requests does not put what ~/.netrc says in place of the token
-            auth = _as_it_is if source.headers else None
+            # with an `auth`, requests does not replace the token with ~/.netrc
+            auth = _unchanged if source.headers else None
             with session.get(source.url, headers=headers, auth=auth, stream=True, timeout=_TIMEOUT) as response:
                 yield response
         except _HOPELESS as error:
             kind = type(error).__name__
-            hint = "see that its URL is right"
+            hint = "check its URL"
             raise MachineFault(
-                f"{self._file.relative_path}: {source.display_url} leads nowhere: {kind}", hint=hint
+                f"{self._file.relative_path}: {source.display_url} is not usable: {kind}", hint=hint
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # without its cause, whose text can hold the query
+            # without the cause, whose text can hold the query
             raise Retryable(in_words(error, _host(source))) from None
 
-    def _says(self, text: str) -> None:
+    def _message(self, text: str) -> None:
         self._progress.message(self._file.relative_path, text)
 
 
@@ -241,11 +240,11 @@ def _host(source: Source) -> str:
     return urlsplit(source.url).hostname or "the server"
 
 
-def _cut(response: requests.Response) -> None:
-    """End the wait for its body, from another thread."""
-    with suppress(OSError, ValueError, RuntimeError):  # it has ended by itself
+def _shut_down(response: requests.Response) -> None:
+    """End a wait for its body, from another thread."""
+    with suppress(OSError, ValueError, RuntimeError):  # it has already ended
         response.raw.shutdown()
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request

@@ -1,8 +1,8 @@
-"""Whether a model came or went, seen by the names in the models folders.
+"""Notices models that are added to or removed from the models folders, by their names.
 
-ComfyUI lists a folder that has changed anew on the next `/object_info`, so no restart is needed: ask it again, and
-judge again (`Offer.refresh`), when `changed` says so. What is being copied counts once it has stopped growing, since
-half a model cannot be told from a whole one by its name. Never: reads a file.
+ComfyUI lists a changed folder again on the next `/object_info`, so no restart is needed: when `changed` returns True,
+ask it again and refresh the capabilities. A file that is being copied counts once it has stopped growing, since half a
+model has the same name as a whole one. Never: reads a file.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ Size = tuple[int, int]  # bytes, and the time of the last change in ns
 
 
 class FolderWatch:
-    """For one thread. A look takes well under a millisecond a folder."""
+    """For one thread. A scan takes well under a millisecond a folder."""
 
     def __init__(self, roots: Collection[Path]) -> None:
-        """`roots` are models folders; they need not be there yet."""
+        """`roots` are models folders; they need not exist yet."""
         self._roots = tuple(roots)
-        self._told = self._scan()
+        self._reported = self._scan()
         self._last: tuple[frozenset[str], dict[str, Size]] | None = None
 
     def changed(self) -> bool:
-        """Whether models came, went or were renamed anywhere under the roots, and all was quiet since the last call.
+        """Whether models were added, removed or renamed under the roots, and nothing changed since the last call.
 
-        So each change is told once: by the second call that sees it, or a later one while something still grows.
+        Each change is reported once: by the second call that sees it, or later while a file still grows.
         """
         names = self._scan()
-        if names == self._told:
+        if names == self._reported:
             self._last = None
             return False
-        now = names, {name: _size_of(name) for name in names - self._told}
+        now = names, {name: _size_of(name) for name in names - self._reported}
         if now != self._last:
             self._last = now
             return False
-        self._told, self._last = names, None
+        self._reported, self._last = names, None
         return True
 
     @property
@@ -47,11 +47,11 @@ class FolderWatch:
         return self._last is not None
 
     def _scan(self) -> frozenset[str]:
-        """As ComfyUI looks, through links to folders, but into each folder once, as a link may lead back."""
+        """Follows links to folders, as ComfyUI does, but enters each folder once, since a link may lead back."""
         found: set[str] = set()
         known: set[tuple[int, int]] = set()
         for root in self._roots:
-            for folder, inner, names in os.walk(root, followlinks=True):  # what is gone or closed to us is left out
+            for folder, inner, names in os.walk(root, followlinks=True):  # skips what is gone or unreadable
                 try:
                     status = os.stat(folder)  # noqa: PTH116  # os.walk gives strings
                 except OSError:
@@ -67,6 +67,6 @@ class FolderWatch:
 def _size_of(path: str) -> Size:
     try:
         status = os.stat(path)  # noqa: PTH116
-    except OSError:  # it went meanwhile, as the next look will show
+    except OSError:  # deleted meanwhile; the next scan shows it
         return 0, 0
     return status.st_size, status.st_mtime_ns

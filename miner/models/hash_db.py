@@ -1,7 +1,7 @@
-"""What this miner downloaded, and the hashes that it took, in SQLite in the state folder.
+"""The hashes of model files, and which files this miner downloaded, in SQLite in the state folder.
 
-Both hold for a file only while it has the size and the time of change that it had then. Losing this file costs time
-and nothing else: hashes are taken again, and `prune` leaves alone what it no longer knows as its own.
+An entry is valid while the file keeps its size and modification time. Losing the database costs only time: files are
+hashed again, and `prune` leaves alone what it no longer knows as a download.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ CREATE TABLE IF NOT EXISTS downloads (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-_PATIENCE = 10.0  # seconds that another process may hold the file
+_BUSY_TIMEOUT = 10.0  # seconds that another process may lock the file
 
 
 class HashDatabase:
-    """Several processes may have it open. Any thread may call; each call blocks for a disk flush at most.
+    """Several processes may open it. Any thread may call; each call blocks for a disk flush at most.
 
     Raises MachineFault where the file cannot be read or written.
     """
@@ -38,7 +38,7 @@ class HashDatabase:
         self._mutex = threading.Lock()
         with self._translated():
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self._path, timeout=_PATIENCE, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, check_same_thread=False, isolation_level=None)
             try:
                 self._db.executescript(_SCHEMA)
             except BaseException:
@@ -49,25 +49,25 @@ class HashDatabase:
         self._db.close()
 
     def hash_of(self, path: Path) -> str:
-        """The SHA-256 of the file as it is now, where it was taken before; else ""."""
+        """The SHA-256 of the file as it is now, if known; else ""."""
         return self._fresh("SELECT size, mtime_ns, sha256 FROM hashes WHERE path = ?", path)
 
     def downloaded_hash(self, path: Path) -> str:
-        """The SHA-256 with which this miner downloaded the file, if nobody changed it since; else ""."""
+        """The SHA-256 with which this miner downloaded the file, if it is unchanged since; else ""."""
         return self._fresh("SELECT size, mtime_ns, sha256 FROM downloads WHERE path = ?", path)
 
-    def hashed(self, path: Path, stat: os.stat_result, sha256: str) -> None:
-        """Remember the hash of the file that `stat` is of; take `stat` before the file is read."""
+    def add_hash(self, path: Path, stat: os.stat_result, sha256: str) -> None:
+        """Save the hash of a file; `stat` has to be taken before the file is read."""
         self._put("hashes", path, stat, sha256)
 
-    def downloaded(self, path: Path, stat: os.stat_result, sha256: str) -> None:
-        """Remember the file as one of ours, and its hash."""
+    def add_download(self, path: Path, stat: os.stat_result, sha256: str) -> None:
+        """Save the file as a download, with its hash."""
         self._put("downloads", path, stat, sha256)
         self._put("hashes", path, stat, sha256)
 
     def forget(self, path: Path) -> None:
         for table in ("downloads", "hashes"):
-            self._run(f"DELETE FROM {table} WHERE path = ?", (str(path),))  # noqa: S608  # names of our own
+            self._run(f"DELETE FROM {table} WHERE path = ?", (str(path),))  # noqa: S608  # not from outside
 
     def _put(self, table: str, path: Path, stat: os.stat_result, sha256: str) -> None:
         values = (str(path), stat.st_size, stat.st_mtime_ns, sha256)
@@ -90,5 +90,5 @@ class HashDatabase:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            hint = "see that state.dir can be written; if the file is damaged, delete it: it is made anew"
+            hint = "check that state.dir is writable; if the file is damaged, delete it: it is created again"
             raise MachineFault(f"{self._path}: {error}", hint=hint) from error

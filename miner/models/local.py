@@ -1,4 +1,4 @@
-"""The models of this machine, as the settings mean them: what every command works on, put together once."""
+"""The models of this machine, by the settings: what every `models` command works on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import structlog
 
 from miner.config import Settings
 from miner.machine.gpu import probe_for
-from miner.models.catalogue import GIGABYTE, FileStatus, ModelFile, fitting
+from miner.machine.sizes import GIGABYTE
+from miner.models.catalogue import FileStatus, ModelFile, fitting
 from miner.models.disk import disk_errors, require_room
 from miner.models.hash_db import HashDatabase
 from miner.models.progress import Progress, Stop
@@ -23,10 +24,10 @@ log = structlog.get_logger()
 
 
 class LocalModels:
-    """Use it as a context, in one thread. Methods raise MachineFault for the disk's and the records' troubles."""
+    """A context manager, for one thread. Methods raise MachineFault for errors of the disk and the hash database."""
 
     def __init__(self, settings: Settings, library: Library) -> None:
-        """Raises ConfigError where the settings name no models folder, or a workflow that is none."""
+        """Raises ConfigError if the settings lack a models folder or name an unknown workflow."""
         self.settings = settings
         self.library = library
         self.store = store_of(settings)
@@ -42,14 +43,11 @@ class LocalModels:
         self.hash_db.close()
 
     def workflows(self, names: Sequence[str] | None) -> tuple[Workflow, ...]:
-        """Those of these names, or the enabled ones. Raises ConfigError."""
+        """The workflows of these names, else the enabled ones. Raises ConfigError."""
         return tuple(self.library.get(name) for name in names) if names else self.enabled
 
     def fitting(self, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
-        """Those of `workflows` that a GPU of this machine has memory for; the log says which do not fit.
-
-        Blocks for the probe: seconds.
-        """
+        """The workflows that fit a GPU of this machine; the others are logged. Blocks for the probe: seconds."""
         gpus = probe_for(self.settings)
         log.info("gpus", source=gpus.source, names=[gpu.name for gpu in gpus.gpus], problem=gpus.problem)
         fits = fitting(workflows, memory=max((gpu.memory_bytes for gpu in gpus.gpus), default=0))
@@ -59,17 +57,17 @@ class LocalModels:
         return fits
 
     def statuses(self, files: Sequence[ModelFile]) -> list[FileStatus]:
-        """How each file is on the disk, without reading it."""
+        """The state of each file, without reading it."""
         with disk_errors(self.store.root):
             return [self.store.status(file, self.hash_db) for file in files]
 
     def unused_files(self) -> tuple[UnusedFile, ...]:
-        """What `prune` may delete."""
+        """The files that `prune` may delete."""
         enabled = [workflow.name for workflow in self.enabled]
         return unused_files(self.library, enabled=enabled, store=self.store, hash_db=self.hash_db)
 
     def require_room(self, statuses: Sequence[FileStatus]) -> None:
-        """Raises MachineFault if what `looks` lack has no room on the disk."""
+        """Raises MachineFault if the missing files do not fit on the disk."""
         keep_free = int(self.settings.miner.min_free_disk_gb * GIGABYTE)
         with disk_errors(self.store.root):
             require_room(statuses, keep_free=keep_free, freeable=sum(one.size for one in self.unused_files()))
@@ -96,7 +94,7 @@ class LocalModels:
         )
 
     def verify(self, files: Sequence[ModelFile], *, progress: Progress, again: bool) -> Report:
-        """See `miner.models.verify`. Blocks while files are read; raises KeyboardInterrupt as `pull` does."""
+        """See `miner.models.verify`. Blocks while files are read; raises KeyboardInterrupt, as `pull` does."""
         stop = Stop()
 
         def check(file: ModelFile) -> FileStatus:

@@ -1,4 +1,4 @@
-"""How to find the file behind a model's address: the question, which is asked before each attempt."""
+"""How to find the file behind a model's URL."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from miner.task.errors import ConfigError
 
 
 def locate_at(file: ModelFile) -> Locate:
-    """How to find the file of `file.url`. Raises ConfigError for what is no address of a file."""
+    """A function to call before each attempt. Raises ConfigError where `file.url` is not the URL of a file."""
     at_hub = hub_file(file.url)
     if at_hub is not None:
-        from miner.models import hub  # a quarter of a second and 20 MB
+        from miner.models import hub  # costs 0.25 s and 20 MB
 
         return lambda: hub.locate(at_hub, page=file.gated)
     parts = urlsplit(file.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
-            f"models: {without_query(file.url)} is no address of a file",
-            hint="give https://…, or hf://org/repo/file.safetensors",
+            f"models: {without_query(file.url)} is not the URL of a file",
+            hint="use https://… or hf://org/repo/file.safetensors",
         )
     source = Source(url=file.url, display_url=without_query(file.url))
     return lambda: source

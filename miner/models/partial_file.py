@@ -1,8 +1,8 @@
-"""A file on its way: `<name>.part` beside its target, held by one process and thread at a time.
+"""A partial download: `<name>.part` beside its target, locked by one process and thread at a time.
 
-Promises: a file has its final name only once it is whole, checked and on the disk; and what was fetched outlives a
-crash, with a note (`<name>.part.json`) of what it is a part of. The lock is flock(2) on the .part file itself, which
-the kernel lets go when a process dies. Never: talks to a server.
+Promises: a file gets its final name only once it is complete, checked and on the disk. What was downloaded survives a
+crash, with its origin in `<name>.part.json`. The lock is flock(2) on the .part file, which the kernel releases when a
+process dies. Never: talks to a server.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from miner.models.digest import CHUNK, Digest
 from miner.models.disk import disk_errors, sync_folder
 from miner.models.progress import Stop, Stopped
 
-_WRITE_BEHIND = 16 << 20  # bytes between two hints to write; without, a last fsync of gigabytes takes long
-_LOOK_AGAIN = 0.2  # seconds between two tries for a lock: flock cannot wait for an event of ours as well
+_WRITE_BEHIND = 16 << 20  # bytes between two hints to write; without them the final fsync of gigabytes takes long
+_LOCK_RETRY = 0.2  # seconds between two tries for the lock: flock cannot wait for `stop` too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What the bytes are a part of: enough to tell later whether the rest can still be had."""
+    """Where the bytes came from: tells later whether the rest can still be downloaded."""
 
-    url: str  # without its query, which can be a secret
+    url: str  # without its query, which can hold a secret
     identity: str = ""  # the hub's hash of the whole content
     validator: str = ""  # the server's ETag or Last-Modified, as `If-Range` wants it
 
@@ -42,26 +42,26 @@ def origin_path(target: Path) -> Path:
 
 
 class PartialFile:
-    """One thread at a time; get it from `held_part`. Raises MachineFault for the disk's troubles."""
+    """For one thread at a time; create it with `locked_partial`. Raises MachineFault for disk errors."""
 
     def __init__(self, target: Path, file: IO[bytes]) -> None:
         self.target = target
         self.length = os.fstat(file.fileno()).st_size  # bytes
-        self.origin = _read_note(origin_path(target)) if self.length else None
-        self.pieces = 1 if self.length else 0  # answers that it was put together from
+        self.origin = _read_origin(origin_path(target)) if self.length else None
+        self.pieces = 1 if self.length else 0  # replies that it was assembled from
         self._file = file
-        self._named = True  # whether .part is the name of what we hold
+        self._named = True  # whether the open file is still named .part
         self._digest = Digest()
-        self._digested = 0  # bytes that the hash has seen
-        self._hinted = self.length  # bytes that the kernel was told to write
+        self._digested = 0  # bytes that were fed to the hash
+        self._hinted = self.length  # bytes that the kernel was hinted to write
 
     @property
-    def unread(self) -> int:
-        """Bytes that an earlier process left, and that are not hashed yet."""
+    def unhashed(self) -> int:
+        """Bytes left by an earlier process that are not hashed yet."""
         return self.length - self._digested
 
-    def begin(self, origin: Origin) -> None:
-        """Throw away what is there; what is appended from now on is of `origin`."""
+    def restart(self, origin: Origin) -> None:
+        """Discard the bytes; what is appended from now on is of `origin`."""
         with disk_errors(partial_path(self.target)):
             self._file.truncate(0)
             fresh = origin_path(self.target).with_suffix(".new")
@@ -80,31 +80,31 @@ class PartialFile:
         self.length += len(chunk)
         self._digested += len(chunk)
         if self.length - self._hinted >= _WRITE_BEHIND:
-            # Linux begins to write the dirty pages of the range, and waits for none of them
+            # Linux starts writing the dirty pages of the range, without waiting
             os.posix_fadvise(self._file.fileno(), self._hinted, self.length - self._hinted, os.POSIX_FADV_DONTNEED)
             self._hinted = self.length
 
-    def recall(self, *, stop: Stop, at: Callable[[int], None]) -> None:
-        """Go on where it ended. What an earlier process left is hashed now, once; `append` keeps up from then on.
+    def resume(self, *, stop: Stop, on_read: Callable[[int], None]) -> None:
+        """Continue after the present bytes. Those that an earlier process left are hashed first.
 
-        `at` is told the bytes hashed so far. Blocks for the reading of the disk; raises Stopped.
+        Calls `on_read` with the bytes hashed so far. Blocks while it reads them; raises Stopped.
         """
         self.pieces += 1
         with disk_errors(partial_path(self.target)):
             self._file.seek(self._digested)
-            while self.unread and (chunk := self._file.read(CHUNK)):
+            while self.unhashed and (chunk := self._file.read(CHUNK)):
                 if stop.is_set():
                     raise Stopped
                 self._digest.feed(chunk)
                 self._digested += len(chunk)
-                at(self._digested)
+                on_read(self._digested)
 
     def sha256(self) -> str:
-        """The hash of all of it, in hex; nothing may be appended after. Blocks until it is known."""
+        """The hash of the whole file, in hex; append nothing after it. Blocks until it is known."""
         return self._digest.finish()
 
     def commit(self) -> os.stat_result:
-        """Give it its final name, on the disk for good. What had that name before is replaced at once."""
+        """Sync it and give it its final name, replacing a file of that name atomically."""
         with disk_errors(self.target):
             os.fsync(self._file.fileno())
             partial_path(self.target).rename(self.target)
@@ -121,7 +121,7 @@ class PartialFile:
             origin_path(self.target).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of it; what was fetched stays."""
+        """Release the lock; the bytes stay."""
         self._digest.finish()
         try:
             if self._named and not self.length:
@@ -132,9 +132,9 @@ class PartialFile:
 
 @contextmanager
 def locked_partial(target: Path, *, stop: Stop, on_wait: Callable[[], None]) -> Iterator[PartialFile]:
-    """The part of `target`, ours alone inside the `with`. Blocks while somebody else has it, and calls `waits` first.
+    """The partial file of `target`, locked inside the `with`. While another holds it, calls `on_wait` once and blocks.
 
-    Look at the target again: who had it may have finished. Raises Stopped and MachineFault.
+    Check the target again afterwards: the other may have completed it. Raises Stopped and MachineFault.
     """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def locked_partial(target: Path, *, stop: Stop, on_wait: Callable[[], None]) -> 
 
 
 def is_locked(target: Path) -> bool:
-    """Whether somebody downloads it now."""
+    """Whether a process is downloading it now."""
     try:
         with partial_path(target).open("rb") as file:
             return not _try_lock(file)
@@ -168,7 +168,7 @@ def _locked(path: Path, stop: Stop, on_wait: Callable[[], None]) -> IO[bytes]:
                 on_wait()
                 told = True
             if not locked:
-                stop.wait(_LOOK_AGAIN)
+                stop.wait(_LOCK_RETRY)
         except BaseException:
             file.close()
             raise
@@ -176,7 +176,7 @@ def _locked(path: Path, stop: Stop, on_wait: Callable[[], None]) -> IO[bytes]:
 
 
 def _is_named(file: IO[bytes], path: Path) -> bool:
-    """Whether `path` is still what was opened: who held it before may have renamed or deleted it."""
+    """Whether `path` is still the opened file: its last holder may have renamed or deleted it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -191,8 +191,8 @@ def _try_lock(file: IO[bytes]) -> bool:
     return True
 
 
-def _read_note(path: Path) -> Origin | None:
-    """None where there is none, or it makes no sense: then the part is of unknown origin, and of no use."""
+def _read_origin(path: Path) -> Origin | None:
+    """None where it is missing or invalid: a partial file of unknown origin is useless."""
     try:
         return Origin(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

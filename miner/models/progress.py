@@ -1,4 +1,4 @@
-"""What is told of a download while it goes on, and how it is told to stop."""
+"""The progress of a download, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from miner.task.errors import MinerError
 
 
 class Stopped(MinerError):
-    """The operator stopped it. What was fetched is kept."""
+    """The operator stopped it. The downloaded bytes are kept."""
 
     def __init__(self) -> None:
-        super().__init__("stopped; the same command goes on where it was")
+        super().__init__("stopped; run the same command to resume")
 
 
 class Stop:
-    """The operator's wish to stop: set once, from any thread, and seen by all."""
+    """The operator's request to stop: set once, from any thread, and seen by all."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -35,13 +35,13 @@ class Stop:
         return self._event.is_set()
 
     def wait(self, seconds: float) -> None:
-        """Blocks for so long. Raises Stopped at once when it is set."""
+        """Blocks for `seconds`. Raises Stopped as soon as it is set."""
         if self._event.wait(seconds):
             raise Stopped
 
     @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Calls `interrupt` if it is set inside the `with`, for what waits for something else than this."""
+        """Calls `interrupt` if it is set inside the `with`, to end a wait on something else."""
         with self._mutex:
             self._interrupts.append(interrupt)
         try:
@@ -54,10 +54,11 @@ class Stop:
 
 
 class Progress(Protocol):
-    """Whoever looks on. Called from several threads, one for each place at a time; must not block for long."""
+    """Receives the progress of files, by their relative paths. Called from several threads, one for each file at a
+    time; must not block for long."""
 
     def update(self, name: str, done: int, total: int | None) -> None:
-        """`done` bytes of `total` (None: nobody knows) are there."""
+        """`done` bytes of `total` (None: unknown) are present."""
 
     def message(self, name: str, text: str) -> None:
-        """One sentence in the present tense about what happens to it now, out of the ordinary."""
+        """A sentence about something unusual, in the present tense."""

@@ -1,8 +1,8 @@
-"""Which files could go: those that cost nothing but a download to have again.
+"""The files that can be deleted, since another download brings them back.
 
-A file is spare only if a known workflow names it, no enabled one needs it, this miner downloaded it into its own
-models folder, and nobody changed it since. So a LoRA, a file that somebody put there, and a file of a workflow that is
-no longer known all stay. Of downloads that broke off, the same holds, and nobody may be at it.
+A file is unused only if a known workflow names it, no enabled one needs it, this miner downloaded it into its own
+models folder, and it is unchanged since. So LoRAs, the operator's own files and files of unknown workflows stay. The
+same holds for partial downloads, unless a process is at work on one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from miner.workflows import Library
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnusedFile:
-    """A file that could go."""
+    """A file that can be deleted."""
 
     path: Path
     size: int  # bytes
-    needed_by: tuple[str, ...]  # known workflows, none of which is enabled
+    needed_by: tuple[str, ...]  # known workflows, none of them enabled
 
 
 def unused_files(
     library: Library, *, enabled: Collection[str], store: Store, hash_db: HashDatabase
 ) -> tuple[UnusedFile, ...]:
-    """What could go. Reads the disk. Raises MachineFault."""
+    """The files that can be deleted. Reads the disk. Raises MachineFault."""
     found: list[UnusedFile] = []
     for file in unneeded(library.workflows, enabled):
         target = store.target(file)
@@ -45,8 +45,8 @@ def unused_files(
 
 
 def remove(one: UnusedFile, hash_db: HashDatabase) -> None:
-    """Delete it for good. Raises MachineFault."""
+    """Delete it. Raises MachineFault."""
     with disk_errors(one.path):
         one.path.unlink(missing_ok=True)
-        one.path.with_name(one.path.name + ".json").unlink(missing_ok=True)  # the note of a part
+        one.path.with_name(one.path.name + ".json").unlink(missing_ok=True)  # a partial file's origin
     hash_db.forget(one.path)

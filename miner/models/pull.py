@@ -1,7 +1,7 @@
-"""Many files at once, each once.
+"""Downloads many files in parallel.
 
-Promises: what is there is left alone; a file that this miner did not download is never replaced unless asked; of two
-pulls at once, one downloads a file and the other waits and finds it. One file's failure is its own: the rest go on.
+Promises: present files are left alone; a file that this miner did not download is replaced only on request; of two
+pulls at once, one downloads a file and the other waits for it. A file that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from miner.models.store import Store
 from miner.task.errors import MachineFault, MinerError
 
 RETRY = RetryPolicy()
-JOBS = 4  # files at once: one connection seldom fills a line, and more of them fill memory
+JOBS = 4  # parallel downloads: one connection seldom fills the line, and more of them fill memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How it went, file by file, by their places."""
+    """The result of each file, by its relative path."""
 
     done: Mapping[str, FileStatus] = field(default_factory=dict)
     failed: Mapping[str, MinerError] = field(default_factory=dict)
@@ -46,22 +46,21 @@ def pull(
     max_bytes: int | None = None,
     retry: RetryPolicy = RETRY,
 ) -> Report:
-    """Bring every file that is not there. Blocks until each is there or has failed.
+    """Download every missing file. Blocks until each is present or has failed.
 
-    `replace`: also over a file of that name that this miner did not download, or of which nothing is known. `most`
-    bytes are taken of a file of unknown size. Raises Stopped once `stop` is set, and KeyboardInterrupt, when every
-    thread has ended.
+    `replace`: overwrite a file that this miner did not download or whose size and hash are unknown. `max_bytes`: limit
+    for a file of unknown size. Raises Stopped once `stop` is set, and KeyboardInterrupt, after every thread has ended.
     """
     one = _Pull(
         store=store, hash_db=hash_db, progress=progress, stop=stop, replace=replace, max_bytes=max_bytes, retry=retry
     )
-    return in_parallel(one.bring, files, jobs=jobs, stop=stop)
+    return in_parallel(one.fetch, files, jobs=jobs, stop=stop)
 
 
 def in_parallel(
     work: Callable[[ModelFile], FileStatus], files: Iterable[ModelFile], *, jobs: int, stop: Stop
 ) -> Report:
-    """`work` for each file, `jobs` at a time; a MinerError is that file's own. Raises Stopped and KeyboardInterrupt."""
+    """Run `work` on each file, `jobs` at a time; a MinerError fails one file. Raises Stopped and KeyboardInterrupt."""
     done: dict[str, FileStatus] = {}
     failed: dict[str, MinerError] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="models") as pool:
@@ -83,7 +82,7 @@ def in_parallel(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pull:
-    """What all files of one pull share."""
+    """What the files of one pull share."""
 
     store: Store
     hash_db: HashDatabase
@@ -93,30 +92,30 @@ class _Pull:
     max_bytes: int | None
     retry: RetryPolicy
 
-    def bring(self, file: ModelFile) -> FileStatus:
-        """The file, there. Raises MachineFault and Stopped."""
-        if (status := self._status(file)).state == "there":
+    def fetch(self, file: ModelFile) -> FileStatus:
+        """Download the file if it is missing. Raises MachineFault and Stopped."""
+        if (status := self._status(file)).state == "present":
             return status
         target = self.store.target(file)
-        with locked_partial(target, stop=self.stop, on_wait=lambda: self._wait_told(file)) as partial:
-            if (status := self._status(file)).state == "there":  # whoever held it has finished
+        with locked_partial(target, stop=self.stop, on_wait=lambda: self._waiting(file)) as partial:
+            if (status := self._status(file)).state == "present":  # the other download has finished
                 partial.discard()
                 return status
             sha256 = self._download(file, partial)
             stat = partial.commit()
-        self.hash_db.downloaded(target, stat, sha256)
+        self.hash_db.add_download(target, stat, sha256)
         return self.store.status(file, self.hash_db)
 
     def _status(self, file: ModelFile) -> FileStatus:
         with disk_errors(self.store.target(file)):
             status = self.store.status(file, self.hash_db)
-        if status.state == "there" and self.replace and not (file.size or file.sha256):
-            return changed(status, state="differs")  # nothing tells whether it is the one
+        if status.state == "present" and self.replace and not (file.size or file.sha256):
+            return changed(status, state="differs")  # unknown whether it is the right one
         ours = status.state == "differs" and self.hash_db.downloaded_hash(status.path)
         if status.state == "differs" and not (ours or self.replace):
             raise MachineFault(
-                f"{file.relative_path}: another file is there: {status.reason}",
-                hint=f"move {status.path} away, or say --replace; it was not downloaded by this program",
+                f"{file.relative_path}: another file has this name: {status.reason}",
+                hint=f"move {status.path} away or use --replace; xalora-miner did not download it",
             )
         return status
 
@@ -136,8 +135,10 @@ class _Pull:
                 flaw = safetensors.flaw_of(partial_path(partial.target))
             if flaw:
                 partial.discard()
-                raise MachineFault(f"{file.relative_path}: what its URL gives {flaw}", hint="open the URL in a browser")
+                raise MachineFault(
+                    f"{file.relative_path}: the downloaded file {flaw}", hint="open its URL in a browser"
+                )
         return sha256
 
-    def _wait_told(self, file: ModelFile) -> None:
-        self.progress.message(file.relative_path, "waits for another download of it")
+    def _waiting(self, file: ModelFile) -> None:
+        self.progress.message(file.relative_path, "waiting for another download of it")

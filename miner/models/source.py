@@ -1,7 +1,4 @@
-"""Where a file can be had: a plain address, or a file of Hugging Face's, which is asked for its address each time.
-
-Pure. `locate` makes the question that is asked of Hugging Face.
-"""
+"""Where a file can be downloaded: at a plain URL, or from Hugging Face, which signs a new URL each time. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +10,19 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An address that is good for now, and what is known of the file behind it."""
+    """A URL that is valid for now, and what is known of its file."""
 
-    url: str = field(repr=False)  # its query can be a secret
+    url: str = field(repr=False)  # its query can hold a secret
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    display_url: str  # the address to compare and to show: without a query
+    display_url: str  # without a query; to compare and to show
     size: int | None = None  # bytes
     sha256: str = ""
-    identity: str = ""  # the hub's hash of the content: same identity, same bytes, whatever the address
+    identity: str = ""  # the hub's hash of the content: same identity, same bytes, whatever the URL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubFile:
-    """A file in a repository of models of Hugging Face."""
+    """A file in a model repository on Hugging Face."""
 
     repo: str  # org/name
     revision: str
@@ -38,7 +35,7 @@ class HubFile:
 
 
 Locate = Callable[[], Source]
-"""Asked before each attempt, since signed addresses expire. Blocks; raises Retryable and MachineFault."""
+"""Called before each attempt, since signed URLs expire. Blocks; raises Retryable and MachineFault."""
 
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _HUB_PATH = re.compile(r"/(?P<repo>[\w.-]+/[\w.-]+)/(?:resolve|blob)/(?P<revision>[^/]+)/(?P<path>.+)")
@@ -46,8 +43,10 @@ _HF = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?/(?P<p
 
 
 def hub_file(url: str) -> HubFile | None:
-    """The file that `url` means, if it is one of Hugging Face's: `hf://org/repo[@revision]/path`, or its web address,
-    `resolve` or `blob`. None for all others."""
+    """The file of a Hugging Face URL: `hf://org/repo[@revision]/path`, or a web address with `resolve` or `blob`.
+
+    None for other URLs.
+    """
     parts = urlsplit(url)
     if parts.scheme == "hf":
         found = _HF.fullmatch(url)
@@ -62,6 +61,6 @@ def hub_file(url: str) -> HubFile | None:
 
 
 def without_query(url: str) -> str:
-    """`url` without what can be a secret in it: a user's name, a query, a fragment."""
+    """`url` without the parts that can hold a secret: user, query, fragment."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

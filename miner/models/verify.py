@@ -1,7 +1,7 @@
-"""Whether the files that are there are what they should be, by their hashes.
+"""Checks present files by their hashes.
 
-Promises: a file is read only if its hash is not known for its present size and time of change, or if asked. Never:
-changes or deletes a file; `pull` brings a damaged one anew.
+Promises: a file is read only if its hash is unknown for its size and modification time, or on request. Never: changes
+or deletes a file; `pull` downloads a damaged one again.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from miner.models.store import Store
 def verified(
     file: ModelFile, *, store: Store, hash_db: HashDatabase, progress: Progress, stop: Stop, again: bool
 ) -> FileStatus:
-    """The file's look, its hash considered; `again` reads it even where its hash is known.
+    """The file's status by its hash; `again` reads it even where the hash is known.
 
-    Blocks while it reads. Raises MachineFault where the disk cannot, and Stopped.
+    Blocks while it reads. Raises MachineFault for disk errors, and Stopped.
     """
     status = store.status(file, hash_db)
-    if status.state != "there":
+    if status.state != "present":
         return status
     with disk_errors(status.path):
         stat = status.path.stat()
         if again or not hash_db.hash_of(status.path):
             sha256 = sha256_of(
-                status.path, stop=stop, at=lambda done: progress.update(file.relative_path, done, stat.st_size)
+                status.path, stop=stop, on_read=lambda done: progress.update(file.relative_path, done, stat.st_size)
             )
-            hash_db.hashed(status.path, stat, sha256)
+            hash_db.add_hash(status.path, stat, sha256)
             status = store.status(file, hash_db)
         flaw = safetensors.flaw_of(status.path) if file.name.endswith(".safetensors") else ""
-    return replace(status, state="differs", reason=f"it {flaw}") if flaw and status.state == "there" else status
+    return replace(status, state="differs", reason=f"it {flaw}") if flaw and status.state == "present" else status
 
 
 def verdict(status: FileStatus, hash_db: HashDatabase) -> str:
-    """What there is to say of a verified look, and of what to do, for people."""
+    """What `models verify` prints of a file."""
     match status.state:
-        case "there" if status.file.sha256 or hash_db.downloaded_hash(status.path):
+        case "present" if status.file.sha256 or hash_db.downloaded_hash(status.path):
             return "good"
-        case "there":
-            return "there; no hash is known that could vouch for it"
+        case "present":
+            return "present; no hash is known to check it against"
         case "differs":
             return f"DAMAGED: {status.reason}; move {status.path} away and run `xalora-miner models pull`"
-    return "not there; run `xalora-miner models pull`"
+    return "missing; run `xalora-miner models pull`"

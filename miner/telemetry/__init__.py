@@ -1,1 +1,1 @@
-"""What is told of the program: log, metrics, liveness of its loops, health marks."""
+"""Log, metrics, liveness of the loops, health marks."""

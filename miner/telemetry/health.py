@@ -1,4 +1,4 @@
-"""Health marks: one thing that was looked at, how it is, and the operator's next step."""
+"""Health marks: the state of one thing, and the operator's next step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Level = Literal["good", "note", "warning", "bad"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """One thing that was looked at. `cure` is the operator's next step where there is one."""
+    """The state of one thing. `cure` is the operator's next step, or ""."""
 
     name: str
     level: Level

@@ -1,8 +1,7 @@
-"""Logs: for people in a terminal, JSON lines elsewhere; every line has `event`, and no line has a secret.
+"""Logging: readable in a terminal, JSON lines elsewhere; every line has `event`, and no line has a secret.
 
-The one place where logging is set up. Loops bind `lane`; whoever speaks of a task gives `task_id`; whoever tells of a
-failure says what happens `next`. The same failure again and again is one line a minute, with a count, but for level
-DEBUG, where every line is told.
+Loops bind `lane`; a line about a task has `task_id`; a failure says what happens `next`. A repeated failure is one line
+a minute with a count, except at level DEBUG, which logs every line.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-SHORTEST_SECRET = 6  # characters; a shorter text would be found everywhere
+SHORTEST_SECRET = 6  # characters; a shorter one would match everywhere
 
 _SECRET_KEYS = re.compile(r"(api_?key|secret|token|credential|authorization|password|signature)", re.IGNORECASE)
 _URL_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE)
@@ -28,16 +27,16 @@ _URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECAS
 _BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
 
 
-_known: list[str] = []  # this process's own secrets, to be found in any text
+_known: list[str] = []  # this process's own secrets
 
 
 def hide(*secrets: str) -> None:
-    """Keep these very texts out of every line, whoever repeats them to us."""
+    """Redact these secrets from every log line."""
     _known.extend(secret for secret in secrets if len(secret) >= SHORTEST_SECRET and secret not in _known)
 
 
-FOLD_FOR = 60.0  # seconds in which the same failure is told once
-MOST_FOLDED = 256  # different failures that are kept apart
+FOLD_FOR = 60.0  # seconds in which a repeated failure is logged once
+MOST_FOLDED = 256  # different failures that are tracked
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 
 Event = MutableMapping[str, Any]
@@ -50,9 +49,9 @@ def setup(
     out: TextIO | None = None,
     journal: str = "",
 ) -> None:
-    """Configure structlog for this process. `auto` is for people where `out` (stderr) is a terminal.
+    """Configure structlog for this process. `auto` means `console` where `out` (stderr) is a terminal, else `json`.
 
-    `journal` is the variable JOURNAL_STREAM; where it names `out`, each line begins with its priority for systemd.
+    `journal` is the variable JOURNAL_STREAM; if it names `out`, each line starts with its priority for systemd.
     """
     out = out or sys.stderr
     console = style == "console" or (style == "auto" and out.isatty())
@@ -73,13 +72,13 @@ def setup(
             renderer if level == "DEBUG" else Folding(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Undaunted(out))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", TolerantStream(out))),
         cache_logger_on_first_use=False,
     )
 
 
-class Undaunted:
-    """A stream that goes on where a line cannot be written: the disk is full, or the reader has gone."""
+class TolerantStream:
+    """A stream that ignores write errors: a full disk, or a reader that has gone."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -95,7 +94,7 @@ class Undaunted:
 
 
 def is_journal(stream: str, out: TextIO) -> bool:
-    """Whether `out` is what JOURNAL_STREAM (`device:inode`, systemd.exec(5)) names."""
+    """Whether JOURNAL_STREAM (`device:inode`, systemd.exec(5)) names `out`."""
     try:
         status = os.fstat(out.fileno())
     except (OSError, ValueError):
@@ -112,14 +111,14 @@ def _with_priority(renderer: Any) -> Any:
 
 @dataclass(slots=True)
 class _Failure:
-    told_at: float
+    logged_at: float
     folded: int = 0
-    event: Event = field(default_factory=dict)  # the last one that was folded
+    event: Event = field(default_factory=dict)  # the last folded one
 
 
 class Folding:
-    """The last processor: renders, and folds failures that repeat. Told at once is the first one; what follows within
-    FOLD_FOR is counted, and told by the next line that comes after that."""
+    """The last processor: renders, and folds repeated failures. The first is logged at once; those that follow within
+    FOLD_FOR are counted, and the next line after that logs the count."""
 
     def __init__(
         self, renderer: Callable[[Any, str, Event], str], *, clock: Callable[[], float] = time.monotonic
@@ -139,10 +138,10 @@ class Folding:
         return "\n".join(self._renderer(logger, str(one.get("level", method)), one) for one in told)
 
     def _repeated(self, event: Event, now: float) -> Event | None:
-        """The failure with the count of what it stands for, or None where it was told a moment ago."""
+        """The failure with its count, or None where it was logged within FOLD_FOR."""
         key = tuple(str(event.get(name)) for name in ("event", "lane", "task_id", "workflow", "reason"))
         before = self._failures.get(key)
-        if before is not None and now - before.told_at < FOLD_FOR:
+        if before is not None and now - before.logged_at < FOLD_FOR:
             before.folded += 1
             before.event = event
             return None
@@ -153,24 +152,24 @@ class Folding:
         return {**event, "times": before.folded + 1} if before is not None and before.folded else event
 
     def _over(self, now: float) -> list[Event]:
-        """What was folded, is due to be told and has not come again."""
-        old = [key for key, failure in self._failures.items() if now - failure.told_at >= FOLD_FOR]
+        """Folded failures that are due and have not come again."""
+        old = [key for key, failure in self._failures.items() if now - failure.logged_at >= FOLD_FOR]
         failures = [self._failures.pop(key) for key in old]
         return [{**failure.event, "times": failure.folded} for failure in failures if failure.folded]
 
 
 def drop_empty(_logger: Any, _method: str, event: Event) -> Event:
-    """Leave out what a line has nothing to say about."""
+    """Drop empty values."""
     return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
 def redact(_logger: Any, _method: str, event: Event) -> Event:
-    """The one redaction: values of secret-sounding keys, queries and user names of URLs, bearer tokens."""
+    """Redacts values of secret-sounding keys, queries and user names of URLs, and bearer tokens."""
     return {key: "***" if _SECRET_KEYS.search(key) else clean(value) for key, value in event.items()}
 
 
 def clean(value: Any) -> Any:
-    """`value` without the secrets that its text may hold, on one line, and without what a terminal acts upon."""
+    """`value` without secrets, on one line and without control characters."""
     if isinstance(value, dict):
         return {str(key): "***" if _SECRET_KEYS.search(str(key)) else clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

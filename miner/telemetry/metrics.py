@@ -1,9 +1,8 @@
-"""Every metric, declared once, and named as Prometheus wants it: base units, `_total` for what only grows.
+"""Every metric, declared once and named by Prometheus's conventions: base units, `_total` for counters.
 
-Promises: no label has a value that a consumer chooses, so a stranger cannot make series; workflows are labelled by the
-names of the operator's own library. Whoever sees something happen counts it here, from any thread, in microseconds.
-What is a level and no event (`Gauge`) is read from the lanes when somebody scrapes: see `miner.dashboard.gauges`.
-Never: I/O, or a look at anything but its arguments.
+Promises: no label value comes from a consumer, so strangers cannot create series; workflows are labelled by the names
+in the operator's library. Counters and histograms are updated where the event happens, from any thread, in
+microseconds. Gauges are read from the lanes at each scrape: see `miner.dashboard.gauges`. Never: does I/O.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from prometheus_client import (
 
 from miner import __version__
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter: nobody asks for it
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second, unused series for each counter
 REGISTRY = CollectorRegistry(auto_describe=True)
-"""Ours alone, so that no library's metrics get in."""
+"""Our own, without the metrics of libraries."""
 
 _STAGES = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0)
 _GAPS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -62,10 +61,10 @@ IDLE_GAP_SECONDS = _histogram(
     "lane",
     buckets=_GAPS,
 )
-INPUT_BYTES = _counter("input_bytes", "Bytes of inputs that were fetched.")
-OUTPUT_BYTES = _counter("output_bytes", "Bytes of results that were uploaded.")
-RETRIES = _counter("retries", "Further tries after a failure, of what: render, upload, answer.", "what")
-TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks that are held, unacknowledged ones among them.", "lane")
+INPUT_BYTES = _counter("input_bytes", "Bytes of downloaded inputs.")
+OUTPUT_BYTES = _counter("output_bytes", "Bytes of uploaded results.")
+RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
+TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
 LAST_DONE = _gauge("last_done_timestamp_seconds", "When a task was last answered with a result; 0 before the first.")
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
@@ -75,25 +74,25 @@ LEASE_REQUESTS = _counter(
 )
 SUBMISSIONS = _counter("submissions", "Answers sent, by reply: acknowledged, refused, gone, error.", "reply")
 SEQUENCER_ANSWERED = _gauge(
-    "sequencer_answered_timestamp_seconds", "When the sequencer last answered as it should; 0 before the first time."
+    "sequencer_answered_timestamp_seconds", "When the sequencer last gave a valid answer; 0 before the first."
 )
 OUTBOX_DEPTH = _gauge("outbox_depth", "Answers that the sequencer has not acknowledged.")
 
 # ---- ComfyUI and the machine ------------------------------------------------------------------------------------
 
-COMFYUI_RESTARTS = _counter("comfyui_restarts", "Times that another ComfyUI process was there than before.", "lane")
+COMFYUI_RESTARTS = _counter("comfyui_restarts", "ComfyUI restarts.", "lane")
 COMFYUI_READY = _gauge("comfyui_ready", "1 while ComfyUI is ready for prompts.", "lane")
-COMFYUI_MEMORY = _gauge("comfyui_resident_memory_bytes", "RAM of a ComfyUI that the miner started.", "lane")
-RUNNABLE = _gauge("workflow_runnable", "1 where an enabled workflow can run on this machine.", "workflow")
-PAUSED = _gauge("paused", "1 while the operator wants no new tasks.")
-DRAINING = _gauge("draining", "1 while the miner finishes what is in hand before it ends.")
-DISK_FREE = _gauge("disk_free_bytes", "Free bytes of the file systems that the miner writes to; the least of them.")
-DISK_NEEDED = _gauge("disk_needed_bytes", "Free bytes below which no task is taken.")
-GPU_LOAD = _gauge("gpu_utilization_ratio", "Share of the last moments in which the GPU was busy.", "gpu")
-GPU_MEMORY_USED = _gauge("gpu_memory_used_bytes", "Video memory in use, by anybody.", "gpu")
+COMFYUI_MEMORY = _gauge("comfyui_resident_memory_bytes", "RAM of a managed ComfyUI.", "lane")
+RUNNABLE = _gauge("workflow_runnable", "1 if an enabled workflow can run on this machine.", "workflow")
+PAUSED = _gauge("paused", "1 while paused by the operator.")
+DRAINING = _gauge("draining", "1 while the miner finishes its tasks before it stops.")
+DISK_FREE = _gauge("disk_free_bytes", "Free bytes on the fullest file system that the miner writes to.")
+DISK_NEEDED = _gauge("disk_needed_bytes", "Free bytes below which no task is leased.")
+GPU_LOAD = _gauge("gpu_utilization_ratio", "Share of recent time that the GPU was busy.", "gpu")
+GPU_MEMORY_USED = _gauge("gpu_memory_used_bytes", "Video memory in use, by any process.", "gpu")
 GPU_MEMORY_TOTAL = _gauge("gpu_memory_total_bytes", "Video memory of the card.", "gpu")
 GPU_TEMPERATURE = _gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu")
-GPU_POWER = _gauge("gpu_power_watts", "Power that the card draws.", "gpu")
+GPU_POWER = _gauge("gpu_power_watts", "Power draw of the card.", "gpu")
 
 for _metric, _values in (
     (RETRIES, ("render", "upload", "answer")),
@@ -101,7 +100,7 @@ for _metric, _values in (
     (SUBMISSIONS, ("acknowledged", "refused", "gone", "error")),
 ):
     for _value in _values:
-        _metric.labels(_value)  # there from the start, so that a rate sees the first one
+        _metric.labels(_value)  # present from the start, so that a rate sees the first one
 
-BUILD = Info("xalora_build", "Which program this is.", registry=REGISTRY)
+BUILD = Info("xalora_build", "Version of the miner and of Python.", registry=REGISTRY)
 BUILD.info({"version": __version__, "python": platform.python_version()})

@@ -14,7 +14,7 @@ from miner.doctor.checks.workflows import workflows
 from miner.doctor.facts import Facts
 from miner.doctor.runner import Check
 
-PROBE_LIMIT = 150.0  # seconds; a cold import of torch from a slow disk, and the nodes of a ComfyUI that just started
+PROBE_LIMIT = 150.0  # seconds; for a cold import of torch from a slow disk, or the nodes of a new ComfyUI
 
 CHECKS: tuple[Check[Facts], ...] = (
     Check(name="configuration", title="Configuration", run=configuration),
@@ -26,7 +26,7 @@ CHECKS: tuple[Check[Facts], ...] = (
     Check(name="models", title="Models", run=models, limit=60.0),
     Check(name="workflows", title="Workflows", run=workflows, limit=PROBE_LIMIT),
     Check(name="disk", title="Disk", run=disk),
-    Check(name="disk_speed", title="Disk's speed", run=disk_speed),
+    Check(name="disk_speed", title="Disk speed", run=disk_speed),
     Check(name="state_folder", title="State folder", run=state_folder),
     Check(name="journal", title="Journal", run=journal, limit=60.0),
     Check(name="ports", title="Ports", run=ports),

@@ -1,4 +1,4 @@
-"""ComfyUI, whichever way it is used: whether it answers, and whether one of ours could be started."""
+"""ComfyUI: whether it answers, and whether a managed one could start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from miner.doctor.facts import ComfyStatus, Facts
 from miner.doctor.report import bad, good, note, of_error, warning
 from miner.telemetry.health import Mark
 
-TIMEOUT = 60.0  # seconds for ComfyUI's Python to look at its packages; a cold start from a slow disk takes ten
+TIMEOUT = 60.0  # seconds for ComfyUI's Python to list its packages; a cold start from a slow disk takes ten
 
 _PACKAGES = """
 import importlib.metadata, json, pathlib, platform, re, sys
@@ -31,13 +31,13 @@ print(json.dumps({"python": platform.python_version(), "packages": {name: versio
 
 
 def comfyui(facts: Facts) -> Iterator[Mark]:
-    """Every place where tasks are rendered. Blocks while they answer; a managed one is not started."""
+    """Every ComfyUI that renders tasks. Blocks until they answer; a managed one is not started."""
     if (error := facts.layout().error) is not None:
         yield of_error("ComfyUI", error)
         return
     if facts.embedded:
-        cure = "set XALORA_COMFYUI_HOME, or XALORA_COMFYUI_URL for one that runs already"
-        says = "neither is set: the embedded engine runs image nodes on the CPU, and upscaling models where torch is"
+        cure = "set XALORA_COMFYUI_HOME, or XALORA_COMFYUI_URL for a running one"
+        says = "no ComfyUI is set: the embedded engine runs image nodes on the CPU, and upscaling models with torch"
         yield warning("ComfyUI", says, cure)
     found = facts.comfyuis()
     if facts.managed and found and not found[0].stats:
@@ -53,10 +53,10 @@ def _answering(name: str, found: ComfyStatus, *, managed: bool) -> Iterator[Mark
         version = found.stats.version or "of an unknown version"
         says = f"{version} answers at {mask_url(placement.url)}, on {found.stats.device or 'an unknown device'}"
         slow = placement.launch is None and not found.stats.on_gpu
-        cure = "see what its log says of the GPU at its start"
+        cure = "check its log for GPU errors at its start"
         yield warning(name, f"{says}: it renders on the CPU", cure) if slow else good(name, says)
     elif managed:
-        yield note(name, f"not running now; the miner starts it at {placement.url}")
+        yield note(name, f"not running; the miner starts it at {placement.url}")
     elif found.error is not None:
         yield of_error(name, found.error)
     if found.error is None:
@@ -64,24 +64,24 @@ def _answering(name: str, found: ComfyStatus, *, managed: bool) -> Iterator[Mark
 
 
 def folders(name: str, found: ComfyStatus) -> Iterator[Mark]:
-    """Those of an external one that the settings name."""
+    """The folders of an external ComfyUI in the settings."""
     if found.placement.launch is not None:
         return
     for key, path in (("output_dir", found.placement.output_dir), ("input_dir", found.placement.input_dir)):
         if path is not None and not (path.is_dir() and os.access(path, os.W_OK)):
-            cure = f"name the folder that it uses and let this user write there, or leave [comfyui] {key} out"
-            yield warning(name, f"[comfyui] {key} {path} is no folder that can be written", cure)
+            cure = f"set it to ComfyUI's own folder, writable for this user, or remove [comfyui] {key}"
+            yield warning(name, f"[comfyui] {key} {path} is not a writable folder", cure)
 
 
 def could_start(launch: Launch | None) -> Iterator[Mark]:
-    """Whether there are a ComfyUI and a Python with everything that it wants. Starts that Python for a moment."""
+    """Whether ComfyUI is installed and its Python has the required packages. Runs that Python briefly."""
     if launch is None:
         return
     home, python = launch.cwd, launch.argv[0]
     yield good("ComfyUI's home", f"{version_of(home) or 'an unknown version'} in {home}")
     name, requirements = "ComfyUI's Python", home / "requirements.txt"
     if not requirements.is_file():
-        yield note(name, f"{home} has no requirements.txt that {python} could be compared with")
+        yield note(name, f"{home} has no requirements.txt to check {python} against")
         return
     command = [python, "-c", _PACKAGES, str(requirements)]
     env = child_environment(os.environ, None)
@@ -97,19 +97,19 @@ def could_start(launch: Launch | None) -> Iterator[Mark]:
 
 
 def packages(python: str, version: str, installed: dict[str, str], requirements: Path) -> Mark:
-    """Pure. `installed` has a version, or "", for each line of the requirements."""
+    """Pure. `installed`: the version, or "", of each required package."""
     name, missing = "ComfyUI's Python", sorted(package for package, found in installed.items() if not found)
     install = f"{python} -m pip install -r {requirements}"
     if "torch" in missing:
-        cure = f"{install}, with the torch that fits the GPU first: https://pytorch.org/get-started/locally/"
+        cure = f"install the torch for your GPU (https://pytorch.org/get-started/locally/), then {install}"
         return bad(name, f"{python} ({version}) has no torch", cure)
     if missing:
-        return warning(name, f"{python} ({version}) lacks {', '.join(missing)}", install)
-    return good(name, f"{version} with torch {installed.get('torch', 'unknown')}, and all that ComfyUI asks for")
+        return warning(name, f"{python} ({version}) is missing {', '.join(missing)}", install)
+    return good(name, f"{version} with torch {installed.get('torch', 'unknown')}, and all of ComfyUI's requirements")
 
 
 def version_of(home: Path) -> str:
-    """A ComfyUI's version by its own file, or ""."""
+    """The version in ComfyUI's own file, or ""."""
     try:
         text = (home / "comfyui_version.py").read_text(encoding="utf-8")
     except OSError:

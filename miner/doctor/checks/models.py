@@ -1,4 +1,4 @@
-"""The weights: which are there, and whether they are what they should be."""
+"""The model files: missing or damaged ones."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from miner.doctor.facts import Facts
 from miner.doctor.report import good, note, warning
-from miner.models.catalogue import FileStatus, gb
+from miner.machine.sizes import gb
+from miner.models.catalogue import FileStatus
 from miner.task.errors import ConfigError
 from miner.telemetry.health import Mark
 
 
 def models(facts: Facts) -> Iterator[Mark]:
-    """By size and by the hashes that are known; `doctor --verify` takes the others first. A hash is known for a file
-    as long as its size and time of change stay."""
+    """By size and known hashes; `doctor --verify` computes unknown ones first. A hash is known while the size and
+    modification time of its file stay the same."""
     model_files = facts.model_files()
     if model_files.root is not None:
         yield from model_marks(model_files.root, model_files.statuses)
@@ -22,7 +23,7 @@ def models(facts: Facts) -> Iterator[Mark]:
         yield note("Models", model_files.error.message, model_files.error.hint)
     elif model_files.error is not None:
         yield warning(
-            "Models", model_files.error.message, model_files.error.hint or "see the disk of the models folder"
+            "Models", model_files.error.message, model_files.error.hint or "check the disk of the models folder"
         )
 
 
@@ -32,14 +33,14 @@ def model_marks(root: Path, statuses: Sequence[FileStatus]) -> Iterator[Mark]:
     damaged = [status for status in statuses if status.state == "differs"]
     for status in damaged:
         cure = f"move {status.path} away, then run xalora-miner models pull"
-        yield warning("Models", f"{status.file.relative_path} is not the file that it should be: {status.reason}", cure)
+        yield warning("Models", f"{status.file.relative_path} is another file or damaged: {status.reason}", cure)
     if absent:
         names = ", ".join(status.file.relative_path for status in absent)
         lacking = gb(sum(status.missing_bytes for status in absent))
         says = f"{len(absent)} of {len(statuses)} files are missing in {root}, {lacking}: {names}"
         yield warning("Models", says, "xalora-miner models pull")
     elif not statuses:
-        yield good("Models", "the enabled workflows need none")
+        yield good("Models", "the enabled workflows need no files")
     elif not damaged:
         yield good(
             "Models", f"all {len(statuses)} files are in {root}, {gb(sum(status.present_bytes for status in statuses))}"

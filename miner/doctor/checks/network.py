@@ -1,7 +1,7 @@
-"""The way to the sequencer: its name, its answer, its clock, our key.
+"""The sequencer: its name, reply and clock, and the API key.
 
-Promises: nothing that is asked here leases, creates or answers a task. The one call that is made is a consumer's
-question for the result of a task that does not exist (docs/protocol.md): it takes a key, and changes nothing.
+Promises: no request leases, creates or answers a task. The only call is a consumer's request for the result of a task
+that does not exist (docs/protocol.md): it takes a key and changes nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from miner.net.addresses import is_literal
 from miner.net.errors import in_words, is_tls_fault, too_slow
 from miner.telemetry.health import Mark
 
-LONGEST = 10.0  # seconds for one answer
-SLOW = 2.0  # seconds for one answer
-SKEW_SAME = 2.0  # seconds that nobody could tell from none
-SKEW_SEEN = 60.0  # seconds that the clock may be off before it is worth a word
-SKEW_FATAL = 900.0  # … before S3 refuses what was signed by it (RequestTimeTooSkewed)
+LONGEST = 10.0  # seconds for one reply
+SLOW = 2.0  # seconds for one reply
+SKEW_SAME = 2.0  # seconds; less cannot be measured
+SKEW_SEEN = 60.0  # seconds; more is a warning
+SKEW_FATAL = 900.0  # seconds; more, and S3 refuses signed requests (RequestTimeTooSkewed)
 
 _NETWORK = "check this machine's network, and XALORA_WORKFLOW_URL"
 _TLS = "check this machine's clock and its CA certificates; a proxy that decrypts traffic has its own certificate"
@@ -36,10 +36,10 @@ _TLS = "check this machine's clock and its CA certificates; a proxy that decrypt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back. Times are Unix seconds, by our clock unless it says otherwise."""
+    """A reply. Times are Unix seconds, by our clock."""
 
     status: int
-    date: float | None  # by its clock
+    date: float | None  # by the server's clock
     at: float
     seconds: float
     speaks_json: bool = True
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoAnswer:
-    """Why nothing came back."""
+    """Why there was no reply."""
 
     reason: str
     cure: str = _NETWORK
@@ -58,14 +58,14 @@ def name_lookup(facts: Facts) -> Iterator[Mark]:
     parts = urlsplit(facts.settings.sequencer.url)
     host = parts.hostname or ""
     if is_literal(host):
-        yield good("DNS", f"{host} is an address, so there is nothing to look up")
+        yield good("DNS", f"{host} is an address: no lookup needed")
         return
     began = time.monotonic()
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError) as error:
-        cure = "see /etc/resolv.conf and XALORA_WORKFLOW_URL; in a container, the runtime's DNS options"
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "it is no name"
+        cure = "check /etc/resolv.conf and XALORA_WORKFLOW_URL; in a container, the runtime's DNS options"
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not a valid name"
         yield bad("DNS", f"{host} has no address: {reason}", cure)
         return
     yield resolved(host, len(found), time.monotonic() - began)
@@ -74,11 +74,11 @@ def name_lookup(facts: Facts) -> Iterator[Mark]:
 def resolved(host: str, addresses: int, seconds: float) -> Mark:
     """Pure."""
     says = f"{host} has {addresses} address{'es'[: 2 * (addresses != 1)]}, found in {seconds * 1000:.0f} ms"
-    return warning("DNS", says, "use a nearer resolver") if seconds > SLOW else good("DNS", says)
+    return warning("DNS", says, "use a closer resolver") if seconds > SLOW else good("DNS", says)
 
 
 def sequencer(facts: Facts) -> Iterator[Mark]:
-    """Whether it answers, what its clock says, and what it makes of the key."""
+    """Whether it answers, its clock, and whether it accepts the key."""
     settings = facts.settings.sequencer
     secret = settings.api_key.get_secret_value() if settings.api_key else ""
     timeout = min(settings.timeout, LONGEST)
@@ -90,7 +90,7 @@ def sequencer(facts: Facts) -> Iterator[Mark]:
 
 
 def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
-    """Ask for a task that is nobody's, with `key` both ways in which the protocol sends one. Blocks for `timeout` s."""
+    """Request the result of an unknown task, with `key` in both places of the protocol. Blocks for `timeout` s."""
     headers = {"User-Agent": f"xalora-miner/{__version__}", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {"task_id": f"doctor-{secrets.token_hex(16)}", "api_key": key}
     host = urlsplit(url).netloc.rpartition("@")[2]
@@ -104,7 +104,7 @@ def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
-                stream=True,  # of the body not a byte is needed
+                stream=True,  # the body is not needed
             ) as reply:
                 ended = time.time()
                 return Answer(
@@ -126,50 +126,50 @@ def reachable(host: str, answer: Answer | NoAnswer) -> Mark:
     if isinstance(answer, NoAnswer):
         return bad(name, answer.reason, answer.cure)
     if answer.status >= 500 or answer.status == 429:
-        cure = "wait: the miner goes on asking by itself; if it lasts, ask who runs it"
-        return warning(name, f"{host} answers {answer.status}: it is overloaded or out of order", cure)
+        cure = "wait: the miner retries by itself; if it lasts, tell the sequencer's operator"
+        return warning(name, f"{host} answers {answer.status}: overloaded or out of order", cure)
     if 300 <= answer.status < 400:
-        cure = "set XALORA_WORKFLOW_URL to the address that it sends to; the miner follows none"
-        return bad(name, f"{host} answers {answer.status}: it sends elsewhere", cure)
+        cure = "set XALORA_WORKFLOW_URL to its new address; the miner does not follow redirects"
+        return bad(name, f"{host} answers {answer.status}: a redirect", cure)
     if not answer.speaks_json:
-        says = f"{host} answers {answer.status} without JSON, which no sequencer does"
-        return bad(name, says, "see that XALORA_WORKFLOW_URL is the sequencer's base URL")
+        says = f"{host} answers {answer.status} without JSON: not a sequencer"
+        return bad(name, says, "set XALORA_WORKFLOW_URL to the sequencer's base URL")
     says = f"{host} answers in {answer.seconds * 1000:.0f} ms"
-    return warning(name, says, "use a nearer network") if answer.seconds > SLOW else good(name, says)
+    return warning(name, says, "use a closer network") if answer.seconds > SLOW else good(name, says)
 
 
 def clock(answer: Answer) -> Mark:
-    """Ours against the sequencer's. Pure."""
+    """Our clock against the sequencer's. Pure."""
     name = "Clock"
     if answer.date is None:
-        return note(name, "the sequencer's answer has no Date to compare with")
-    skew = answer.at - answer.date - 0.5  # on average; it tells whole seconds
+        return note(name, "the sequencer's reply has no Date to compare with")
+    skew = answer.at - answer.date - 0.5  # on average, since Date has whole seconds
     if abs(skew) < SKEW_SAME:
-        return good(name, "it agrees with the sequencer's")
-    says = f"this machine's is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the sequencer's"
+        return good(name, "agrees with the sequencer")
+    says = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the sequencer"
     cure = "turn on time synchronisation: timedatectl set-ntp true"
     if abs(skew) >= SKEW_FATAL:
-        return bad(name, f"{says}: uploads that are signed here will be refused, and certificates may be", cure)
+        return bad(name, f"{says}: signed uploads and TLS certificates will be refused", cure)
     return warning(name, says, cure) if abs(skew) >= SKEW_SEEN else good(name, says)
 
 
 def key(url: str, secret: str, answer: Answer, *, timeout: float) -> Mark:
-    """Whether the key opens what a made-up one does not. Asks once or twice more."""
+    """Whether the key is accepted and a made-up one is not. Sends one or two more requests."""
     name = "API key"
     if not secret:
-        return note(name, "none is set; a sequencer that wants one says so at the first request for a task")
+        return note(name, "not set; a sequencer that requires one refuses the first request for a task")
     if _is_refusal(answer) and not _accepts_second_half(url, secret, timeout):
-        cure = "see that XALORA_API_KEY is what was issued to you, whole and for this sequencer"
+        cure = "set XALORA_API_KEY to the complete key that this sequencer issued to you"
         return bad(name, f"the sequencer refuses it ({answer.status})", cure)
     control = ask(url, f"no-such-key-{secrets.token_hex(8)}", timeout=timeout)
     if isinstance(control, Answer) and _is_refusal(control):
-        return good(name, "the sequencer takes it, and refuses another")
-    says = "the sequencer answers any key alike; only the first request for a task tells, and doctor does not make one"
+        return good(name, "accepted; a made-up one is refused")
+    says = "not verified: the sequencer accepts any key here, and doctor never requests a task"
     return note(name, says)
 
 
 def _accepts_second_half(url: str, secret: str, timeout: float) -> bool:
-    """A combined key is `<consumer id>#<key>` or `<consumer id>-<key>`, and consumers send its second half."""
+    """A combined key is `<consumer id>#<key>` or `<consumer id>-<key>`; consumers send the second half."""
     _, _, half = secret.partition("#" if "#" in secret else "-")
     answer = ask(url, half, timeout=timeout) if half else None
     return isinstance(answer, Answer) and not _is_refusal(answer)

@@ -1,4 +1,4 @@
-"""The state folder and the journal in it. The journal is read, never written, and never moved or mended."""
+"""The state folder and its journal. The journal is only read, never moved or repaired."""
 
 from __future__ import annotations
 
@@ -10,60 +10,60 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.doctor.checks.machine import standing
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
+from miner.machine.disk import existing_folder
 from miner.task.journal import SCHEMA
 from miner.telemetry.health import Mark
 
-_ELSEWHERE = "give this user the right to write there, or another folder with XALORA_STATE_DIR"
+_ELSEWHERE = "give this user write permission there, or set XALORA_STATE_DIR to another folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalSummary:
-    """What is owed by the journal."""
+    """What the journal holds."""
 
     schema: int
     sound: bool
-    unacknowledged: int  # answers that the sequencer has not taken yet
-    oldest: float  # Unix seconds of the oldest of them; 0.0 if there is none
+    unacknowledged: int  # answers that the sequencer has not acknowledged
+    oldest: float  # Unix seconds of the oldest of them; 0.0 without one
     unfinished: int  # tasks without an answer
 
 
 def state_folder(facts: Facts) -> Iterator[Mark]:
-    """Whether the miner can keep there what it must not forget, and whether one does."""
+    """Whether the miner can write there, and whether one runs."""
     folder, name = facts.settings.state.dir, "State folder"
-    there = standing(folder)
-    if not os.access(there, os.W_OK | os.X_OK):
-        yield bad(name, f"{there} cannot be written", _ELSEWHERE)
-    elif there != folder.absolute():
+    existing = existing_folder(folder)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield bad(name, f"{existing} is not writable", _ELSEWHERE)
+    elif existing != folder.absolute():
         if folder.exists():
-            yield bad(name, f"{folder} is no folder", "move it away, or set XALORA_STATE_DIR")
+            yield bad(name, f"{folder} is not a folder", "move it away, or set XALORA_STATE_DIR")
         else:
-            yield good(name, f"{folder} will be made by the first run")
+            yield good(name, f"the first run will create {folder}")
     elif facts.worker().has_state_lock:
-        yield good(name, f"{folder} is in use by the miner that runs")
+        yield good(name, f"{folder} is in use by the running miner")
     else:
-        yield good(name, f"{folder} can be written")
+        yield good(name, f"{folder} is writable")
 
 
 def journal(facts: Facts) -> Iterator[Mark]:
-    """Whether it can be read, and what is owed."""
+    """Whether it is readable, and what is unfinished."""
     path = facts.settings.state.dir / "journal.db"
     if not path.is_file():
-        yield good("Journal", "there is none yet")
+        yield good("Journal", "not created yet")
         return
     try:
         summary = read_journal(path)
     except sqlite3.Error as error:
-        cure = "let the miner start: it moves a damaged one aside and begins anew; tasks in hand are lost"
+        cure = "start the miner: it moves a damaged journal aside and starts a new one; unfinished tasks are lost"
         yield bad("Journal", f"{path} cannot be read: {error}", cure)
         return
     yield journal_mark(path, summary)
     yield outbox_mark(summary, running=facts.worker().has_state_lock, now=time.time())
     if summary.unfinished and not facts.worker().has_state_lock:
-        says = f"{summary.unfinished} tasks were left in the middle"
-        yield warning("Tasks in hand", says, "xalora-miner run goes on with them")
+        says = f"{summary.unfinished} unfinished tasks"
+        yield warning("Tasks in hand", says, "xalora-miner run resumes them")
 
 
 def read_journal(path: Path) -> JournalSummary:
@@ -81,21 +81,21 @@ def read_journal(path: Path) -> JournalSummary:
 
 
 def _read_only(path: Path) -> str:
-    """A reader of a write-ahead log would make files beside it; where nothing waits in the log, none are needed."""
+    """Reading a write-ahead log creates files beside it; with an empty log, `immutable` avoids them."""
     log = path.with_name(f"{path.name}-wal")
-    quiet = not log.exists() or not log.stat().st_size
-    return f"{path.absolute().as_uri()}?{'immutable=1' if quiet else 'mode=ro'}"
+    log_is_empty = not log.exists() or not log.stat().st_size
+    return f"{path.absolute().as_uri()}?{'immutable=1' if log_is_empty else 'mode=ro'}"
 
 
 def journal_mark(path: Path, summary: JournalSummary) -> Mark:
     """Pure."""
     if summary.schema > SCHEMA:
-        says = f"{path} was written by a newer xalora-miner (schema {summary.schema}, this one knows {SCHEMA})"
-        return bad("Journal", says, "run the newer version, or give this one its own folder with XALORA_STATE_DIR")
+        says = f"a newer xalora-miner wrote {path} (schema {summary.schema}, this one knows {SCHEMA})"
+        return bad("Journal", says, "run the newer version, or set XALORA_STATE_DIR to another folder")
     if not summary.sound:
-        cure = "let the miner start: it moves it aside and begins anew; then see the disk's health with smartctl"
+        cure = "start the miner: it moves the journal aside and starts a new one; then check the disk with smartctl"
         return bad("Journal", f"{path} is damaged", cure)
-    return good("Journal", "it is sound")
+    return good("Journal", "not damaged")
 
 
 def outbox_mark(summary: JournalSummary, *, running: bool, now: float) -> Mark:
@@ -103,7 +103,7 @@ def outbox_mark(summary: JournalSummary, *, running: bool, now: float) -> Mark:
     if not summary.unacknowledged:
         return good("Outbox", "every answer is acknowledged")
     hours = (now - summary.oldest) / 3600
-    says = f"{summary.unacknowledged} answers wait for the sequencer, the oldest since a task of {hours:.1f} hours ago"
+    says = f"{summary.unacknowledged} answers are not acknowledged; the oldest task is {hours:.1f} hours old"
     if running:
-        return note("Outbox", says, "none needed: it goes on until they are taken")
+        return note("Outbox", says, "none needed: the miner retries until they are acknowledged")
     return warning("Outbox", says, "xalora-miner run submits them")

@@ -1,4 +1,4 @@
-"""The miner that runs on this machine, in its own words."""
+"""The miner that runs on this machine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from miner.telemetry.health import Mark
 
 
 def worker(facts: Facts) -> Iterator[Mark]:
-    """The marks of its page Health; a running miner is asked, and its lock, ports and ComfyUI are left to it."""
+    """Its own health marks, from its dashboard."""
     found = facts.worker()
     if found.state:
-        whose = "" if found.has_state_lock else ", with another state folder than this configuration's"
-        yield note("Worker", f"one runs, {found.state}, {found.in_hand} tasks in hand: {found.url}{whose}")
+        whose = "" if found.has_state_lock else ", with another state folder than this configuration"
+        yield note("Worker", f"{found.state}, {found.in_hand} tasks in hand: {found.url}{whose}")
         yield from (replace(mark, name=f"Worker: {mark.name}") for mark in found.health)
     elif found.has_state_lock:
-        says = f"one has the state folder, and cannot be asked: {found.error}"
-        yield warning("Worker", says, "xalora-miner status says more; or restart it")
+        says = f"running, but its dashboard does not answer: {found.error}"
+        yield warning("Worker", says, "run xalora-miner status, or restart the miner")
     else:
-        yield note("Worker", "none runs now", "xalora-miner run starts one")
+        yield note("Worker", "not running", "xalora-miner run starts it")

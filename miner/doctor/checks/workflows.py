@@ -1,4 +1,4 @@
-"""Every enabled workflow's verdict: the preflight's, as the worker's own."""
+"""Preflight of every enabled workflow, as in the worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from miner.workflows import Workflow
 
 
 def workflows(facts: Facts) -> Iterator[Mark]:
-    """One mark a workflow, and one for all. Of several ComfyUIs the best one speaks."""
+    """A mark for each workflow, on the ComfyUI that suits it best, and one for all."""
     machines = [found.machine for found in facts.comfyuis() if found.machine is not None]
     if not machines and not facts.managed:
-        cure = "see the mark of ComfyUI"
-        yield bad("Workflows", "none can be judged, for there is no ComfyUI that answers", cure)
+        cure = "fix ComfyUI first"
+        yield bad("Workflows", "not checked: no ComfyUI answers", cure)
         return
-    says = "it can run" if machines else "its files are there and it fits; its nodes show once ComfyUI runs"
+    says = "it can run" if machines else "its files are present and it fits; its nodes are checked once ComfyUI runs"
     runnable = 0
     for workflow in facts.enabled:
         reasons = best(workflow, machines) if machines else known_before_start(facts, workflow)
@@ -30,12 +30,12 @@ def workflows(facts: Facts) -> Iterator[Mark]:
 
 
 def best(workflow: Workflow, machines: Sequence[Machine]) -> tuple[Reason, ...]:
-    """The shortest of the verdicts. Pure."""
+    """The fewest reasons against it on any of `machines`. Pure."""
     return min((check_workflow(workflow, machine) for machine in machines), key=len)
 
 
 def known_before_start(facts: Facts, workflow: Workflow) -> tuple[Reason, ...]:
-    """The same as far as it is known while ComfyUI does not run: files, memory, version."""
+    """The same while ComfyUI does not run: files, memory, version."""
     home = facts.settings.comfyui.home
     vram = max((card.memory_bytes for card in facts.gpus().gpus), default=None)
     machine = Machine(object_info={}, version=version_of(home) if home else "", vram=vram)
@@ -46,18 +46,18 @@ def known_before_start(facts: Facts, workflow: Workflow) -> tuple[Reason, ...]:
 def _missing(workflow: Workflow, statuses: Sequence[FileStatus]) -> Iterator[Reason]:
     cure = f"run `xalora-miner models pull {workflow.name}`"
     for status in statuses:
-        if status.state in ("missing", "partial"):  # of one that differs, the models' own mark tells; ComfyUI lists it
-            text = f"the model {status.file.relative_path} is not there"
+        if status.state in ("missing", "partial"):  # the models' own mark tells of one that differs
+            text = f"the model {status.file.relative_path} is missing"
             yield Reason(kind="model", text=text, cure=cure, missing=status.file.name)
 
 
 def workflow_mark(workflow: Workflow, reasons: Sequence[Reason], *, good_says: str, embedded: bool = False) -> Mark:
-    """Pure. `embedded`: the engine is not a ComfyUI that could be updated."""
+    """Pure. `embedded`: updating ComfyUI is not a cure."""
     name = f"Workflow {workflow.name}"
     if not reasons:
         return good(name, good_says)
     more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-    real = "it needs a real ComfyUI: set XALORA_COMFYUI_HOME"
+    real = "use a real ComfyUI: set XALORA_COMFYUI_HOME"
     cures = dict.fromkeys(real if embedded and reason.kind == "node" else reason.cure for reason in reasons)
     return warning(name, f"it cannot run: {reasons[0].text}{more}", "; ".join(cures))
 
@@ -65,6 +65,6 @@ def workflow_mark(workflow: Workflow, reasons: Sequence[Reason], *, good_says: s
 def summary_mark(enabled: int, runnable: int) -> Mark:
     """Pure."""
     if not runnable:
-        cure = "follow the cure of one of them; xalora-miner workflows lists what each needs"
-        return bad("Workflows", f"none of the {enabled} that are enabled can run here", cure)
-    return good("Workflows", f"{runnable} of {enabled} that are enabled can run")
+        cure = "fix one of them; xalora-miner workflows lists their requirements"
+        return bad("Workflows", f"none of the {enabled} enabled workflows can run", cure)
+    return good("Workflows", f"{runnable} of the {enabled} enabled workflows can run")

@@ -33,7 +33,7 @@ def test_there_is_a_bar_a_file_and_one_for_all_of_them(tmp_path):
     assert "one.pth" in one
     assert "3.0/4.0 MB" in one
     assert "0.0/4.0 MB" in two
-    assert "all of it" in both
+    assert "total" in both
     assert "3.0/8.0 MB" in both
 
 

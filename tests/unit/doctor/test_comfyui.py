@@ -175,10 +175,10 @@ def test_before_a_managed_one_runs_its_files_memory_and_version_are_judged(facts
     assert {reason.kind for reason in known_before_start(facts, upscaler)} == {"model"}
     assert {reason.kind for reason in known_before_start(facts, wan)} == {"model", "vram"}
     assert levels(workflows(facts))["Workflows"] == "bad"
-    there = tuple(replace(status, state="there") for status in facts.model_files().statuses)
+    there = tuple(replace(status, state="present") for status in facts.model_files().statuses)
     facts.model_files = lambda: ModelFiles(root=ROOT, statuses=there)
     assert known_before_start(facts, upscaler) == ()
-    assert "nodes show once ComfyUI runs" in only(workflows(facts), "Workflow upscaler").says
+    assert "nodes are checked once ComfyUI runs" in only(workflows(facts), "Workflow upscaler").says
 
 
 def test_none_that_runs_is_bad_and_some_are_good():
@@ -211,11 +211,11 @@ def status(state, **rest):
 @pytest.mark.parametrize(
     ("statuses", "level", "words"),
     [
-        ([status("there", present_bytes=1000)], "good", "all 1 files"),
+        ([status("present", present_bytes=1000)], "good", "all 1 files"),
         ([status("missing")], "warning", "1 of 1 files are missing"),
         ([status("partial", present_bytes=400)], "warning", "missing"),
         ([status("differs", reason="it has 999 bytes")], "warning", "it has 999 bytes"),
-        ([], "good", "need none"),
+        ([], "good", "need no files"),
     ],
 )
 def test_files_are_judged(statuses, level, words):

@@ -11,7 +11,8 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from miner.cli.doctor_report import bench_lines, bench_table, lines, table, verdict
+from miner.cli.bench import bench_lines, bench_table
+from miner.cli.tables import finding_lines, finding_table, verdict
 from miner.doctor.bench import Row
 from miner.doctor.report import exit_code, finding, good, warning
 from miner.doctor.trial_render import RenderResult
@@ -24,7 +25,7 @@ KEY, PASSWORD, TOKEN = "k3yofsomeone", "pa55word", "t0kenofthepage"
 ROW = Measurement(
     workflow="mochi-fp8", cold=90.0, warm=60.0, runs=1, peak_memory=18 * 10**9, device="RTX", comfyui="0.33.0", at=1.0
 )
-BROKEN = RenderResult(name="flux-lora", ok=False, format="jpg", says="it failed: no LoRA", cure="pull one")
+BROKEN = RenderResult(name="flux-lora", ok=False, format="jpg", says="failed: no LoRA", cure="pull one")
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_machine_that_can_mine_is_told_in_plain_lines_with_what_it_renders(run
     assert "ok    Workflow upscaler-lanczos: it can run\n" in ended.stdout
     assert "ok    Render a picture: png, 64x48" in ended.stdout
     assert "ok    Render upscaler-lanczos: png, 256x192" in ended.stdout
-    assert ended.stdout.endswith("this machine can mine; what is marked could be better\n")
+    assert ended.stdout.endswith("this machine can mine, with the warnings above\n")
     assert not ended.stderr
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in ended.stdout]
     assert "\x1b" not in ended.stdout
@@ -91,7 +92,7 @@ def test_verify_reads_what_no_hash_is_known_of(run, tmp_path):
     (tmp_path / "models" / "upscale_models").mkdir(parents=True)
     changes = {"models": f'dir = "{tmp_path / "models"}"', "workflows": 'enabled = ["upscaler-lanczos", "upscaler"]'}
     ended = run("doctor", "--verify", **changes)
-    assert "reading the models" in ended.stderr
+    assert "hashing models" in ended.stderr
     assert "WARN  Models: 1 of 1 files are missing" in ended.stdout
 
 
@@ -119,14 +120,14 @@ def shown(what):
 
 
 def test_a_table_has_a_sign_a_name_a_sentence_and_a_cure():
-    text = shown(table(finding("it", [good("Disk", "[bold] 9 GB"), warning("GPU 0", "old", "a new one")], 0.0)))
+    text = shown(finding_table(finding("it", [good("Disk", "[bold] 9 GB"), warning("GPU 0", "old", "a new one")], 0.0)))
     assert "✓" in text
     assert "[bold] 9 GB" in text
     assert "next: a new one" in text
 
 
 def test_a_pipe_gets_a_line_a_mark():
-    assert list(lines(finding("it", [warning("GPU 0", "old", "a new one")], 0.0))) == [
+    assert list(finding_lines(finding("it", [warning("GPU 0", "old", "a new one")], 0.0))) == [
         "WARN  GPU 0: old",
         "      next: a new one",
     ]
@@ -146,5 +147,5 @@ def test_a_bench_is_a_table_and_lines():
     assert "no LoRA; next: pull one" in text
     assert list(bench_lines(rows)) == [
         "mochi-fp8: 60 tasks an hour; 60.0 s warm, 90.0 s cold; video memory 18.0 GB",
-        "flux-lora: it failed: no LoRA\n      next: pull one",
+        "flux-lora: failed: no LoRA\n      next: pull one",
     ]

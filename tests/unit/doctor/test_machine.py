@@ -171,11 +171,11 @@ def test_a_port_that_comfyui_needs_and_cannot_have_is_bad(facts_of, tmp_path):
         port = other.getsockname()[1]
         (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
     assert mark.level == "bad"
-    assert f"port {port}, meant for ComfyUI" in mark.says
+    assert f"port {port} for ComfyUI" in mark.says
 
 
 def test_a_comfyui_that_is_there_already_is_a_warning(facts_of, tmp_path, engine):
     port = int(engine.rpartition(":")[2])
     (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
     assert mark.level == "warning"
-    assert "takes it over" in mark.says
+    assert "adopts it" in mark.says

@@ -100,8 +100,8 @@ def test_what_speaks_no_tls_is_bad_with_its_own_cure(facts_of, devnet):
     [
         (503, {}, "warning", "503"),
         (429, {}, "warning", "overloaded"),
-        (301, {"Location": "https://elsewhere.example/"}, "bad", "elsewhere"),
-        (404, {"Content_Type": "text/html"}, "bad", "no sequencer"),
+        (301, {"Location": "https://elsewhere.example/"}, "bad", "redirect"),
+        (404, {"Content_Type": "text/html"}, "bad", "not a sequencer"),
         (404, {}, "good", "answers in"),
     ],
 )

@@ -13,9 +13,9 @@ ADDRESS = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"  # of EIP-55's own exampl
 @pytest.mark.parametrize(
     ("miner_id", "level", "words"),
     [
-        (ADDRESS, "good", "its checksum is right"),
+        (ADDRESS, "good", "valid checksum"),
         (f"{ADDRESS}-box_1", "good", "box_1"),
-        (ADDRESS.lower(), "note", "in one case"),
+        (ADDRESS.lower(), "note", "all one case"),
         ("", "bad", "not set"),
         ("0x" + 40 * "0", "bad", "nobody's"),
     ],

@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_there_yet_is_good_and_stays_so(facts_of, tmp_path)
 
 def test_a_folder_that_is_there_is_good(facts_of, folder):
     (mark,) = state_folder(facts_of())
-    assert (mark.level, mark.says) == ("good", f"{folder} can be written")
+    assert (mark.level, mark.says) == ("good", f"{folder} is writable")
 
 
 def test_a_file_in_its_place_is_bad(facts_of, tmp_path):
@@ -74,7 +74,7 @@ def test_what_is_owed_is_told_and_nothing_is_changed(facts_of, folder):
     told = list(journal(facts_of()))
     assert levels(told) == {"Journal": "good", "Outbox": "warning", "Tasks in hand": "warning"}
     assert "2 answers" in only(told, "Outbox").says
-    assert "1 tasks" in only(told, "Tasks in hand").says
+    assert "1 unfinished" in only(told, "Tasks in hand").says
     assert {path.name: stat.S_IFMT(path.stat().st_mode) for path in folder.iterdir()} == before
 
 
@@ -130,7 +130,7 @@ def test_a_worker_that_cannot_be_asked_is_a_warning(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")):
         (mark,) = worker(facts_of())
     assert mark.level == "warning"
-    assert "shows itself nowhere" in mark.says
+    assert "[status] is off" in mark.says
 
 
 def test_what_is_no_worker_is_not_taken_for_one(facts_of, devnet):
@@ -146,11 +146,11 @@ def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
         facts = facts_of(status={"port": port}, comfyui={"url": engine})
         until(lambda: facts_of(status={"port": port}).worker().state, why="its status page")
         told = list(worker(facts))
-        assert only(told, "Worker").says.startswith("one runs, working, 0 tasks in hand")
+        assert only(told, "Worker").says.startswith("working, 0 tasks in hand")
         assert "Worker: Sequencer" in levels(told)
         assert facts.worker().has_state_lock
         assert not facts.worker().is_idle
-        assert only(ports(facts), "Ports").says == "the miner that runs has them"
+        assert only(ports(facts), "Ports").says == "in use by the running miner"
         assert testbed.worker.alive
 
 

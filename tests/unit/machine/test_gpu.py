@@ -95,7 +95,7 @@ def test_the_torch_of_comfyui_is_asked_in_its_own_python():
 
 
 def test_a_python_that_is_not_there_is_named():
-    assert "/nonexistent/python cannot be run" in probe(python=Path("/nonexistent/python")).problem
+    assert "cannot run /nonexistent/python" in probe(python=Path("/nonexistent/python")).problem
 
 
 def test_a_probe_that_hangs_is_given_up(tmp_path):
@@ -109,7 +109,7 @@ def test_a_python_that_dies_is_a_fact_with_its_last_words(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho OSError: libcudart.so.12: cannot open >&2; exit 1\n")
     python.chmod(0o700)
-    assert "ended with: OSError: libcudart.so.12: cannot open" in probe(python=python).problem
+    assert "failed: OSError: libcudart.so.12: cannot open" in probe(python=python).problem
 
 
 def test_a_comfyui_that_does_not_answer_is_no_traceback(tmp_path):
@@ -167,7 +167,7 @@ def test_a_card_that_fell_off_the_bus_leaves_the_others():
     [
         (NO_TORCH, NO_NVML, ["No module named 'torch'", "NVML Shared Library Not Found"]),
         (NO_DRIVER, NO_NVML, ["Found no NVIDIA driver"]),
-        ({**NO_DRIVER, "cuda": "", "problem": "this torch is built for the CPU alone"}, NO_NVML, ["CPU alone"]),
+        ({**NO_DRIVER, "cuda": "", "problem": "this torch is built for the CPU only"}, NO_NVML, ["CPU only"]),
     ],
 )
 def test_no_card_at_all_is_said_with_every_reason(torch, nvml, words):

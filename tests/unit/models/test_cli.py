@@ -108,7 +108,7 @@ def test_list_pull_and_verify_tell_one_story(machine):
     }
     assert set(machine.hub.tokens) == {"Bearer hf_accepted"}
     assert all("Authorization" not in request.headers for request in cdn.requests)
-    assert "Hugging Face answered 429; tries again in 1." in pulled.stderr
+    assert "Hugging Face answered 429; retrying in 1." in pulled.stderr
     assert "s3cret" not in pulled.stdout + pulled.stderr
 
     verified = machine.run("verify")
@@ -131,7 +131,7 @@ def test_each_failure_is_one_clear_line_and_the_next_step(machine):
         "error: vae/three.gguf: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
         "error: vae/two.gguf: org/repo has no two.gguf at main",
     ]
-    assert "next:  then set HF_TOKEN to a token of the account that accepted it" in pulled.stderr
+    assert "next:  then set HF_TOKEN to a token of that account" in pulled.stderr
     assert "Traceback" not in pulled.stderr
     assert machine.hub.cdn.gets("/org/repo/one.gguf") == []
 
@@ -149,7 +149,7 @@ def test_prune_asks_first(machine):
         path = machine.file("vae/two.gguf")
         path.parent.mkdir(parents=True)
         path.write_bytes(TWO)
-        hash_db.downloaded(path, path.stat(), sha256(TWO))
+        hash_db.add_download(path, path.stat(), sha256(TWO))
     machine.settings(enabled=("one",))
     refused = machine.run("prune", answer="n\n")
     assert refused.returncode == 1
@@ -181,7 +181,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_was_fetched(machine):
         _, err = process.communicate(timeout=20)
         hold.set()
     assert process.returncode == 130, err
-    assert "the same command goes on" in err
+    assert "run the same command to resume" in err
     assert 0 < partial.stat().st_size < len(ONE)
     assert not machine.file("vae/one.gguf").exists()
 
@@ -190,5 +190,5 @@ def test_a_lora_of_hugging_face_is_named_as_tasks_name_it(machine):
     machine.hub.publish("me/style", "style.safetensors", safetensors(9_000))
     pulled = machine.run("pull-lora", "hf://me/style/style.safetensors")
     assert pulled.returncode == 0, pulled.stderr
-    assert "a task names it style" in pulled.stdout
+    assert "tasks name it style" in pulled.stdout
     assert machine.file("loras/style.safetensors").read_bytes() == safetensors(9_000)

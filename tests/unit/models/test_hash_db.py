@@ -16,28 +16,28 @@ def file(tmp_path):
 
 
 def test_a_hash_holds_until_the_file_changes(bench, file):
-    bench.hash_db.hashed(file, file.stat(), "abc")
+    bench.hash_db.add_hash(file, file.stat(), "abc")
     assert bench.hash_db.hash_of(file) == "abc"
     os.utime(file, ns=(0, 1))
     assert bench.hash_db.hash_of(file) == ""
 
 
 def test_a_download_is_ours_until_somebody_changes_it(bench, file):
-    bench.hash_db.downloaded(file, file.stat(), "abc")
+    bench.hash_db.add_download(file, file.stat(), "abc")
     assert bench.hash_db.downloaded_hash(file) == "abc"
     file.write_bytes(b"somebody's")
     assert bench.hash_db.downloaded_hash(file) == ""
 
 
 def test_a_link_in_place_of_a_download_is_not_ours(bench, file, tmp_path):
-    bench.hash_db.downloaded(file, file.stat(), "abc")
+    bench.hash_db.add_download(file, file.stat(), "abc")
     file.rename(tmp_path / "other")
     file.symlink_to(tmp_path / "other")
     assert bench.hash_db.downloaded_hash(file) == ""
 
 
 def test_records_are_shared_and_kept(bench, file, tmp_path):
-    bench.hash_db.downloaded(file, file.stat(), "abc")
+    bench.hash_db.add_download(file, file.stat(), "abc")
     other = HashDatabase(tmp_path / "state")
     assert other.downloaded_hash(file) == "abc"
     other.forget(file)

@@ -196,11 +196,11 @@ def test_a_file_of_another_size_is_damaged_without_a_look_inside(machine):
     local = machine("upscaler")
     pull(local)
     os.truncate(local.store.root / "vae" / "one.pth", 7)
-    assert "it has 7 bytes, and should have 300000" in verified(local)["one.pth"]
+    assert "it has 7 bytes, expected 300000" in verified(local)["one.pth"]
 
 
 def test_what_is_missing_is_said(machine):
-    assert "not there" in verified(machine("upscaler"))["one.pth"]
+    assert "missing" in verified(machine("upscaler"))["one.pth"]
 
 
 # ---- LoRAs ------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_lora_that_is_there_is_replaced_only_if_asked(machine, server):
 
 
 def test_an_address_that_names_nothing_is_refused(server):
-    with pytest.raises(ConfigError, match="names no file") as caught:
+    with pytest.raises(ConfigError, match="has no file name") as caught:
         lora(server.put("/42", b"") + "?token=s3cret")
     assert "--name" in caught.value.hint
     assert "s3cret" not in caught.value.message
@@ -237,7 +237,9 @@ def test_an_address_that_names_nothing_is_refused(server):
 def test_a_lora_that_is_no_safetensors_file_is_not_kept(machine, server, data):
     local = machine("upscaler")
     file = lora(server.put("/a.safetensors", data))
-    assert "what its URL gives" in local.pull([file], progress=RecordedProgress()).failed["loras/a.safetensors"].message
+    assert (
+        "the downloaded file" in local.pull([file], progress=RecordedProgress()).failed["loras/a.safetensors"].message
+    )
     assert names(local) == []
 
 

@@ -85,7 +85,7 @@ def test_two_pulls_at_once_fetch_a_file_once(server, bench, model):
         hold.set()
         assert not one.result().failed
         assert not two.result().failed
-    assert second.said == ["waits for another download of it"]
+    assert second.said == ["waiting for another download of it"]
     assert server.sent == {"/model.pth": len(DATA)}
     assert bench.names() == ["vae/model.pth"]
 
@@ -133,7 +133,7 @@ def test_a_file_of_somebody_else_is_never_replaced_unasked(server, bench, model)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
     error = bench.pull(file).failed[file.relative_path]
-    assert "it has 4 bytes, and should have 500000" in error.message
+    assert "it has 4 bytes, expected 500000" in error.message
     assert "--replace" in error.hint
     assert target.read_bytes() == b"mine"
     assert not bench.pull(file, replace=True).failed
@@ -163,14 +163,14 @@ def test_a_file_in_a_folder_that_comfyui_also_reads_counts_as_there(bench, model
     (other / "clip").mkdir(parents=True)
     (other / "clip" / file.name).write_bytes(b"clip")
     status = Store(bench.root, also=(other,)).status(file, bench.hash_db)
-    assert (status.state, status.path) == ("there", other / "clip" / file.name)
+    assert (status.state, status.path) == ("present", other / "clip" / file.name)
 
 
 def test_a_download_that_does_not_fit_is_refused_before_it_begins(bench, model):
     status = FileStatus(
         file=model("https://example.org/x", size=10**18), state="missing", path=bench.root / "vae" / "x"
     )
-    with pytest.raises(MachineFault, match=r"1000000000\.0 GB are to be downloaded") as caught:
+    with pytest.raises(MachineFault, match=r"needs 1000000000\.0 GB") as caught:
         require_room([status], keep_free=0, freeable=7_000_000_000)
     assert "prune` would free 7.0 GB" in caught.value.hint
 
@@ -186,7 +186,7 @@ def test_a_part_needs_room_for_the_rest_alone(bench, model):
 def test_a_download_of_unknown_size_that_does_not_fit_is_refused_at_the_first_answer(server, bench, model):
     file = model(server.put("/model.pth", DATA, *[Step(length=10**18, cut=10)] * 9))
     error = bench.pull(file).failed[file.relative_path]
-    assert "1000000000.0 GB are to be downloaded" in error.message
+    assert "needs 1000000000.0 GB" in error.message
 
 
 def test_a_folder_that_cannot_be_made_is_named(server, bench, model):
@@ -198,7 +198,7 @@ def test_a_folder_that_cannot_be_made_is_named(server, bench, model):
 def test_what_is_no_address_is_an_error_of_the_settings(bench, model):
     error = bench.pull(model("ftp://example.org/x")).failed["vae/model.pth"]
     assert isinstance(error, ConfigError)
-    assert "ftp://example.org/x is no address" in error.message
+    assert "ftp://example.org/x is not the URL of a file" in error.message
 
 
 def test_an_empty_part_is_not_left_behind(server, bench, model):

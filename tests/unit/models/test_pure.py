@@ -48,7 +48,7 @@ def test_manifests_that_contradict_each_other_are_an_error_that_names_both(key):
     if key == "sha256":
         changed = [model.model_copy(update={"size": None}) for model in changed]
     two = type(two)(manifest=two.manifest.model_copy(update={"models": tuple(changed)}), graph=two.graph)
-    with pytest.raises(ConfigError, match=f"t5xxl_fp16.safetensors: {key}: flux-lora says .* and mochi-fp8"):
+    with pytest.raises(ConfigError, match=f"t5xxl_fp16.safetensors: {key}: flux-lora says .*, mochi-fp8"):
         files_of([one, two])
 
 
@@ -186,7 +186,7 @@ def test_a_range_is_asked_for_on_the_condition_that_nothing_changed(start, origi
         (206, {"Content-Range": "bytes 6-9/10"}, 7, "changed"),
         (206, {}, 7, "changed"),
         (206, {"Content-Range": "bytes 0-9/10"}, 0, "refused"),
-        (416, {"Content-Range": "bytes */7"}, 7, "nothing left"),
+        (416, {"Content-Range": "bytes */7"}, 7, "complete"),
         (416, {"Content-Range": "bytes */6"}, 7, "changed"),
         (416, {}, 7, "changed"),
         (416, {}, 0, "refused"),
@@ -211,18 +211,18 @@ def test_a_whole_safetensors_file_has_no_flaw(tmp_path):
 @pytest.mark.parametrize(
     ("data", "flaw"),
     [
-        (b"", "is no safetensors file"),
-        (b"<!doctype html><html>", "is no safetensors file"),
-        (b"PK\x03\x04" + bytes(100), "is no safetensors file"),
-        (b"\x80\x02}q\x00." + bytes(50), "is no safetensors file"),
-        (safetensors()[:-1], "has 4095 bytes of tensors, and its header says 4096"),
-        (safetensors() + b"x", "has 4097 bytes of tensors, and its header says 4096"),
-        (safetensors(header=["no", "object"]), "its header makes no sense"),
-        (safetensors(header={"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 4096]}}), "do not follow"),
+        (b"", "is not a safetensors file"),
+        (b"<!doctype html><html>", "is not a safetensors file"),
+        (b"PK\x03\x04" + bytes(100), "is not a safetensors file"),
+        (b"\x80\x02}q\x00." + bytes(50), "is not a safetensors file"),
+        (safetensors()[:-1], "has 4095 bytes of tensors, but its header says 4096"),
+        (safetensors() + b"x", "has 4097 bytes of tensors, but its header says 4096"),
+        (safetensors(header=["no", "object"]), "invalid header"),
+        (safetensors(header={"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 4096]}}), "gaps between"),
         (safetensors(header={"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, -1]}}), "before it begins"),
-        (safetensors(header={"a": {"dtype": "U8", "data_offsets": [False, 4096]}}), "makes no sense"),
-        (safetensors(header={"a": {"data_offsets": [0, 4096]}}), "makes no sense"),
-        ((10**12).to_bytes(8, "little") + bytes(100), "is no safetensors file"),
+        (safetensors(header={"a": {"dtype": "U8", "data_offsets": [False, 4096]}}), "invalid header"),
+        (safetensors(header={"a": {"data_offsets": [0, 4096]}}), "invalid header"),
+        ((10**12).to_bytes(8, "little") + bytes(100), "is not a safetensors file"),
     ],
 )
 def test_what_is_no_safetensors_file_is_found_out_by_its_header(tmp_path, data, flaw):
@@ -246,4 +246,4 @@ def test_what_is_no_safetensors_file_is_found_out_by_its_header(tmp_path, data, 
     ],
 )
 def test_no_header_is_an_exception(header):
-    assert "makes no sense" in header_flaw(header, data=1)
+    assert "invalid header" in header_flaw(header, data=1)
