@@ -37,7 +37,7 @@ def comfyui(facts: Facts) -> Iterator[Mark]:
         return
     if facts.embedded:
         cure = "set XALORA_COMFYUI_HOME, or XALORA_COMFYUI_URL for a running one"
-        says = "no ComfyUI is set: the embedded engine runs image nodes on the CPU, and upscaling models with torch"
+        says = "not set; the embedded engine runs image nodes on the CPU, and upscaling models with torch"
         yield warning("ComfyUI", says, cure)
     found = facts.comfyuis()
     if facts.managed and found and not found[0].stats:

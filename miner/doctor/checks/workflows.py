@@ -20,7 +20,7 @@ def workflows(facts: Facts) -> Iterator[Mark]:
         cure = "fix ComfyUI first"
         yield bad("Workflows", "not checked: no ComfyUI answers", cure)
         return
-    says = "it can run" if machines else "its files are present and it fits; its nodes are checked once ComfyUI runs"
+    says = "can run" if machines else "its files are present and it fits; its nodes are checked once ComfyUI runs"
     runnable = 0
     for workflow in facts.enabled:
         reasons = best(workflow, machines) if machines else known_before_start(facts, workflow)
@@ -59,7 +59,7 @@ def workflow_mark(workflow: Workflow, reasons: Sequence[Reason], *, good_says: s
     more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     real = "use a real ComfyUI: set XALORA_COMFYUI_HOME"
     cures = dict.fromkeys(real if embedded and reason.kind == "node" else reason.cure for reason in reasons)
-    return warning(name, f"it cannot run: {reasons[0].text}{more}", "; ".join(cures))
+    return warning(name, f"cannot run: {reasons[0].text}{more}", "; ".join(cures))
 
 
 def summary_mark(enabled: int, runnable: int) -> Mark:

@@ -164,7 +164,7 @@ def test_a_verdict_names_the_reason_and_its_cure(facts_of, engine):
     facts = facts_of(comfyui={"url": engine}, workflows={"enabled": ("upscaler",)})
     told = list(workflows(facts))
     assert levels(told) == {"Workflow upscaler": "warning", "Workflows": "bad"}
-    assert only(told, "Workflow upscaler").says.startswith("it cannot run: ")
+    assert only(told, "Workflow upscaler").says.startswith("cannot run: ")
     assert only(told, "Workflow upscaler").cure
 
 
@@ -198,7 +198,7 @@ def test_several_reasons_are_counted(facts_of, library):
     stats = Stats(version="0.33.0", device="cpu", on_gpu=False, vram_total=0, vram_free=0)
     facts.comfyuis = lambda: (ComfyStatus(placement=placement, stats=stats, object_info={}),)
     assert "more" in only(workflows(facts), "Workflow flux-lora").says
-    assert workflow_mark(library.get("flux-lora"), (), good_says="it can run").level == "good"
+    assert workflow_mark(library.get("flux-lora"), (), good_says="can run").level == "good"
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
