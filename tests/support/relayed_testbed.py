@@ -15,19 +15,16 @@ A step is caught by holding the call that comes after it, so it does not depend 
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from PIL import Image
 
 from tests.support.relay import Hold
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.testbed import Testbed, free_port, until
 
 Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
@@ -98,7 +95,8 @@ class RelayedTestbed(Testbed):
         self.add_workflow("gated", GATED, parameters=PARAMETERS)
         self.comfyui = self.relay(self.start_engine("--test-nodes", port=free_port()))
         self.sequencer = self.relay(self.start_devnet().url)
-        self.inputs = self.relay(self.stack.enter_context(_served(self.folder)))
+        web = ScriptedServer(lambda request: reply((self.folder / request.path[1:]).read_bytes()))
+        self.inputs = self.relay(self.stack.enter_context(web).url)  # the consumer's web server
         self.start_worker(
             self.comfyui.url,
             workflows={"4": ["gated"]},
@@ -164,21 +162,3 @@ class RelayedTestbed(Testbed):
 
         task: dict[str, Any] = until(look, why=f"the end of {self.task_id}")
         return task
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """A consumer's web server; gives its URL."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()

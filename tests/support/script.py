@@ -1,15 +1,24 @@
-"""A sequencer that follows a script, for a real worker: each reply in turn, whatever they say."""
+"""A test bed whose sequencer follows a script: each reply in turn, whatever they say."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from tests.campaigns.fuzz.lies import TASK
-from tests.support.scripted_sequencer import Heard, reply
+from tests.support.scripted_server import Request, ScriptedServer, reply
+from tests.support.testbed import Testbed
+
+TASK: dict[str, Any] = {
+    "task_id": "t",
+    "task_type": "upscaler",
+    "workflow_id": "4",
+    "task_details": {"parameters": {}},
+    "upload_url": "https://example.com/k?s=1",
+}
 
 
 class Script:
-    """A sequencer that gives its replies to `/miner_request` in turn, then says that there is nothing to do.
+    """Gives its replies to `/miner_request` in turn, then says that there is nothing to do.
 
     `submissions` says what each `/miner_submit` gets in turn, then 200; `answers` are their bodies.
     """
@@ -20,11 +29,11 @@ class Script:
         self.answers: list[dict[str, Any]] = []
         self.over = False
 
-    def __call__(self, heard: Heard) -> bytes:
-        if heard.path == "/miner_submit":
-            self.answers.append(heard.json())
+    def __call__(self, request: Request) -> bytes:
+        if request.path == "/miner_submit":
+            self.answers.append(request.json())
             return next(self._submissions, reply({}))
-        if not heard.json()["workflow_ids"]:
+        if not request.json()["workflow_ids"]:
             return reply({"task_id": None})  # a heartbeat
         said = next(self._replies, None)
         self.over = said is None
@@ -32,6 +41,15 @@ class Script:
 
     def told(self, task_id: str) -> list[dict[str, Any]]:
         return [answer for answer in self.answers if answer["task_id"] == task_id]
+
+
+class ScriptedTestbed(Testbed):
+    """Its sequencer follows `script`, which can be replaced at any time."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.script = Script()
+        self.sequencer = self.stack.enter_context(ScriptedServer(lambda request: self.script(request)))
 
 
 def a_task(task_id: str, **changed: object) -> bytes:

@@ -1,4 +1,4 @@
-"""A ComfyUI that lies: it takes every prompt, and says of its end what a test wants. It has no websocket."""
+"""A scripted ComfyUI: it takes every prompt, and says of its end what a test wants. It has no websocket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from miner.task.stages import Graph
-from tests.support.scripted_sequencer import Heard, Said, reply
+from tests.support.scripted_server import Request, Said, ScriptedServer, reply
 
 STATS: dict[str, Any] = {"system": {"comfyui_version": "0.33.0"}, "devices": [{"name": "cpu", "type": "cpu"}]}
 INFO: dict[str, Any] = {
@@ -51,8 +51,8 @@ def png() -> bytes:
     return out.getvalue()
 
 
-class LyingComfyUI:
-    """What a `Liar` answers with. `stats` and `infos` are said once each before the true ones."""
+class ScriptedComfyUI(ScriptedServer):
+    """`stats` and `infos` are said once each before the true ones."""
 
     def __init__(self, *, stats: Iterable[Any] = (), infos: Iterable[Any] = ()) -> None:
         self._stats = iter(stats)
@@ -61,10 +61,10 @@ class LyingComfyUI:
         self._away = False
         self._running: dict[str, Graph] = {}
         self._ended: dict[str, Graph] = {}
-        self.end: Any = (
-            success()
-        )  # of each prompt; None: it runs until it is cancelled; a function makes it of the graph
+        # of each prompt; None: it runs until it is cancelled; a function makes it of the graph
+        self.end: Any = success()
         self.refusal: Any = None  # what /prompt answers with 400, where it is not None
+        super().__init__()
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -73,10 +73,10 @@ class LyingComfyUI:
         yield
         self._away = False
 
-    def __call__(self, heard: Heard) -> Said:
+    def respond(self, request: Request) -> Said:
         if self._away:
             return None
-        match heard.path.split("/")[1:]:
+        match request.path.split("/")[1:]:
             case ["system_stats"]:
                 return reply(next(self._stats, STATS))
             case ["object_info"]:
@@ -84,20 +84,20 @@ class LyingComfyUI:
             case ["upload", "image"]:
                 return reply({"name": "image.png", "subfolder": ""})
             case ["prompt"]:
-                return self._take(heard.json())
+                return self._take(request.json())
             case ["queue"]:
-                return self._queue(heard)
+                return self._queue(request)
             case ["interrupt"]:
-                return self._cancel(heard.json()["prompt_id"])
+                return self._cancel(request.json()["prompt_id"])
             case ["history", prompt_id]:
                 return self._tell(prompt_id)
             case ["view"]:
                 return reply(png())
         return reply({}, status=404)
 
-    def _queue(self, heard: Heard) -> bytes:
-        if heard.body:
-            return self._cancel(*heard.json()["delete"])
+    def _queue(self, request: Request) -> bytes:
+        if request.body:
+            return self._cancel(*request.json()["delete"])
         return reply({"queue_running": [[0, prompt_id] for prompt_id in self._running], "queue_pending": []})
 
     def _take(self, order: dict[str, Any]) -> bytes:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.stand import Stand, pause
 from tests.campaigns.bench.table import Case, Found, NotMeasured
 from tests.support import proc
+from tests.support.scripted_server import ScriptedServer, reply
 
 PATIENCE = 60.0  # seconds
 
@@ -35,21 +32,21 @@ def _help(stand: Stand) -> Sequence[Found]:
     command = [str(script)] if script.exists() else [sys.executable, "-m", "miner"]
     times = []
     for _ in range(4 if stand.quick else 7):
-        began = time.perf_counter()
+        began = time.monotonic()
         subprocess.run([*command, "--help"], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
-        times.append(time.perf_counter() - began)
+        times.append(time.monotonic() - began)
     return (_middle(times[1:]),)  # the first one may have had to write bytecode
 
 
 def _first_request(stand: Stand) -> Sequence[Found]:
     times = []
     for _ in range(4 if stand.quick else 7):
-        with _sequencer() as sequencer:
-            began = time.perf_counter()
+        with ScriptedServer(lambda _: reply(b"", status=204)) as sequencer:
+            began = time.monotonic()
             with stand.worker(sequencer, stand.wait_for(0)):
-                if not sequencer.asked.wait(PATIENCE):
-                    raise NotMeasured(f"the worker did not ask within {PATIENCE:.0f} s")
-                times.append(sequencer.asked_at - began)
+                if not sequencer.reaches(lambda: bool(sequencer.requests)):
+                    raise NotMeasured("the worker did not ask")
+                times.append(sequencer.requests[0].at - began)
     return (_middle(times[1:]),)
 
 
@@ -62,41 +59,3 @@ def _idle_rss(stand: Stand) -> Sequence[Found]:
 
 def _middle(times: Sequence[float]) -> Found:
     return Found(statistics.median(times), f"median of {len(times)}, at most {max(times):.2f} s")
-
-
-@dataclass(slots=True)
-class _Sequencer:
-    """One that has nothing to do, and notes when it was first asked."""
-
-    url: str = ""
-    asked: threading.Event = field(default_factory=threading.Event)
-    asked_at: float = 0.0  # time.perf_counter()
-
-
-@contextmanager
-def _sequencer() -> Iterator[_Sequencer]:
-    sequencer = _Sequencer()
-
-    class Endpoint(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            sequencer.asked_at = sequencer.asked_at or time.perf_counter()
-            sequencer.asked.set()
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Silence."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, name="sequencer")
-        thread.start()
-        try:
-            sequencer.url = f"http://127.0.0.1:{server.server_address[1]}"
-            yield sequencer
-        finally:
-            server.shutdown()
-            thread.join()

@@ -9,23 +9,16 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 from miner.sequencer.client import MAX_REPLY_BYTES
 from miner.sequencer.replies import MAX_REPLY_DEPTH
-from tests.support.scripted_sequencer import Liar, Said, bare, reply
+from tests.support.script import TASK
+from tests.support.scripted_server import Answer, bare, reply, says, trickles
 
-Lie = bytes | Callable[[Liar], Said]
+Lie = bytes | Answer
 
 OK, CHUNKED = b"HTTP/1.1 200 OK", b"Transfer-Encoding: chunked"
-TASK: dict[str, Any] = {
-    "task_id": "t",
-    "task_type": "upscaler",
-    "workflow_id": "4",
-    "task_details": {"parameters": {}},
-    "upload_url": "https://example.com/k?s=1",
-}
 
 
 def task(**changed: Any) -> bytes:
@@ -48,7 +41,7 @@ def with_number(digits: bytes) -> bytes:
 
 REFUSED: dict[str, Lie] = {
     # no HTTP
-    "nothing": lambda _liar: None,
+    "nothing": lambda _request: None,
     "ssh": bare(b"SSH-2.0-OpenSSH_9.6"),
     "HTTP/0.9": b"<html>hello</html>\r\n",
     "status of four digits": bare(b"HTTP/1.1 2000 OK", b"Content-Length: 2", body=b"{}"),
@@ -58,21 +51,21 @@ REFUSED: dict[str, Lie] = {
     "200 headers": bare(OK, *[b"X-%d: y" % n for n in range(200)], b"Content-Length: 2", body=b"{}"),
     "a header of 100 KB": bare(OK, b"X: " + b"x" * 100_000, b"Content-Length: 2", body=b"{}"),
     "two Content-Lengths": bare(OK, b"Content-Length: 2", b"Content-Length: 20", body=b"{}"),
-    "shorter than it said": lambda _liar: iter([bare(OK, b"Content-Length: 500", body=b"{}")]),
-    "a chunk of -1": lambda _liar: iter([bare(OK, CHUNKED, body=b"-1\r\n{}\r\n0\r\n\r\n")]),
-    "a chunk of 2^64": lambda _liar: iter([bare(OK, CHUNKED, body=b"FFFFFFFFFFFFFFFF\r\n{}")]),
-    "chunks without an end": lambda liar: liar.trickle(bare(OK, CHUNKED), then=b"1\r\n \r\n"),
+    "shorter than it said": says(bare(OK, b"Content-Length: 500", body=b"{}")),
+    "a chunk of -1": says(bare(OK, CHUNKED, body=b"-1\r\n{}\r\n0\r\n\r\n")),
+    "a chunk of 2^64": says(bare(OK, CHUNKED, body=b"FFFFFFFFFFFFFFFF\r\n{}")),
+    "chunks without an end": trickles(bare(OK, CHUNKED), b"1\r\n \r\n"),
     # for ever
-    "a status line by the letter": lambda liar: liar.trickle(b"HTTP/1.1 200 ", then=b"x"),
-    "a header by the letter": lambda liar: liar.trickle(OK + b"\r\nX: ", then=b"x"),
-    "a header now and then": lambda liar: liar.trickle(OK + b"\r\n", then=b"X: y\r\n"),
-    "100 Continue now and then": lambda liar: liar.trickle(then=b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "a body by the letter": lambda liar: liar.trickle(bare(OK, b"Content-Length: 100000"), then=b" "),
-    "a body by the letter, without its length": lambda liar: liar.trickle(bare(OK), then=b" "),
-    "silence after the head": lambda liar: liar.trickle(bare(OK, b"Content-Length: 2"), then=b""),
+    "a status line by the letter": trickles(b"HTTP/1.1 200 ", b"x"),
+    "a header by the letter": trickles(OK + b"\r\nX: ", b"x"),
+    "a header now and then": trickles(OK + b"\r\n", b"X: y\r\n"),
+    "100 Continue now and then": trickles(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body by the letter": trickles(bare(OK, b"Content-Length: 100000"), b" "),
+    "a body by the letter, without its length": trickles(bare(OK), b" "),
+    "silence after the head": trickles(bare(OK, b"Content-Length: 2"), b""),
     # too much
     "1 MiB and a byte": sized(MAX_REPLY_BYTES + 1),
-    "64 MiB": lambda _liar: iter([bare(OK), *[b" " * (1 << 20)] * 64]),
+    "64 MiB": says(bare(OK), *[b" " * (1 << 20)] * 64),
     "one level too deep": nested(MAX_REPLY_DEPTH + 1),
     "100,000 levels": reply(b"[" * 100_000),
     "100,000 levels of objects": reply(b'{"x":' * 100_000),

@@ -19,8 +19,8 @@ from miner.comfy.host import ComfyHost
 from miner.comfy.replies import parse_history
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import OutputFile
-from tests.support.scripted_comfyui import GRAPH, PARAMETERS, LyingComfyUI, error, failure, success
-from tests.support.scripted_sequencer import Liar, reply
+from tests.support.scripted_comfyui import GRAPH, PARAMETERS, ScriptedComfyUI, error, failure, success
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.strategies import ANYTHING
 from tests.support.testbed import Testbed
 
@@ -34,8 +34,8 @@ HISTORIES = ALMOST | st.fixed_dictionaries(
 
 def test_any_json_for_a_reply_is_read_or_refused() -> None:
     said: dict[str, Any] = {}
-    with Liar(lambda _heard: reply(said["body"], status=said["status"])) as liar:
-        client = ComfyClient(liar.url, client_id="x", timeout=5.0)
+    with ScriptedServer(lambda _: reply(said["body"], status=said["status"])) as server:
+        client = ComfyClient(server.url, client_id="x", timeout=5.0)
         calls = (
             client.stats,
             client.queue,
@@ -80,8 +80,8 @@ def test_any_frame_is_an_event_or_none(opcode: int, data: bytes) -> None:
 
 def test_a_reply_nested_without_end_is_no_json() -> None:
     with (
-        Liar(lambda _heard: reply(b"[" * 100_000)) as liar,
-        closing(ComfyClient(liar.url, client_id="x")) as client,
+        ScriptedServer(lambda _: reply(b"[" * 100_000)) as server,
+        closing(ComfyClient(server.url, client_id="x")) as client,
         pytest.raises(MachineFault),
     ):
         client.queue()
@@ -94,10 +94,10 @@ def test_a_reply_nested_without_end_is_no_json() -> None:
 def host(tmp_path: Path) -> Iterator[ComfyHost]:
     """One whose output folder is on this disk, and which has a picture to show for every name."""
     (tmp_path / "output").mkdir()
-    with Liar(LyingComfyUI()) as liar:
+    with ScriptedComfyUI() as comfyui:
         host = ComfyHost(
-            ComfyClient(liar.url, client_id="x"),
-            EventStream(liar.url, client_id="x"),
+            ComfyClient(comfyui.url, client_id="x"),
+            EventStream(comfyui.url, client_id="x"),
             output_dir=tmp_path / "output",
         )
         yield host
@@ -199,13 +199,12 @@ REFUSALS = {
 def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_consumer(testbed: Testbed) -> None:
     stats = [{"system": None, "devices": [{"vram_total": "much"}]}]
     infos = [{"LoadImage": {"input": {"required": {"image": []}}}, "SaveImage": 5}]
-    comfyui = LyingComfyUI(stats=stats, infos=infos)
     testbed.start_devnet()
     name = testbed.add_workflow("plain", GRAPH, parameters=PARAMETERS)
     (testbed.folder / "output").mkdir()
-    with Liar(comfyui) as liar:
+    with ScriptedComfyUI(stats=stats, infos=infos) as comfyui:
         testbed.start_worker(
-            liar.url,
+            comfyui.url,
             workflows={"4": [name]},
             comfyui__output_dir=str(testbed.folder / "output"),
             comfyui__interrupt_grace=1.0,

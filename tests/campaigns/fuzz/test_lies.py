@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from miner.task.errors import Retryable
 from miner.task.journal import Journal
 from miner.worker.lane.leases import MOST_UNANSWERED, UNKNOWN_TASK, Desk
 from miner.worker.lane.prepare import FREE_REFUSALS
-from tests.campaigns.fuzz.lies import NOTHING, REFUSED, TASK, WRONG_FIELDS, Lie
-from tests.support.script import Script, a_task, details
-from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Testbed, until
+from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
+from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
+from tests.support.scripted_server import Answer, Request, ScriptedServer, reply
+from tests.support.testbed import until
 
 ME = "0x00000000000000000000000000000000000d37e0"
 TIMEOUT = 0.25  # seconds that the client gives a whole exchange
@@ -31,8 +31,8 @@ SOON = 10.0  # … and seconds that a slow machine may make of them
 
 def said_to(lie: Lie) -> Reply:
     """What the client makes of it."""
-    with Liar(lambda _heard: lie if isinstance(lie, bytes) else lie(liar)) as liar:
-        sequencer = Sequencer(liar.url, timeout=TIMEOUT)
+    with ScriptedServer(lambda request: lie if isinstance(lie, bytes) else lie(request)) as server:
+        sequencer = Sequencer(server.url, timeout=TIMEOUT)
         begun = time.monotonic()
         try:
             return sequencer.request(ME, ["4"])
@@ -70,69 +70,63 @@ def test_of_two_ids_in_one_reply_one_counts() -> None:
 
 
 def test_a_cookie_does_not_come_back_and_a_redirect_is_not_followed() -> None:
-    heard: list[Heard] = []
-
-    def answer(request: Heard) -> Said:
-        heard.append(request)
-        return reply(b"", "Set-Cookie: id=1; Path=/", f"Location: {liar.url}/elsewhere", status=307)
-
-    with Liar(answer) as liar:
-        sequencer = Sequencer(liar.url, api_key="key", timeout=5.0)
+    with ScriptedServer() as server:
+        elsewhere = f"Location: {server.url}/elsewhere"
+        server.otherwise = lambda _: reply(b"", "Set-Cookie: id=1; Path=/", elsewhere, status=307)
+        sequencer = Sequencer(server.url, api_key="key", timeout=5.0)
         for _ in range(2):
             with pytest.raises(Retryable, match="307"):
                 sequencer.request(ME, [])
         sequencer.close()
-    assert [request.path for request in heard] == ["/miner_request"] * 2
-    assert not any(b"cookie" in request.head.lower() for request in heard)
+    assert [request.path for request in server.requests] == ["/miner_request"] * 2
+    assert not any(b"cookie" in request.head.lower() for request in server.requests)
 
 
 # ---- a worker that is lied to ---------------------------------------------------------------------------------------
 
 
-class RelayedTestbed:
-    """A worker whose sequencer follows a script, one after the other; devnet is there for its store alone."""
+class LiedToTestbed(ScriptedTestbed):
+    """devnet is there for its store alone; `images` answers once `released` is set."""
 
-    def __init__(self, testbed: Testbed, liar: Liar, images: Liar, **settings: object) -> None:
-        self.testbed = testbed
-        self.images = images
-        self.script = Script()
-        self.released = threading.Event()  # what `images` waits for
-        testbed.start_devnet()
-        self.picture = testbed.picture()
-        testbed.start_worker(
-            testbed.start_engine(),
-            sequencer__url=liar.url,
+    def __init__(self, folder: Path, sequencer: Answer | None = None, **settings: object) -> None:
+        super().__init__(folder)
+        if sequencer is not None:
+            self.sequencer.otherwise = sequencer
+        self.released = threading.Event()
+        self.images = self.stack.enter_context(ScriptedServer(lambda _: (self.released, reply(b"no picture"))))
+        self._settings = settings
+
+    def set_up(self) -> None:
+        devnet = self.start_devnet()
+        self.image = self.picture()
+        self.start_worker(
+            self.start_engine(),
+            sequencer__url=self.sequencer.url,
             sequencer__poll_interval=0.01,
-            network__allow=[images.host, testbed.devnet.url.removeprefix("http://")],
+            network__allow=[self.images.host, devnet.url.removeprefix("http://")],
             upload__bucket="b",
-            **settings,
+            **self._settings,
         )
 
     def right(self, task_id: str) -> bytes:
         """A task that is rendered; its store then refuses the upload, since the URL is not signed."""
-        return a_task(
-            task_id, **details(self.picture), upload_url=f"{self.testbed.devnet.url}/store/results/no-signature"
-        )
+        return a_task(task_id, **details(self.image), upload_url=f"{self.devnet.url}/store/results/no-signature")
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayedTestbed]:
-    with ExitStack() as stack:
-        testbed = stack.enter_context(Testbed(tmp_path_factory.mktemp("lies")))
-        liar = stack.enter_context(Liar(lambda heard: scene.script(heard)))
-        images = stack.enter_context(Liar(lambda _heard: scene.released.wait(30.0) and reply(b"no picture")))
-        scene = RelayedTestbed(testbed, liar, images)
-        yield scene
+def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiedToTestbed]:
+    with LiedToTestbed(tmp_path_factory.mktemp("lies")) as testbed:
+        yield testbed
         assert not testbed.logged("loop_failed")
         assert testbed.worker.stop() == 0
 
 
-def test_each_task_with_a_wrong_field_is_answered_once(scene: RelayedTestbed) -> None:
+def test_each_task_with_a_wrong_field_is_answered_once(testbed: LiedToTestbed) -> None:
     fields = [json.loads(wrong.partition(b"\r\n\r\n")[2]) for wrong in itertools.chain(*WRONG_FIELDS.values())]
     tasks = [reply({**field, "task_id": f"w{n}"}) for n, field in enumerate(fields)]
     for number in range(0, len(tasks), FREE_REFUSALS):  # wrong ones in a row are answered ever more slowly
-        tasks.insert(number, scene.right(f"r{number}"))
-    script = scene.script = Script(*tasks)
+        tasks.insert(number, testbed.right(f"r{number}"))
+    script = testbed.script = Script(*tasks)
     until(lambda: script.over and len(script.answers) >= len(tasks), why="the answers")
     assert len({answer["task_id"] for answer in script.answers}) == len(script.answers) == len(tasks)
     assert not any(answer["success"] for answer in script.answers)
@@ -148,21 +142,21 @@ WRONG_TARGETS = (
 )
 
 
-def test_a_wrong_upload_target_costs_no_render(scene: RelayedTestbed) -> None:
-    tasks = [a_task(f"u{n}", **details(scene.picture), **target) for n, target in enumerate(WRONG_TARGETS)]
-    script = scene.script = Script(scene.right("right"), *tasks)
+def test_a_wrong_upload_target_costs_no_render(testbed: LiedToTestbed) -> None:
+    tasks = [a_task(f"u{n}", **details(testbed.image), **target) for n, target in enumerate(WRONG_TARGETS)]
+    script = testbed.script = Script(testbed.right("right"), *tasks)
     until(lambda: len(script.answers) == 1 + len(WRONG_TARGETS), why="the answers")
     assert {answer["msg"][:15] for answer in script.answers if answer["task_id"] != "right"} == {"upload target: "}
-    assert not [e for e in scene.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
+    assert not [e for e in testbed.logged("task_step", step="prompted") if e["task_id"].startswith("u")]
 
 
-def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: RelayedTestbed) -> None:
+def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(testbed: LiedToTestbed) -> None:
     """The sequencer said `running` for a task that nobody here knew; it was answered, and now it comes as a lease."""
-    stranger, slow = reply({"task_id": "x", "msg": "running"}), details(f"{scene.images.url}/x.png")
-    scene.released.clear()
-    script = scene.script = Script(stranger, a_task("x", **slow), a_task("y"), submissions=(reply({}, status=500),))
+    stranger, slow = reply({"task_id": "x", "msg": "running"}), details(f"{testbed.images.url}/x.png")
+    testbed.released.clear()
+    script = testbed.script = Script(stranger, a_task("x", **slow), a_task("y"), submissions=(reply({}, status=500),))
     until(lambda: len(script.told("x")) >= 2, why="the second submission")
-    scene.released.set()
+    testbed.released.set()
     until(lambda: script.told("y"), why="the answer to the next task")
     assert {answer["msg"] for answer in script.told("x")} == {UNKNOWN_TASK}  # one answer, however often it is sent
 
@@ -170,12 +164,16 @@ def test_a_lease_of_a_task_whose_answer_is_on_its_way_is_not_worked_on(scene: Re
 def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_path: Path) -> None:
     numbers = itertools.count()
 
-    def answer(heard: Heard) -> bytes:
-        if heard.path == "/miner_submit":
+    def answer(request: Request) -> bytes:
+        if request.path == "/miner_submit":
             return reply({}, status=500)
         return reply({"task_id": f"stranger-{next(numbers)}", "msg": "running"})
 
-    with Liar(answer) as liar, closing(Sequencer(liar.url)) as sequencer, closing(Journal(tmp_path)) as journal:
+    with (
+        ScriptedServer(answer) as liar,
+        closing(Sequencer(liar.url)) as sequencer,
+        closing(Journal(tmp_path)) as journal,
+    ):
         outbox = Outbox(sequencer, journal)  # not started: nothing is tried again
         desk = Desk(miner_id=ME, sequencer=sequencer, journal=journal, outbox=outbox, prefetch=0)
         for _ in range(MOST_UNANSWERED + 20):
@@ -184,8 +182,8 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
 
 
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
-    with Testbed(tmp_path) as testbed, Liar(lambda _heard: REFUSED["a header by the letter"](liar)) as liar:
-        RelayedTestbed(testbed, liar, liar, sequencer__timeout=0.5, sequencer__wait=0.0)
+    endless = REFUSED["a header by the letter"]
+    with LiedToTestbed(tmp_path, endless, sequencer__timeout=0.5, sequencer__wait=0.0) as testbed:
         until(lambda: testbed.logged("no_answer"), why="the end of the request")
         testbed.worker.send(signal.SIGTERM)
         assert testbed.worker.stop(20.0) == 0

@@ -10,10 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from miner.media.inputs import Fetcher, clean_image
-from tests.system.hostile.addresses import resolve
-from tests.system.hostile.cases import Bench, Case
-from tests.system.hostile.forge import encoded, noise, zeros
-from tests.system.hostile.servers import (
+from tests.support.scripted_server import (
     RESET,
     Answer,
     Request,
@@ -26,6 +23,9 @@ from tests.system.hostile.servers import (
     trickles,
     whole,
 )
+from tests.system.hostile.addresses import resolve
+from tests.system.hostile.cases import Bench, Case
+from tests.system.hostile.forge import encoded, noise, zeros
 
 MAX_BYTES = 1 << 18
 GOOD = encoded(noise(), "PNG")

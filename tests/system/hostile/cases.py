@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from miner.task.errors import JobFault, Retryable
-from tests.system.hostile.servers import Server
+from tests.support.scripted_server import ScriptedServer
 
 ANY = "any"
 
@@ -35,7 +35,7 @@ class Bench:
 
     def __enter__(self) -> Bench:
         with ExitStack() as stack:
-            self.server = stack.enter_context(Server())
+            self.server = stack.enter_context(ScriptedServer())
             self.folder = Path(stack.enter_context(TemporaryDirectory()))
             self._stack = stack.pop_all()
         return self

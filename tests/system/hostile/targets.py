@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from miner.media.uploads import Uploader
 from miner.task.stages import Media, PresignedPut, TemporaryS3
+from tests.support.scripted_server import RESET, Answer, floods, head, says, trickles, whole
 from tests.system.hostile.addresses import PUBLIC_V4, resolve
 from tests.system.hostile.cases import Bench, Case
-from tests.system.hostile.servers import RESET, Answer, floods, head, says, trickles, whole
 
 SPELLING, PRIVATE, HTTPS = "plain http or https URL", "not public", "not https"
 HEADER, OURS = "not valid HTTP", "not one that a target may set"

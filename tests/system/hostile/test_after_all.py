@@ -15,9 +15,9 @@ import pytest
 
 from miner.task.stages import PresignedPut, TemporaryS3
 from miner.worker.lane.prepare import FREE_REFUSALS
+from tests.support.scripted_server import ScriptedServer, whole
 from tests.support.testbed import Testbed, until
 from tests.system.hostile import addresses, data_urls, pictures, targets
-from tests.system.hostile.servers import Server, whole
 
 MOST_GROWTH = 20.0  # MB
 KEPT = 2  # connections
@@ -52,7 +52,7 @@ def usage(pid: int) -> Usage:
     return Usage(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, Counter(threads), Counter(descriptors))
 
 
-def hostile_tasks(server: Server) -> Iterator[dict[str, Any]]:
+def hostile_tasks(server: ScriptedServer) -> Iterator[dict[str, Any]]:
     """Parameters or an upload target of each row that a task can carry; of the many addresses every sixth one."""
     for case in (*addresses.ROWS[::6], *data_urls.ROWS):
         if len(case.given) < SMALL and case.given.isprintable() and not _needs_a_resolver(case.given):
@@ -82,7 +82,7 @@ def _needs_a_resolver(url: str) -> bool:
 
 
 def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good_one(testbed: Testbed) -> None:
-    with Server() as server:
+    with ScriptedServer() as server:
         devnet = testbed.start_devnet()
         testbed.start_worker(
             testbed.start_engine(),

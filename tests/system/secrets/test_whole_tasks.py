@@ -13,9 +13,9 @@ import pytest
 
 from tests.support.canary_secrets import API_KEY, PROMPT, Findings, leaks
 from tests.support.script import Script
-from tests.support.scripted_sequencer import reply
+from tests.support.scripted_server import reply
 from tests.support.testbed import until
-from tests.system.secrets.stage import LINGERS, RIGHT, Stage, all_tasks, stage_in
+from tests.system.secrets.testbed import LINGERS, RIGHT, SecretsTestbed, all_tasks, refuses
 
 JOURNAL = {"journal.db", "journal.db-wal", "journal.db-shm"}
 
@@ -24,7 +24,7 @@ JOURNAL = {"journal.db", "journal.db-wal", "journal.db-shm"}
 class Over:
     """What was left when all of it had happened and the worker had ended; `held` is from the midst of a render."""
 
-    stage: Stage
+    testbed: SecretsTestbed
     answers: list[dict[str, Any]]
     pages: dict[str, str] = field(repr=False)
     held: Findings
@@ -33,41 +33,41 @@ class Over:
 
     @property
     def log(self) -> str:
-        return (self.stage.testbed.folder / "worker.log").read_text()
+        return (self.testbed.folder / "worker.log").read_text()
 
 
 @pytest.fixture(scope="module")
 def over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Over]:
-    with stage_in(tmp_path_factory.mktemp("secrets")) as stage:
-        stage.start()
-        yield run(stage)
+    with SecretsTestbed(tmp_path_factory.mktemp("secrets")) as testbed:
+        testbed.start()
+        yield run(testbed)
 
 
-def run(stage: Stage) -> Over:
+def run(testbed: SecretsTestbed) -> Over:
     """Every kind of task, a sequencer that fails, a task that is taken away, and one that a shutdown cuts off."""
-    testbed, tasks = stage.testbed, all_tasks(stage)
+    tasks = all_tasks(testbed)
     state = testbed.folder / "state"
     failing = reply({"message": API_KEY}, status=500)
-    stage.script = script = Script(failing, *tasks, submissions=(failing, reply(b"<html>")))
+    testbed.script = script = Script(failing, *tasks, submissions=(failing, reply(b"<html>")))
     until(lambda: script.over and len({a["task_id"] for a in script.answers}) == len(tasks), why="the answers")
 
-    stage.script = Script(stage.task("taken", prompt=f"{PROMPT}, {LINGERS}"))
+    testbed.script = Script(testbed.task("taken", prompt=f"{PROMPT}, {LINGERS}"))
     until(lambda: testbed.logged("task_step", task_id="taken", step="prompted"), why="the render")
     held = Findings()
     held.look_in(state)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.glob("journal*")}
-    pages = stage.pages()
+    pages = testbed.pages()
     command_line = Path(f"/proc/{testbed.worker.popen.pid}/cmdline").read_bytes()
-    stage.script = Script(reply({"task_id": None, "canceled": ["taken"]}))
+    testbed.script = Script(reply({"task_id": None, "canceled": ["taken"]}))
     until(lambda: testbed.logged("task_lost"), why="the loss")
 
-    stage.script = last = Script(stage.task("cut-off", prompt=f"{PROMPT}, {LINGERS}"))
+    testbed.script = last = Script(testbed.task("cut-off", prompt=f"{PROMPT}, {LINGERS}"))
     until(lambda: testbed.logged("task_step", task_id="cut-off", step="prompted"), why="the render")
     testbed.worker.send(signal.SIGTERM)
     until(lambda: testbed.logged("draining"), why="the drain")
     assert testbed.worker.stop() == 0
     answers = script.answers + last.answers
-    return Over(stage=stage, answers=answers, pages=pages, held=held, modes=modes, command_line=command_line)
+    return Over(testbed=testbed, answers=answers, pages=pages, held=held, modes=modes, command_line=command_line)
 
 
 def test_each_task_came_to_the_end_that_was_meant(over: Over) -> None:
@@ -75,7 +75,7 @@ def test_each_task_came_to_the_end_that_was_meant(over: Over) -> None:
     ends = {answer["task_id"]: answer for answer in over.answers}
     assert {task_id for task_id, answer in ends.items() if answer["success"]} == set(RIGHT)
     assert ends["cut-off"]["msg"] == "miner is shutting down"
-    assert not over.stage.testbed.logged("loop_failed")
+    assert not over.testbed.logged("loop_failed")
 
 
 def test_no_line_of_the_log_has_a_secret(over: Over) -> None:
@@ -106,7 +106,7 @@ def test_no_page_of_the_dashboard_has_a_secret(over: Over) -> None:
 
 
 def test_systemd_is_told_no_secret(over: Over) -> None:
-    told = over.stage.statuses()
+    told = over.testbed.statuses()
     assert "STATUS=" in told
     assert leaks(told) == []
 
@@ -123,31 +123,32 @@ def test_only_the_journal_holds_an_open_tasks_secrets_and_nobody_else_may_read_i
 
 
 def test_nothing_is_left_on_disk_once_every_task_is_acknowledged(over: Over) -> None:
+    """In no folder of the run: the state, the temporary files, the log; only the operator's own file has its secret."""
     after = Findings()
-    after.look_in(over.stage.testbed.folder / "state")
-    assert after.found == {}
+    after.look_in(over.testbed.folder)
+    assert after.found == {"config.toml": ["comfyuipassword"]}
 
 
 def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path: Path) -> None:
-    with stage_in(tmp_path) as stage:
-        stage.refuses = True
-        stage.start()
-        until(lambda: stage.testbed.logged("no_answer"), why="the refusal")
-        pages = stage.pages()
-        assert stage.testbed.worker.stop() == 0
+    with SecretsTestbed(tmp_path) as testbed:
+        testbed.sequencer.otherwise = refuses
+        testbed.start()
+        until(lambda: testbed.logged("no_answer"), why="the refusal")
+        pages = testbed.pages()
+        assert testbed.worker.stop() == 0
         log = (tmp_path / "worker.log").read_text()
     assert "XALORA_API_KEY" in log  # the hint
     assert leaks(log) == []
-    assert leaks(stage.statuses()) == []
+    assert leaks(testbed.statuses()) == []
     assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}
 
 
 def test_a_comfyui_that_is_away_does_not_show_its_password(tmp_path: Path) -> None:
-    with stage_in(tmp_path) as stage, stage.comfyui_says.away():
-        stage.start()
-        until(lambda: stage.testbed.logged("comfyui_not_ready"), why="the complaint")
-        until(lambda: stage.testbed.logged("not_asking"), why="the reason for not asking")
-        pages = stage.pages()
-        assert stage.testbed.worker.stop() == 0
+    with SecretsTestbed(tmp_path) as testbed, testbed.comfyui.away():
+        testbed.start()
+        until(lambda: testbed.logged("comfyui_not_ready"), why="the complaint")
+        until(lambda: testbed.logged("not_asking"), why="the reason for not asking")
+        pages = testbed.pages()
+        assert testbed.worker.stop() == 0
         assert leaks((tmp_path / "worker.log").read_text()) == []
     assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}

@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 
 import pytest
 
 from miner.devnet.options import DevnetOptions
 from miner.devnet.serve import serve
 from miner.doctor.checks.network import Answer, clock, name_lookup, reachable, resolved, sequencer
+from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.testbed import free_port
 from tests.unit.doctor.conftest import levels, only
 
 KEY = "someone-k3yofsomeone"
 
 
-@contextmanager
-def other_server(status: int, **headers: str) -> Iterator[str]:
-    """A web server that answers everything alike; gives its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response_only(status)
-            for name, value in {"Content_Length": "0", "Content_Type": "application/json", **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.end_headers()
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+def other_server(status: int, **headers: str) -> ScriptedServer:
+    """A web server that answers everything alike."""
+    given = {"Content_Type": "application/json", **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in given.items()]
+    return ScriptedServer(lambda _: reply(b"", *lines, status=status))
 
 
 def of(facts_of, url, **rest):
@@ -106,8 +86,8 @@ def test_what_speaks_no_tls_is_bad_with_its_own_cure(facts_of, devnet):
     ],
 )
 def test_what_a_status_says_of_the_sequencer(facts_of, status, headers, level, words):
-    with other_server(status, **headers) as url:
-        mark = only(of(facts_of, url), "Sequencer")
+    with other_server(status, **headers) as server:
+        mark = only(of(facts_of, server.url), "Sequencer")
     assert mark.level == level
     assert words in mark.says
 
@@ -130,10 +110,10 @@ def test_a_clock_that_is_off_is_told(skew, level, words):
 
 
 def test_a_real_date_is_compared(facts_of):
-    with other_server(200, Date="Sun, 06 Nov 1994 08:49:37 GMT") as url:
-        assert only(of(facts_of, url), "Clock").level == "bad"
-    with other_server(200) as url:  # none at all
-        assert only(of(facts_of, url), "Clock").level == "note"
+    with other_server(200, Date="Sun, 06 Nov 1994 08:49:37 GMT") as server:
+        assert only(of(facts_of, server.url), "Clock").level == "bad"
+    with other_server(200) as server:  # none at all
+        assert only(of(facts_of, server.url), "Clock").level == "note"
 
 
 def test_a_slow_answer_is_a_warning():

@@ -28,8 +28,8 @@ def test_the_file_arrives_whole_with_its_length_and_the_targets_headers_alone(
     file = media(1_000_000)
     uploader.upload(file, target(store, **{"Content-Type": "image/png", "x-amz-acl": "private"}), key="")
     assert store.objects == {"/bucket/key.png": file.path.read_bytes()}
-    (call,) = store.calls
-    assert (call.method, call.path) == ("PUT", "/bucket/key.png?X-Amz-Signature=TopSecret")
+    (call,) = store.requests
+    assert (call.method, call.target) == ("PUT", "/bucket/key.png?X-Amz-Signature=TopSecret")
     assert {name.lower(): value for name, value in call.headers.items()} == {
         "host": f"127.0.0.1:{store.port}",
         "content-length": "1000000",
@@ -44,7 +44,7 @@ def test_one_connection_serves_several_uploads(store: Store, uploader: Uploader,
     for number in range(3):
         uploader.upload(media(b"%d" % number), target(store, f"/bucket/{number}"), key="")
     assert store.objects == {"/bucket/0": b"0", "/bucket/1": b"1", "/bucket/2": b"2"}
-    assert store.connections == 1
+    assert store.accepted == 1
 
 
 def test_progress_rises_to_the_whole_file(store: Store, uploader: Uploader, media: Make) -> None:
@@ -59,14 +59,14 @@ def test_a_file_is_not_held_in_memory(store: Store, uploader: Uploader, tmp_path
     path = tmp_path / "long.mp4"
     with path.open("wb") as file:
         file.truncate(64 << 20)
-    store.knobs.discard = True
+    store.bodies = "drop"
     tracemalloc.start()
     try:
         uploader.upload(Media(path=path, content_type="video/mp4", size=64 << 20), target(store), key="")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert store.calls[0].size == 64 << 20
+    assert store.requests[0].size == 64 << 20
     assert peak < 4 << 20
 
 
@@ -92,7 +92,7 @@ def test_what_may_pass_is_to_be_tried_again(store: Store, uploader: Uploader, me
     with pytest.raises(Retryable, match=str(status)) as caught:
         uploader.upload(media(b"x"), target(store), key="")
     assert caught.value.retry_after == 7.0
-    assert len(store.calls) == 1  # the lane asks again, not this
+    assert len(store.requests) == 1  # the lane asks again, not this
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -100,7 +100,7 @@ def test_a_redirect_is_not_followed(store: Store, uploader: Uploader, media: Mak
     store.knobs.status, store.knobs.headers = status, {"Location": f"{store.url}/elsewhere"}
     with pytest.raises(JobFault, match=rf"redirects \({status}\)"):
         uploader.upload(media(b"x"), target(store), key="")
-    assert [call.path.partition("?")[0] for call in store.calls] == ["/bucket/key.png"]
+    assert [call.path for call in store.requests] == ["/bucket/key.png"]
 
 
 def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
@@ -121,7 +121,7 @@ def test_an_upload_after_a_failed_one_succeeds(store: Store, uploader: Uploader,
 
 
 def test_a_store_that_stops_reading_is_given_up_in_time(store: Store, media: Make) -> None:
-    store.knobs.hang = True
+    store.bodies = "leave"
     impatient = Uploader(
         allow=parse_allow([f"127.0.0.1:{store.port}"]), bucket="", endpoint="", region="auto", timeout=0.3
     )
@@ -169,4 +169,4 @@ def test_a_file_that_is_gone_is_this_machines_fault(store: Store, uploader: Uplo
     file.path.unlink()
     with pytest.raises(MachineFault, match="cannot be read"):
         uploader.upload(file, target(store), key="")
-    assert store.calls == []
+    assert store.requests == []

@@ -12,7 +12,7 @@ from miner.models.hash_db import HashDatabase
 from miner.models.progress import Stop
 from miner.models.pull import Report, pull
 from miner.models.store import Store
-from tests.unit.models.server import FileServer, HubServer, files, hub
+from tests.unit.models.server import FileServer, HubServer, hub
 
 QUICK = RetryPolicy(attempts=4, base=0.01, cap=0.05)
 
@@ -55,7 +55,7 @@ class Bench:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    with files() as server:
+    with FileServer() as server:
         yield server
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from types import MappingProxyType
+
+from tests.support.scripted_server import Request, ScriptedServer, head
 
 PIECE = 1 << 16  # bytes a send
 
@@ -46,90 +46,39 @@ class File:
     script: list[Step] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
-class Request:
-    method: str
-    path: str
-    query: str
-    headers: Message
-    at: float  # time.monotonic()
-
-
-class FileServer:
-    """The server. `put` files, then read `requests` and `sent`."""
+class FileServer(ScriptedServer):
+    """`put` files, then read `requests` and `sent`."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.files: dict[str, File] = {}
-        self.requests: list[Request] = []
-        self.sent: dict[str, int] = {}
+        self.sent: Counter[str] = Counter()
         self.half = threading.Event()  # a held step has sent its half
-        self.mutex = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 30
-
-            def do_GET(self) -> None:
-                outer.answer(self)
-
-            def do_HEAD(self) -> None:
-                outer.answer(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((host, 0), Handler)
-        self._server.daemon_threads = False  # so that closing waits for them
-        self.url = f"http://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(host=host)
 
     def put(self, path: str, content: bytes, *script: Step, etag: str | None = None, **rest: object) -> str:
         """Serve `content` at `path`; gives its URL."""
-        tag = f'"{hashlib.md5(content).hexdigest()}"' if etag is None else etag  # noqa: S324
+        tag = etag_of(content) if etag is None else etag
         self.files[path] = File(content, etag=tag, script=list(script), **rest)  # type: ignore[arg-type]
         return self.url + path
 
     def gets(self, path: str) -> list[Request]:
-        return [one for one in self.requests if one.method == "GET" and one.path == path]
+        return self.asked(path, "GET")
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.close_connection = True
-        parts = urlsplit(handler.path)
-        asked = Request(
-            method=handler.command, path=parts.path, query=parts.query, headers=handler.headers, at=time.monotonic()
-        )
-        with self.mutex:
-            self.requests.append(asked)
-            file = self.files.get(parts.path)
-            step = file.script.pop(0) if file and file.script and asked.method == "GET" else Step()
+    def respond(self, request: Request) -> Iterator[bytes]:
+        file = self.files.get(request.path)
         if file is None:
-            self.reply(handler, 404, {})
-        else:
-            self._serve(handler, asked, file, step)
-
-    def reply(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
-        handler.send_response(status)
-        for name, value in {"Connection": "close", "Content-Length": "0", **headers}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-
-    def _serve(self, handler: BaseHTTPRequestHandler, asked: Request, file: File, step: Step) -> None:
+            yield closing(404)
+            return
+        step = file.script.pop(0) if file.script and request.method == "GET" else Step()
         if step.content is not None:
             file.content = step.content
-            file.etag = step.etag if step.etag is not None else f'"{hashlib.md5(step.content).hexdigest()}"'  # noqa: S324
+            file.etag = step.etag if step.etag is not None else etag_of(step.content)
         if step.status is not None:
-            self.reply(handler, step.status, step.headers)
+            yield closing(step.status, step.headers)
             return
-        start = self._start(asked, file, step)
+        start = self._start(request, file, step)
         if start > len(file.content) or (start and start == len(file.content)):
-            self.reply(handler, 416, {"Content-Range": f"bytes */{len(file.content)}"})
+            yield closing(416, {"Content-Range": f"bytes */{len(file.content)}"})
             return
         body = file.content[start:]
         headers = {"ETag": file.etag, "Last-Modified": file.modified, "Content-Length": str(step.length or len(body))}
@@ -139,14 +88,9 @@ class FileServer:
             headers["Content-Length"] = ""
         if step.chunked:
             headers["Transfer-Encoding"] = "chunked"
-        headers |= step.headers
-        handler.send_response(206 if start else 200)
-        for name, value in {"Connection": "close", **headers}.items():
-            if value:
-                handler.send_header(name, value)
-        handler.end_headers()
-        if asked.method == "GET":
-            self._send(handler, asked.path, body if step.cut is None else body[: step.cut], step)
+        yield closing(206 if start else 200, headers | step.headers, length="")
+        if request.method == "GET":
+            yield from self._send(request.path, body if step.cut is None else body[: step.cut], step)
 
     def _start(self, asked: Request, file: File, step: Step) -> int:
         """Where the answer begins: at the range's first byte, if there is one and its condition holds."""
@@ -158,22 +102,18 @@ class FileServer:
             return 0
         return int(span.removeprefix("bytes=").partition("-")[0])
 
-    def _send(self, handler: BaseHTTPRequestHandler, path: str, body: bytes, step: Step) -> None:
-        try:
-            for at in range(0, len(body), step.trickle or PIECE):
-                piece = body[at : at + (step.trickle or PIECE)]
-                if step.hold and at <= len(body) // 2 < at + len(piece):
-                    self.half.set()
-                    step.hold.wait(30)
-                if step.trickle:
-                    threading.Event().wait(0.001)
-                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if step.chunked else piece)
-                with self.mutex:
-                    self.sent[path] = self.sent.get(path, 0) + len(piece)
-            if step.chunked and step.cut is None:
-                handler.wfile.write(b"0\r\n\r\n")
-        except OSError:
-            return  # the client went away, which some tests are about
+    def _send(self, path: str, body: bytes, step: Step) -> Iterator[bytes]:
+        for at in range(0, len(body), step.trickle or PIECE):
+            piece = body[at : at + (step.trickle or PIECE)]
+            if step.hold and at <= len(body) // 2 < at + len(piece):
+                self.half.set()
+                step.hold.wait(30)
+            if step.trickle:
+                self.stopping.wait(0.001)
+            yield b"%x\r\n%s\r\n" % (len(piece), piece) if step.chunked else piece
+            self.sent[path] += len(piece)
+        if step.chunked and step.cut is None:
+            yield b"0\r\n\r\n"
 
 
 class HubServer(FileServer):
@@ -193,56 +133,41 @@ class HubServer(FileServer):
         self.put(f"/{repo}/resolve/main/{path}", content)
         return f"https://huggingface.co/{repo}/resolve/main/{path}"
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        handler.close_connection = True
-        path = urlsplit(handler.path).path
+    def respond(self, request: Request) -> Iterator[bytes]:
+        path, token = request.path, request.headers.get("Authorization", "")
         repo = "/".join(path.split("/")[1:3])
-        token = handler.headers.get("Authorization", "")
-        with self.mutex:
-            asked = Request(method=handler.command, path=path, query="", headers=handler.headers, at=time.monotonic())
-            self.requests.append(asked)
-            if "/resolve/" in path:  # the library asks for other things, too
-                self.tokens.append(token)
-            busy = self.busy.pop(0) if self.busy and "/resolve/" in path else None
-        if busy is not None:
-            self.reply(handler, 429, busy)
+        resolves = "/resolve/" in path  # the library asks for other things, too
+        if resolves:
+            self.tokens.append(token)
+        if resolves and self.busy:
+            yield closing(429, self.busy.pop(0))
         elif repo in self.gated and token != "Bearer hf_accepted":
-            self.reply(handler, 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
+            yield closing(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted."})
         elif path not in self.files:
             known = any(other.startswith(f"/{repo}/") for other in self.files)
-            self.reply(handler, 404, {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"})
+            yield closing(404, {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"})
         else:
-            self._point(handler, path)
-
-    def _point(self, handler: BaseHTTPRequestHandler, path: str) -> None:
-        content = self.files[path].content
-        blob = path.replace("/resolve/main/", "/")
-        self.reply(
-            handler,
-            302,
-            {
-                "Location": f"{self.cdn.url}{blob}?X-Signature=s3cret",
+            content = self.files[path].content
+            facts = {
+                "Location": f"{self.cdn.url}{path.replace('/resolve/main/', '/')}?X-Signature=s3cret",
                 "X-Repo-Commit": "0" * 40,
                 "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
                 "X-Linked-Size": str(len(content)),
-            },
-        )
+            }
+            yield closing(302, facts)
 
 
-@contextmanager
-def files(host: str = "127.0.0.1") -> Iterator[FileServer]:
-    server = FileServer(host)
-    try:
-        yield server
-    finally:
-        server.close()
+def closing(status: int, headers: Mapping[str, str] = MappingProxyType({}), *, length: str = "0") -> bytes:
+    """The head of a reply after which the connection ends; a header without a value is left out."""
+    given = {"Connection": "close", "Content-Length": length, **headers}
+    return head(status, *(f"{name}: {value}" for name, value in given.items() if value))
+
+
+def etag_of(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'  # noqa: S324
 
 
 @contextmanager
 def hub() -> Iterator[HubServer]:
-    with files("127.0.0.2") as cdn:  # another host than the hub, as in the world
-        server = HubServer(cdn)
-        try:
-            yield server
-        finally:
-            server.close()
+    with FileServer("127.0.0.2") as cdn, HubServer(cdn) as hub:  # another host than the hub, as in the world
+        yield hub

@@ -16,9 +16,9 @@ from miner.net.addresses import Refused, is_public, parse_allow, parse_url
 from miner.net.deadline import Deadline
 from miner.net.session import Guard, Session
 from miner.task.errors import ConfigError, JobFault
+from tests.support.scripted_server import Answer, ScriptedServer, in_turn, redirect, says, trickles
 from tests.system.hostile.addresses import PUBLIC_V4, PUBLIC_V6
 from tests.system.hostile.answers import OK
-from tests.system.hostile.servers import Answer, Server, in_turn, redirect, says, trickles
 
 
 class Answers:
@@ -35,8 +35,8 @@ class Answers:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
         yield server
 
 
@@ -111,34 +111,34 @@ def test_a_malformed_allowed_place_names_the_key(entry: str) -> None:
         parse_allow([entry])
 
 
-def test_what_is_allowed_is_that_port_of_that_spelling_alone(server: Server) -> None:
+def test_what_is_allowed_is_that_port_of_that_spelling_alone(server: ScriptedServer) -> None:
     server.serve(OK)
     resolver = Answers(["127.0.0.1"])
     with pytest.raises(JobFault, match="neither 80 nor 443"):
         fetcher(resolver, f"127.0.0.1:{server.port}").fetch(f"http://localhost:{server.port}/0")
     with pytest.raises(JobFault, match="neither 80 nor 443"):
         fetcher(resolver, "127.0.0.1:1").fetch(f"http://127.0.0.1:{server.port}/0")
-    assert server.heads == []
+    assert server.requests == []
 
 
-def test_an_allowed_name_may_be_private(server: Server) -> None:
+def test_an_allowed_name_may_be_private(server: ScriptedServer) -> None:
     server.serve(OK)
     data = fetcher(Answers(["127.0.0.1"]), f"store.test:{server.port}").fetch(f"http://Store.Test:{server.port}/0")
     assert data.startswith(b"\x89PNG")
-    assert f"Host: store.test:{server.port}".encode() in server.heads[0]
+    assert f"Host: store.test:{server.port}".encode() in server.requests[0].head
 
 
 # ---- answers that change ----------------------------------------------------------------------------------------
 
 
-def test_the_address_that_was_judged_is_the_one_connected_to(server: Server) -> None:
-    with Server("127.0.0.2", server.port) as other:
+def test_the_address_that_was_judged_is_the_one_connected_to(server: ScriptedServer) -> None:
+    with ScriptedServer(host="127.0.0.2", port=server.port) as other:
         server.serve(OK)
         other.serve(OK)
         resolver = Answers(["127.0.0.1"], ["127.0.0.2"])
         fetcher(resolver, f"store.test:{server.port}").fetch(f"http://store.test:{server.port}/0")
         assert resolver.asked == 1  # there is no second question that could be answered otherwise
-        assert (len(server.heads), len(other.heads)) == (1, 0)
+        assert (len(server.requests), len(other.requests)) == (1, 0)
 
 
 def test_a_name_that_turns_private_is_judged_anew_by_every_connection() -> None:
@@ -150,7 +150,7 @@ def test_a_name_that_turns_private_is_judged_anew_by_every_connection() -> None:
                 guard.address("turning.test", 443, turn=turn)
 
 
-def test_a_name_that_turns_private_on_a_redirect_is_refused(server: Server) -> None:
+def test_a_name_that_turns_private_on_a_redirect_is_refused(server: ScriptedServer) -> None:
     server.serve(redirect("http://turning.test/"))
     resolver = Answers(["10.0.0.1"])
     with pytest.raises(JobFault, match="not public"):
@@ -158,7 +158,7 @@ def test_a_name_that_turns_private_on_a_redirect_is_refused(server: Server) -> N
     assert resolver.asked == 1
 
 
-def test_an_address_that_the_guard_let_through_by_mistake_is_refused_by_the_connection(server: Server) -> None:
+def test_an_address_that_the_guard_let_through_by_mistake_is_refused_by_the_connection(server: ScriptedServer) -> None:
     class Mistaken(Guard):
         def check(self, _url: str) -> None:
             pass
@@ -170,7 +170,7 @@ def test_an_address_that_the_guard_let_through_by_mistake_is_refused_by_the_conn
     session = Session(Mistaken())
     with Deadline(20), pytest.raises(Refused, match="not public"), session, session.exchange("GET", url, headers={}):
         pass
-    assert server.heads == []
+    assert server.requests == []
 
 
 def test_one_private_address_among_many_is_enough() -> None:
@@ -186,13 +186,13 @@ def test_every_attempt_takes_the_next_address_one_of_the_other_version_first() -
     assert turns == ["2000::1", "1.1.1.1", "2000::2", "1.1.1.2", "1.1.1.3", "2000::1"]
 
 
-def test_an_address_that_does_not_answer_is_followed_by_the_next(server: Server) -> None:
+def test_an_address_that_does_not_answer_is_followed_by_the_next(server: ScriptedServer) -> None:
     server.serve(OK)
     with socket.socket() as unused:  # bound, and so not anybody else's; it refuses connections
         unused.bind(("127.0.0.3", server.port))
         resolver = Answers(["127.0.0.3", "127.0.0.1"])
         fetcher(resolver, f"store.test:{server.port}").fetch(f"http://store.test:{server.port}/0")
-    assert len(server.heads) == 1
+    assert len(server.requests) == 1
 
 
 # ---- time -------------------------------------------------------------------------------------------------------
@@ -217,35 +217,35 @@ def test_a_look_up_that_hangs_counts_as_well() -> None:
 @pytest.mark.parametrize(
     "answer", [says(60.0), trickles(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\0")], ids=["silent", "trickling"]
 )
-def test_a_handshake_that_never_ends_counts_as_well(server: Server, answer: Answer) -> None:
+def test_a_handshake_that_never_ends_counts_as_well(server: ScriptedServer, answer: Answer) -> None:
     server.otherwise = answer
     with pytest.raises(JobFault, match=r"no whole answer within 1 s"):
         fetcher(Answers([]), f"127.0.0.1:{server.port}", timeout=1.0).fetch(f"https://127.0.0.1:{server.port}/")
 
 
-def test_a_server_without_a_valid_certificate_is_not_asked(server: Server) -> None:
+def test_a_server_without_a_valid_certificate_is_not_asked(server: ScriptedServer) -> None:
     server.otherwise = says(b"HTTP/1.1 200 OK\r\n\r\n")
     with pytest.raises(JobFault, match="no valid TLS certificate"):
         fetcher(Answers([]), f"127.0.0.1:{server.port}").fetch(f"https://127.0.0.1:{server.port}/")
 
 
-def test_redirects_and_attempts_share_one_time_limit(server: Server) -> None:
+def test_redirects_and_attempts_share_one_time_limit(server: ScriptedServer) -> None:
     slow = trickles(b"HTTP/1.1 200 OK\r\nX: ")
     url = server.serve(in_turn(redirect(""), redirect(""), slow))
     begun = time.monotonic()
     with pytest.raises(JobFault, match="no whole answer"):
         fetcher(Answers(["127.0.0.1"]), f"127.0.0.1:{server.port}", timeout=0.5).fetch(url)
     assert 0.4 < time.monotonic() - begun < 30
-    assert len(server.heads) == 3
+    assert len(server.requests) == 3
 
 
 # ---- the environment --------------------------------------------------------------------------------------------
 
 
 def test_no_proxy_and_no_password_of_the_environment_goes_along(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with Server() as proxy:
+    with ScriptedServer() as proxy:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
             monkeypatch.setenv(name.upper(), f"http://127.0.0.1:{proxy.port}")
@@ -255,9 +255,9 @@ def test_no_proxy_and_no_password_of_the_environment_goes_along(
         monkeypatch.setenv("NETRC", str(netrc))
         url = server.serve(OK)
         fetcher(Answers([]), f"127.0.0.1:{server.port}").fetch(url)
-        assert proxy.heads == []
-    assert b"authorization" not in server.heads[0].lower()
-    assert b"cookie" not in server.heads[0].lower()
+        assert proxy.requests == []
+    assert b"authorization" not in server.requests[0].head.lower()
+    assert b"cookie" not in server.requests[0].head.lower()
 
 
 @pytest.mark.parametrize(

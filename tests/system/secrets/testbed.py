@@ -10,7 +10,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 from miner.devnet.serve import Running
 from miner.task.stages import Graph
 from tests.support.canary_secrets import API_KEY, PROMPT, marked
-from tests.support.script import Script, a_task
-from tests.support.scripted_comfyui import LyingComfyUI, error, failure, png, success
-from tests.support.scripted_sequencer import Heard, Liar, Said, reply
-from tests.support.testbed import Testbed, free_port, until
+from tests.support.script import ScriptedTestbed, a_task
+from tests.support.scripted_comfyui import ScriptedComfyUI, error, failure, png, success
+from tests.support.scripted_server import Request, Said, ScriptedServer, reply
+from tests.support.testbed import free_port, until
 
 GRAPH = {
     "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
@@ -53,9 +53,9 @@ FAILS, LINGERS = "the renderer fails", "the renderer lingers"
 """In a prompt: what becomes of it in ComfyUI."""
 
 
-def web(heard: Heard) -> Said:
+def web(request: Request) -> Said:
     """The consumer's web server."""
-    if heard.path == "/gone.png":
+    if request.path == "/gone.png":
         return reply(f"no such file: {marked('webbody')}".encode(), status=404)
     return reply(png())
 
@@ -66,21 +66,27 @@ class Store:
     def __init__(self) -> None:
         self.puts: Counter[str] = Counter()
 
-    def __call__(self, heard: Heard) -> Said:
-        self.puts[heard.path] += 1
-        said = b"<Error><Message>" + heard.head + b"</Message></Error>"
-        if "forbidden" in heard.path:
+    def __call__(self, request: Request) -> Said:
+        self.puts[request.path] += 1
+        said = b"<Error><Message>" + request.head + b"</Message></Error>"
+        if "forbidden" in request.path:
             return reply(said, status=403)
-        if "busy" in heard.path and self.puts[heard.path] == 1:
+        if "busy" in request.path and self.puts[request.path] == 1:
             return reply(said, status=500)
-        if "broken" in heard.path and self.puts[heard.path] == 1:
+        if "broken" in request.path and self.puts[request.path] == 1:
             return None
-        if "redirect" in heard.path:
+        if "redirect" in request.path:
             return reply(said, f"Location: {self.elsewhere}", status=307)
-        odd = "X-Odd header without a colon" if "odd" in heard.path else "X-Plain: yes"
+        odd = "X-Odd header without a colon" if "odd" in request.path else "X-Plain: yes"
         return reply(b"", 'ETag: "0"', odd)
 
     elsewhere = f"http://127.0.0.1:1/x?{marked('location')}"
+
+
+def refuses(request: Request) -> Said:
+    """A sequencer that knows nobody, and repeats the key."""
+    said = request.head.decode("latin-1").replace("\r\n", " ")  # with its Authorization
+    return reply({"message": f"unknown key {API_KEY} in {said}"}, status=401)
 
 
 def ends(graph: Graph) -> Any:
@@ -91,35 +97,36 @@ def ends(graph: Graph) -> Any:
     return None if LINGERS in text else success()
 
 
-class Stage:
-    """The worker and what it talks to. `ear` hears what systemd is told."""
+class SecretsTestbed(ScriptedTestbed):
+    """The worker and what it talks to; it also hears what systemd is told. The worker starts with `start`."""
 
-    def __init__(self, testbed: Testbed, stack: ExitStack) -> None:
-        self.testbed = testbed
-        self.script = Script()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        enter = self.stack.enter_context
         self.store_says = Store()
-        self.comfyui_says = LyingComfyUI()
-        self.comfyui_says.end = ends
-        self.comfyui_says.nodes |= WORDS
-        self.web, self.store, self.comfyui, self.sequencer = (
-            stack.enter_context(Liar(answer)) for answer in (web, self.store_says, self.comfyui_says, self._answer)
+        self.web, self.store, self.comfyui = (
+            enter(ScriptedServer(web)),
+            enter(ScriptedServer(self.store_says)),
+            enter(ScriptedComfyUI()),
         )
-        self.refuses = False  # whether the sequencer knows nobody, and repeats the key
-        self.ear = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        self.ear.bind(str(testbed.folder / "notify"))
-        self.ear.settimeout(0.2)
+        self.comfyui.end = ends
+        self.comfyui.nodes |= WORDS
+        self.status = f"http://127.0.0.1:{free_port()}"
+        self._ear = enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self._ear.bind(str(folder / "notify"))
+        self._ear.settimeout(0.2)
         self._told: list[bytes] = []
         self._deaf = threading.Event()
-        self.status = f"http://127.0.0.1:{free_port()}"
         listening = threading.Thread(target=self._listen)
         listening.start()
-        stack.callback(listening.join)
-        stack.callback(self._deaf.set)
+        self.stack.callback(listening.join)
+        self.stack.callback(self._deaf.set)
 
     def start(self) -> None:
-        self.testbed.devnet = Running(url=self.sequencer.url, session=self.testbed.session)
-        name = self.testbed.add_workflow("words", GRAPH, parameters=PARAMETERS)
-        self.testbed.start_worker(
+        (self.folder / "tmp").mkdir()
+        self.devnet = Running(url=self.sequencer.url, session=self.session)
+        name = self.add_workflow("words", GRAPH, parameters=PARAMETERS)
+        self.start_worker(
             f"http://operator:{marked('comfyuipassword')}@{self.comfyui.host}",
             workflows={"4": [name]},
             sequencer__poll_interval=0.01,
@@ -131,16 +138,11 @@ class Stage:
             environ={
                 "XALORA_API_KEY": API_KEY,
                 "XALORA_STATUS_TOKEN": marked("statustoken"),
-                "NOTIFY_SOCKET": str(self.testbed.folder / "notify"),
+                "NOTIFY_SOCKET": str(self.folder / "notify"),
                 "WATCHDOG_USEC": "200000",
+                "TMPDIR": str(self.folder / "tmp"),
             },
         )
-
-    def _answer(self, heard: Heard) -> Said:
-        if self.refuses:
-            said = heard.head.decode("latin-1").replace("\r\n", " ")  # with its Authorization
-            return reply({"message": f"unknown key {API_KEY} in {said}"}, status=401)
-        return self.script(heard)
 
     # ---- tasks --------------------------------------------------------------------------------------------------
 
@@ -163,13 +165,13 @@ class Stage:
     def _listen(self) -> None:
         while not self._deaf.is_set():
             with suppress(TimeoutError):
-                self._told.append(self.ear.recv(65536))
+                self._told.append(self._ear.recv(65536))
 
     def pages(self) -> dict[str, str]:
         """What the dashboard shows now, page by page, and the first words of its stream."""
         shown = {"Authorization": f"Bearer {marked('statustoken')}"}
-        get = partial(self.testbed.session.get, headers=shown, timeout=30)
-        until(lambda: self.testbed.logged("dashboard"), why="the dashboard")
+        get = partial(self.session.get, headers=shown, timeout=30)
+        until(lambda: self.logged("dashboard"), why="the dashboard")
         pages = {path: get(self.status + path).text for path in PAGES}
         with get(f"{self.status}/api/events", stream=True) as stream:
             pages["/api/events"] = next(stream.iter_content(1 << 20)).decode()
@@ -180,42 +182,36 @@ class Stage:
         return b"\n".join(self._told).decode()
 
 
-def wrong_tasks(stage: Stage) -> Iterator[bytes]:
+def wrong_tasks(testbed: SecretsTestbed) -> Iterator[bytes]:
     """One for each way to fail."""
-    yield stage.task("input-404", image="/gone.png")
-    yield stage.task(
+    yield testbed.task("input-404", image="/gone.png")
+    yield testbed.task(
         "userinfo", parameters={"image": f"http://u:{marked('userinfo')}@127.0.0.1/x?{marked('imagequery')}"}
     )
-    yield stage.task("private", parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
-    yield stage.task("no-prompt", parameters={"prompt": None})
-    yield stage.task("mixed-up", parameters={"steps": PROMPT})
-    yield stage.task("ok-between")
-    yield stage.task("long-prompt", prompt=PROMPT * 100)
-    yield stage.task("control", prompt=f"{PROMPT}\0")
-    yield stage.task("unknown-parameter", parameters={"negative": PROMPT})
-    yield stage.task("target", upload_url=f"https://10.0.0.1/x?{marked('presigned')}")
-    yield stage.task("target-header", upload_headers={"Host": marked("uploadheader")})
-    yield stage.task("upload-403", put="forbidden")
-    yield stage.task("upload-redirect", put="redirect")
-    yield stage.task("render-error", prompt=f"{PROMPT}, {FAILS}")
+    yield testbed.task("private", parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
+    yield testbed.task("no-prompt", parameters={"prompt": None})
+    yield testbed.task("mixed-up", parameters={"steps": PROMPT})
+    yield testbed.task("ok-between")
+    yield testbed.task("long-prompt", prompt=PROMPT * 100)
+    yield testbed.task("control", prompt=f"{PROMPT}\0")
+    yield testbed.task("unknown-parameter", parameters={"negative": PROMPT})
+    yield testbed.task("target", upload_url=f"https://10.0.0.1/x?{marked('presigned')}")
+    yield testbed.task("target-header", upload_headers={"Host": marked("uploadheader")})
+    yield testbed.task("upload-403", put="forbidden")
+    yield testbed.task("upload-redirect", put="redirect")
+    yield testbed.task("render-error", prompt=f"{PROMPT}, {FAILS}")
 
 
 RIGHT = ("ok", "upload-500", "upload-cut", "odd-header", "s3-ok", "ok-between", "unknown-parameter")
 """Those that succeed."""
 
 
-def all_tasks(stage: Stage) -> list[bytes]:
+def all_tasks(testbed: SecretsTestbed) -> list[bytes]:
     return [
-        stage.task("ok"),
-        stage.task("upload-500", put="busy"),
-        stage.task("upload-cut", put="broken"),
-        stage.task("odd-header", put="odd"),
-        stage.s3_task("s3-ok"),
-        *wrong_tasks(stage),
+        testbed.task("ok"),
+        testbed.task("upload-500", put="busy"),
+        testbed.task("upload-cut", put="broken"),
+        testbed.task("odd-header", put="odd"),
+        testbed.s3_task("s3-ok"),
+        *wrong_tasks(testbed),
     ]
-
-
-@contextmanager
-def stage_in(folder: Path) -> Iterator[Stage]:
-    with ExitStack() as stack:
-        yield Stage(stack.enter_context(Testbed(folder)), stack)
