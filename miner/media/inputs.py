@@ -1,10 +1,9 @@
-"""Untrusted media: fetched safely, bounded, decoded, and drawn anew.
+"""Untrusted inputs, fetched safely and within bounds.
 
-Promises: a URL of a task is asked under the guard of `miner.net`, for `timeout` seconds and `max_bytes` in all, and an
-answer is kept only as bytes; `clean_image` turns such bytes into a PNG that holds pixels and nothing else of them.
+Promises: a task's URL is requested under the guard of `miner.net`, for `timeout` seconds and `max_bytes` in all, and
+the answer is kept as bytes; `clean_image` turns them into a PNG with pixels and nothing else.
 
-Never: opens a format that is not listed, decodes before the size in the header was judged, or tells a consumer which
-address a name has.
+Never: tells a consumer which address a name has.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _CHUNK = 1 << 16  # bytes
 _DATA_HEAD = re.compile(r"data:(?:image/[a-z0-9.+-]{1,64})?(?P<base64>;base64)?", re.IGNORECASE | re.ASCII)
 _STRANGE = re.compile(r"[^!-~]|%(?![0-9a-fA-F]{2})")  # in the body of a data: URL
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
-_MAX_DATA_URL = 2 << 20  # characters; a reply of the sequencer has at most 1 MiB
+_MAX_DATA_URL = 2 << 20  # characters; a reply from the sequencer has at most 1 MiB
 
 
 class Fetcher:
@@ -51,10 +50,10 @@ class Fetcher:
         self._closed = threading.Event()
 
     def fetch(self, url: str, *, name: str = "image") -> bytes:
-        """The bytes behind an http, https or data URL. Blocks for `timeout` seconds at most.
+        """The bytes of an http, https or data URL. Blocks for at most `timeout` seconds.
 
-        A server that is away or overloaded is asked three times. Raises JobFault, with `name` (the parameter) in front
-        of a reason that the consumer can act on, and Retryable if the fetcher was closed meanwhile.
+        A server that is down or overloaded is asked three times. Raises JobFault, with `name` (the parameter) before
+        a reason that the consumer can act on, and Retryable if the fetcher is closed meanwhile.
         """
         try:
             if url[:5].lower() == "data:":
@@ -69,11 +68,11 @@ class Fetcher:
             raise JobFault(f"{name}: {error.message}") from None
 
     def close(self) -> None:
-        """Makes no further attempt; one that is under way ends by itself."""
+        """Make no further attempts; a current one ends by itself."""
         self._closed.set()
 
     def _persist(self, session: Session, url: str, limit: Deadline) -> bytes:
-        """Attempts until one succeeds, the last one failed, time is short, or the fetcher was closed."""
+        """Try until it succeeds, the attempts or the time are used up, or the fetcher is closed."""
         attempt = 0
         while True:
             attempt += 1
@@ -102,7 +101,7 @@ class Fetcher:
             raise error
         if not 200 <= status < 300:
             raise Refused(answered("the server", status))
-        # It was asked for identity; a body that is compressed all the same could be a bomb, and is not unpacked.
+        # Identity was requested; a body that is compressed anyway could be a bomb, so it is not unpacked.
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused("the server compresses its answer")
         self._bound(response.length_remaining or 0)
@@ -118,15 +117,15 @@ class Fetcher:
 
 
 def _decode_data(url: str, max_bytes: int) -> bytes:
-    """The bytes in a `data:` URL (RFC 2397), strictly: an image or no type, padded base64 or percent-encoding."""
+    """The bytes in a `data:` URL (RFC 2397), strictly: an image or untyped, padded base64 or percent-encoding."""
     head, comma, _ = url[:200].partition(",")
     match = _DATA_HEAD.fullmatch(head)
     if not comma or match is None:
-        raise Refused("the data: URL is not one of an image")
+        raise Refused("the data: URL is not an image")
     if len(url) > _MAX_DATA_URL:
         raise Refused("the data: URL is too long; give the URL of a file")
     if _STRANGE.search(url, len(head) + 1):
-        raise Refused("the data: URL has characters that do not belong there")
+        raise Refused("the data: URL contains invalid characters")
     data = unquote_to_bytes(url[len(head) + 1 :])
     if match["base64"]:
         if len(data) % 4 or not _BASE64.fullmatch(data):
@@ -138,4 +137,4 @@ def _decode_data(url: str, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> Refused:
-    return Refused(f"it has more than {max_bytes / (1 << 20):.3g} MB")
+    return Refused(f"it is larger than {max_bytes / (1 << 20):.3g} MB")

@@ -1,8 +1,8 @@
-"""What ComfyUI wrote, made ready to be given away.
+"""ComfyUI's output files, made ready for upload.
 
-Promises: the file is of the format that the workflow promises, told by its structure and not by its name, and holds
-neither prompt nor workflow, which ComfyUI writes into every one; pixels and frames stay as they were wherever the
-format does, so nothing is encoded a second time. After a crash half-way it can be done again.
+Promises: the file has the format that the workflow promises, judged by its content and not by its name, without the
+prompt and the workflow that ComfyUI embeds; unless the format changes, nothing is encoded again. After a crash in the
+middle it can be repeated.
 
 Never: holds a video in memory.
 """
@@ -20,7 +20,7 @@ from miner.media.pictures import alone, in_rgb
 from miner.task.errors import MachineFault
 from miner.task.stages import Media
 
-JPEG_QUALITY = 92  # of 100, where the task asks for none: no difference to the eye, a fifth of the PNG
+JPEG_QUALITY = 92  # of 100, unless the task sets it: no visible difference, a fifth of the PNG
 
 _TYPES = {
     "png": "image/png",
@@ -32,20 +32,20 @@ _TYPES = {
 _COPY = 1 << 20  # bytes
 
 Piece = tuple[int, int, bool]
-"""Offset and length of a piece of a file in bytes, and whether it stays."""
+"""Offset and length of a piece of a file, in bytes, and whether to keep it."""
 
 Blank = tuple[int, int, bytes]
-"""Offset and length of a piece of a file in bytes, and the header that makes it one to skip; the rest becomes zeros."""
+"""Offset and length of a piece of a file, in bytes, and a header that makes readers skip it; the rest becomes zeros."""
 
 
 class _Broken(Exception):
-    """The file is not what its first bytes say."""
+    """The file is not what its first bytes announce."""
 
 
 def finish(path: Path, *, format: str, quality: int | None) -> Media:  # noqa: A002
-    """The file as it is to be uploaded: at `path`, or beside it where a PNG becomes a JPEG. Blocks on the disk.
+    """The file to upload: at `path`, or beside it if a PNG becomes a JPEG. Blocks on the disk.
 
-    `quality` is JPEG's, 1 to 100. Doing it again is harmless. Raises MachineFault: the node wrote another format or a
+    `quality` is JPEG's, 1 to 100. Repeating it is harmless. Raises MachineFault: the node wrote another format or a
     broken file, or the disk is full.
     """
     wanted = {"jpeg": "jpg"}.get(format, format)
@@ -64,12 +64,12 @@ def finish(path: Path, *, format: str, quality: int | None) -> Media:  # noqa: A
     except (_Broken, struct.error, IndexError) as error:
         raise MachineFault(f"ComfyUI wrote a broken {found} file: {error}") from error
     except OSError as error:
-        hint = "Check the disk's free space and rights on the output folder."
+        hint = "Check the disk's free space and the permissions of the output folder."
         raise MachineFault(f"an output file cannot be read or written: {error.strerror or error}", hint=hint) from error
 
 
 def _format_of(head: bytes) -> str:
-    """By magic numbers; empty if unknown."""
+    """Judged by magic numbers; empty if unknown."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):
@@ -95,11 +95,11 @@ def _to_jpeg(path: Path, quality: int) -> Path:
     return target
 
 
-# ---- pictures: a new file without the pieces that go ----------------------------------------------------------------
+# ---- pictures: a new file without the dropped pieces ----------------------------------------------------------------
 
 
 def _rewrite(path: Path, kind: str) -> None:
-    """Replace the file by one of the pieces that stay, unless all of them do."""
+    """Replace the file by one with the pieces to keep, unless all are."""
     part = path.with_suffix(".part")
     with path.open("rb") as source:
         pieces = list(_REWRITTEN[kind](source, path.stat().st_size))
@@ -125,7 +125,7 @@ def _copy(source: IO[bytes], offset: int, length: int, sink: IO[bytes]) -> None:
 
 
 _PNG_KEEPS = frozenset(
-    # what the pixels mean, and an animation's frames; critical chunks begin with a capital and stay too
+    # what the pixels mean, and an animation's frames; critical chunks start with a capital and are kept too
     (b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"pHYs", b"cICP", b"acTL", b"fcTL", b"fdAT")
 )
 
@@ -138,7 +138,7 @@ def _png_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
         file.seek(at)
         length, kind = struct.unpack(">I4s", file.read(8))
         if at + 12 + length > size:
-            raise _Broken("it ends too soon")
+            raise _Broken("it is truncated")
         yield at, 12 + length, kind[:1].isupper() or kind in _PNG_KEEPS
         at += 12 + length
 
@@ -152,13 +152,13 @@ def _webp_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
         kind, length = struct.unpack("<4sI", file.read(8))
         length += 8 + length % 2
         if at + length > size:
-            raise _Broken("it ends too soon")
+            raise _Broken("it is truncated")
         yield at, length, kind not in (b"EXIF", b"XMP ")
         at += length
 
 
 def _mend_webp(source: IO[bytes], sink: IO[bytes]) -> None:
-    """The sizes and flags that say what is in the file: VP8X comes first, and its bits 2 and 3 mean XMP and EXIF."""
+    """Correct the size, and the flags for XMP and EXIF: bits 2 and 3 of VP8X, which comes first."""
     size = sink.tell()
     sink.seek(4)
     sink.write(struct.pack("<I", size - 8))
@@ -170,14 +170,14 @@ def _mend_webp(source: IO[bytes], sink: IO[bytes]) -> None:
 
 
 def _jpeg_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
-    """Segments up to the first scan, then the rest. JFIF (APP0), ICC (APP2) and Adobe (APP14) stay."""
+    """Segments up to the first scan, then the rest. JFIF (APP0), ICC (APP2) and Adobe (APP14) are kept."""
     yield 0, 2, True
     at = 2
     while True:
         file.seek(at)
         mark, kind, length = struct.unpack(">BBH", file.read(4))
         if mark != 0xFF or at + 2 + length > size:
-            raise _Broken("its segments do not add up")
+            raise _Broken("its segments are inconsistent")
         if kind == 0xDA:
             break
         yield at, 2 + length, kind in (0xE0, 0xE2, 0xEE) or not (0xE0 <= kind <= 0xEF or kind == 0xFE)
@@ -185,7 +185,7 @@ def _jpeg_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
     yield at, size - at, True
 
 
-# ---- videos: half a gigabyte each, so what goes is blanked where it stands, and no offset changes -------------------
+# ---- videos: half a gigabyte each, so pieces are blanked in place, and no offset changes
 
 
 def _blank(path: Path, kind: str) -> None:
@@ -195,14 +195,14 @@ def _blank(path: Path, kind: str) -> None:
             for left in range(length - len(header), 0, -_COPY):
                 file.write(bytes(min(left, _COPY)))
             file.seek(at)
-            file.write(header)  # last, so that after a crash this piece is found again
+            file.write(header)  # last, so that it is found again after a crash
 
 
 def _mp4_metadata(file: IO[bytes], size: int) -> Iterator[Blank]:
     """Every `udta`, `meta` and `uuid` box (ISO/IEC 14496-12) becomes a `free` one; PyAV writes moov/udta/meta."""
     kinds = {kind for kind, *_ in _boxes(file, 0, size)}
     if not kinds >= {b"moov", b"mdat"}:
-        raise _Broken("it has no frames or no index of them")
+        raise _Broken("it has no frames or no index")
     yield from _mp4_metadata_in(file, 0, size)
 
 
@@ -226,7 +226,7 @@ def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int
         elif length == 0:  # to the end
             length = end - at
         if at + length < body or at + length > end:
-            raise _Broken("its boxes do not add up")
+            raise _Broken("its boxes are inconsistent")
         yield kind, at, body, length
         at += length
 
@@ -264,7 +264,7 @@ def _elements(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, 
         length = int.from_bytes(rest[:width]) & unknown
         body = at + len(kind) + width
         if length == unknown or body + length > end:
-            raise _Broken("it was not finished")
+            raise _Broken("it is incomplete")
         yield kind, at, body, body + length
         at = body + length
 

@@ -1,8 +1,8 @@
-"""A picture that a stranger made, drawn anew.
+"""Untrusted pictures, decoded and encoded anew.
 
-Promises: the format is told by its first bytes and is one of six; how many parts it has is counted before Pillow sees
-it, and its size in pixels is judged from the header before it is decoded; what comes out holds the first frame's
-pixels, upright, and nothing else of it.
+Promises: six formats are accepted, judged by the first bytes; the parts of a file are counted before Pillow sees it,
+and its size in pixels is judged from the header before it is decoded; the result holds the upright pixels of the first
+frame and nothing else.
 
 Never: decodes two pictures at once, which bounds memory.
 """
@@ -25,7 +25,7 @@ from miner.task.errors import JobFault
 
 MAX_SIDE = 16384  # pixels; about WebP's own limit, and past any model's
 
-# Imported so that they are registered, and Image.open() has no need to import all the others.
+# Imported to register them, so that Image.open() does not import all the others.
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 _MAGIC = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -36,8 +36,8 @@ _MAGIC = {
     "TIFF": re.compile(rb"II\*\0|MM\0\*"),
 }
 
-# What Pillow 11 to 13 raise for data that is not as it should be. SyntaxError is its own word for a broken header; the
-# builtin ones escape from its parsers; MemoryError comes from a decoder that was told an absurd size.
+# What Pillow 11 to 13 raise for malformed data. SyntaxError means a broken header; the other builtin errors escape from
+# its parsers; MemoryError comes from a decoder that was given an absurd size.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -54,7 +54,7 @@ _BROKEN = (
     zlib.error,
 )
 
-# EXIF's orientation (TIFF 6.0, tag 274) and what puts such a picture upright.
+# EXIF's orientation (TIFF 6.0, tag 274), and how to turn such a picture upright.
 _ORIENTATION = 274
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,23 +67,23 @@ _UPRIGHT = {
 }
 
 _one_at_a_time = threading.Lock()
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it says of a stranger's file goes to stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on untrusted files go to stderr
 
 
 class _Unfit(Exception):
-    """Why a picture is refused, as a clause for its sender."""
+    """Why a picture is refused, as a clause for the consumer."""
 
 
 def clean_image(data: bytes, *, max_pixels: int, name: str = "image") -> tuple[bytes, tuple[int, int]]:
-    """A PNG (RGB, 8 bits) of the picture's first frame, and its width and height in pixels. Blocks for its decoding.
+    """A PNG (RGB, 8 bits) of the picture's first frame, and its width and height in pixels. Blocks while decoding.
 
-    Transparent parts become white, as a viewer shows them; ComfyUI would show what colour hides below. Colour profiles
-    are dropped, not applied. Raises JobFault, with `name` (the parameter) before the reason.
+    Transparent parts become white, as in a viewer; ComfyUI would show the hidden colour. Colour profiles are dropped,
+    not applied. Raises JobFault, with `name` (the parameter) before the reason.
     """
     try:
         kind = next((kind for kind, magic in _MAGIC.items() if magic.match(data)), None)
         if kind is None:
-            raise _Unfit(f"it is none of {', '.join(_MAGIC)}")
+            raise _Unfit(f"unsupported format; use {', '.join(_MAGIC)}")
         _count_parts(data, kind)
         with alone():
             picture = _decode(data, kind, max_pixels)
@@ -93,14 +93,14 @@ def clean_image(data: bytes, *, max_pixels: int, name: str = "image") -> tuple[b
     except _Unfit as unfit:
         raise JobFault(f"{name}: {unfit}") from None
     except Image.DecompressionBombError:
-        raise JobFault(f"{name}: it has too many pixels; at most {max_pixels} are taken") from None
+        raise JobFault(f"{name}: it has too many pixels; the limit is {max_pixels}") from None
     except _BROKEN:
         raise JobFault(f"{name}: the {kind} file is broken") from None
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One thread at a time is inside, and Pillow's warnings are off: of oddities, and of sizes judged elsewhere."""
+    """One thread at a time, without Pillow's warnings: oddities do not matter, and sizes are judged elsewhere."""
     with _one_at_a_time, warnings.catch_warnings():  # the warnings' filters are the whole process's
         warnings.simplefilter("ignore")
         yield
@@ -110,7 +110,7 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=(kind,)) as opened:
         width, height = opened.size
         if max(width, height) > MAX_SIDE or width * height > max_pixels:
-            raise _Unfit(f"it has {width}x{height} pixels; at most {max_pixels} are taken, {MAX_SIDE} a side")
+            raise _Unfit(f"it has {width}x{height} pixels; the limit is {max_pixels}, and {MAX_SIDE} per side")
         opened.load()
         picture = in_rgb(opened)
         upright = _UPRIGHT.get(_orientation(opened))
@@ -118,7 +118,7 @@ def _decode(data: bytes, kind: str, max_pixels: int) -> Image.Image:
 
 
 def in_rgb(picture: Image.Image) -> Image.Image:
-    """A new picture of the same pixels, without what comes along in Pillow's `info`."""
+    """A new picture of the same pixels, without Pillow's `info`."""
     if picture.mode == "F":
         raise _Unfit("its pixels are floating-point numbers")
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 and not scale
@@ -134,18 +134,18 @@ def in_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """EXIF's orientation; 1 (upright) where there is none, or EXIF is broken: the pixels are well all the same."""
+    """EXIF's orientation; 1 (upright) if EXIF is missing or broken, since the pixels are usable anyway."""
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except _BROKEN:
         return 1
 
 
-# ---- parts: Pillow's parsers spend microseconds and up to a kilobyte on each, and 50 MB can hold millions of them ----
+# ---- parts: each costs Pillow's parsers microseconds and up to a kilobyte, and 50 MB can hold millions of them -------
 
 
 def _count_parts(data: bytes, kind: str) -> None:
-    """Raise _Unfit for a file that is made to keep a parser busy, or whose structure breaks off."""
+    """Raise _Unfit for a file that would keep a parser busy, or is truncated."""
     walk, most = _PARTS[kind]
     try:
         for count, _ in enumerate(walk(data), 1):
@@ -153,7 +153,7 @@ def _count_parts(data: bytes, kind: str) -> None:
                 raise _Unfit(f"the {kind} file has too many parts")
     except (struct.error, IndexError):
         raise _Unfit(f"the {kind} file is broken") from None
-    if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:  # each costs a pass over the whole picture
+    if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:  # each is a pass over the whole picture
         raise _Unfit("the JPEG file has too many scans")
 
 
@@ -166,7 +166,7 @@ def _png_chunks(data: bytes) -> Iterator[None]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[None]:
-    """Up to the first scan; what fills the gaps counts byte by byte, as a parser reads it."""
+    """Up to the first scan; bytes in gaps count one by one, as a parser reads them."""
     at = 2
     while (marker := data[at + 1]) != 0xDA or data[at] != 0xFF:
         if data[at] != 0xFF or marker in (0x00, 0xFF):
@@ -199,7 +199,7 @@ def _bmp_header(data: bytes) -> Iterator[None]:
 
 
 def _tiff_tags(data: bytes) -> Iterator[None]:
-    """Of the first image. Its tags together cannot hold more than the file; tables of numbers become Python objects."""
+    """Of the first image. All tags together fit into the file; tables of numbers become Python objects."""
     order = "<" if data.startswith(b"II") else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     (tags,) = struct.unpack_from(f"{order}H", data, at)
@@ -212,7 +212,7 @@ def _tiff_tags(data: bytes) -> Iterator[None]:
         if octets > len(data) or numbers > _MAX_TIFF_NUMBERS:
             raise _Unfit("the TIFF file has tags that are too large")
         if tag == _COMPRESSION and not _TIFF_JPEG.isdisjoint(value) and b"\xff\xc2" in data:
-            raise _Unfit("it is a TIFF file with progressive JPEG inside")  # whose scans cannot be counted
+            raise _Unfit("it is a TIFF file with progressive JPEG inside")  # its scans cannot be counted
         yield
 
 

@@ -1,8 +1,7 @@
-"""A finished picture made small, for the history.
+"""Thumbnails of finished pictures, for the history.
 
-Promises: at most MAX_BYTES of WebP, of the first frame, and nothing of the file but its pixels. What is no picture, or
-would take too much memory to decode, has none. Never: raises for what is in the file; a history without a picture is
-no reason to fail a task.
+Promises: at most MAX_BYTES of WebP with the pixels of the first frame and nothing else; None for a file that is not a
+picture or needs too much memory. Never: raises for the file's content, since a missing thumbnail fails no task.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryErr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """A small WebP, and the size in pixels of the picture that it was made of."""
+    """A small WebP, and the size in pixels of the original."""
 
     width: int
     height: int
@@ -35,7 +34,7 @@ class Thumbnail:
 
 
 def thumbnail(path: Path) -> Thumbnail | None:
-    """The small picture of the file, or None. Blocks for its decoding, of a JPEG at an eighth of its size."""
+    """The file's thumbnail, or None. Blocks while decoding; a JPEG is decoded at an eighth of its size."""
     try:
         with alone(), Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
@@ -48,7 +47,7 @@ def thumbnail(path: Path) -> Thumbnail | None:
 
 
 def _webp(picture: Image.Image) -> bytes:
-    """The best of a few qualities that fits."""
+    """In the best of a few qualities that fits."""
     for quality in _QUALITIES:
         out = io.BytesIO()
         picture.save(out, "WEBP", quality=quality)

@@ -1,7 +1,7 @@
-"""Results on their way to the network's store: a presigned `PUT`, or S3 with temporary credentials.
+"""Uploads results to the network's store: a presigned `PUT`, or S3 with temporary credentials.
 
-Promises: a file is streamed from disk and never held in memory; one attempt a call, since retries are the lane's; what
-a task names as its target is judged like an input's address, and has to be https unless the operator allowed it.
+Promises: a file is streamed from disk, never held in memory; each call makes one attempt, since the lane retries; a
+task's target is judged like an input's address, and must be https unless the operator allowed it.
 
 Never: follows a redirect, sends a header that the target did not ask for, or puts an answer's text, a URL or a key
 into an error.
@@ -25,16 +25,16 @@ from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut, TemporaryS3, UploadTarget
 
 Progress = Callable[[int, int], None]
-"""Told the bytes handed over so far, and those in all."""
+"""Called with the bytes sent so far, and the bytes in all."""
 
-_BLOCK = 1 << 18  # bytes a send; with urllib3's own 16 KB, Python's share of the time shows
+_BLOCK = 1 << 18  # bytes per send; with urllib3's 16 KB, Python's overhead is measurable
 _PART = 8 << 20  # bytes of a part of a multipart upload
-_PARTS_AT_ONCE = 3  # in memory too
-_PART_RETRIES = 2  # by obstore, for one part of many; the whole is tried again by the lane
+_PARTS_AT_ONCE = 3  # each in memory
+_PART_RETRIES = 2  # by obstore, for one part; the lane retries the whole file
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110's token
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]{0,4096}")
-# What decides where a request goes to and where its body ends.
+# They decide where a request goes and where its body ends.
 _OUR_HEADERS = re.compile(
     r"connection|content-length|expect|host|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade", re.IGNORECASE
 )
@@ -46,8 +46,8 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, format: str) -> str:  # noqa: A002
     """The protocol's key of a result, `<prefix>/<workflow name>-<miner id>-<task id>.<format>`.
 
-    A task id is opaque: one that is not plain letters, digits, `.`, `_` and `-`, or is longer than 128 of them, goes in
-    as the hex of its SHA-256, so that no id is ever a path.
+    A task id is opaque. If it is not 1 to 128 plain letters, digits, `.`, `_` and `-`, the hex of its SHA-256 takes its
+    place, so that no id is ever a path.
     """
     if not _PLAIN_ID.fullmatch(task_id):
         task_id = f"sha256-{hashlib.sha256(task_id.encode(errors='surrogatepass')).hexdigest()}"
@@ -56,15 +56,15 @@ def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, forma
 
 
 def presigned_key(target: PresignedPut) -> str:
-    """The key to answer with for a presigned URL: its path, decoded, without the first slash.
+    """The key to answer with for a presigned URL: its decoded path without the first slash.
 
-    Where the path begins with a bucket's name so does this, for a miner cannot tell a bucket from a folder. Raises
-    JobFault for what is no URL.
+    A bucket's name at the start of the path stays, since a miner cannot tell a bucket from a folder. Raises JobFault
+    for an invalid URL.
     """
     try:
         return unquote(urlsplit(target.url).path).removeprefix("/")
     except ValueError:
-        raise JobFault("upload target: upload_url is no URL") from None
+        raise JobFault("upload target: upload_url is not a URL") from None
 
 
 class Uploader:
@@ -89,9 +89,9 @@ class Uploader:
         self._timeout = timeout
 
     def check(self, target: UploadTarget) -> None:
-        """Judge a target by itself, before any GPU time is spent: spelling, scheme, port, headers, credentials.
+        """Judge a target before any GPU time is spent: spelling, scheme, port, headers, credentials.
 
-        Looks nothing up. Raises JobFault, and MachineFault where the credentials have no bucket to be for.
+        Makes no look-up. Raises JobFault, and MachineFault if credentials came but no bucket is configured.
         """
         try:
             if isinstance(target, PresignedPut):
@@ -106,13 +106,13 @@ class Uploader:
         if not self._bucket:
             raise MachineFault("no bucket is configured for S3 uploads", hint="Set [upload] bucket in config.toml.")
         if not all(map(_CREDENTIAL.fullmatch, (target.access_key_id, target.secret_access_key, target.session_token))):
-            raise Refused("its S3 credentials have characters that none has")  # obstore would panic over them
+            raise Refused("the S3 credentials contain invalid characters")  # obstore would panic
 
     def upload(self, media: Media, target: UploadTarget, *, key: str, progress: Progress | None = None) -> None:
-        """Put the file to its target: one attempt, which blocks for `timeout` seconds at most.
+        """Upload the file: one attempt, which blocks for at most `timeout` seconds.
 
-        `key` counts for S3 credentials; a presigned URL holds its own. Raises Retryable for what may pass, JobFault
-        for a target that refuses or is refused, MachineFault for the file and for `[upload]` settings.
+        `key` is for S3 credentials; a presigned URL has its own. Raises Retryable if it may succeed later, JobFault
+        if the target refuses or is refused, MachineFault for the file and for `[upload]` settings.
         """
         try:
             with media.path.open("rb") as file:
@@ -129,7 +129,7 @@ class Uploader:
             raise MachineFault(f"the output file cannot be read: {error.strerror}") from error
 
     def close(self) -> None:
-        """Closes the connections that are kept open."""
+        """Close the connections that are kept open."""
         self._session.close()
 
     def _put(self, body: _Body, target: PresignedPut) -> None:
@@ -144,13 +144,13 @@ class Uploader:
             if not 200 <= response.status < 300:
                 raise _refusal(response.status)
             unread = response.length_remaining
-            if unread is not None and unread <= _BLOCK:  # else the connection is not worth keeping
+            if unread is not None and unread <= _BLOCK:  # else drop the connection
                 response.read(_BLOCK, decode_content=False)
 
     def _put_object(self, body: _Body, target: TemporaryS3, key: str, content_type: str) -> None:
         self._check_credentials(target)
         self._check_endpoint()
-        import obstore  # not needed where all targets are presigned
+        import obstore  # slow, and not needed for presigned targets
         from obstore.exceptions import BaseError
 
         async def put() -> None:
@@ -172,10 +172,10 @@ class Uploader:
             raise _s3_error(error) from None
         except ValueError:
             hint = "Check [upload] prefix, bucket, endpoint and region."
-            raise MachineFault("S3 does not take the key or the settings", hint=hint) from None
+            raise MachineFault("S3 does not accept the key or the settings", hint=hint) from None
 
     def _check_endpoint(self) -> None:
-        """The operator's endpoint may be private only if it is allowed by name, like a target that a task names."""
+        """Like a task's target, the operator's endpoint may be private only if it is allowed by name."""
         try:
             with Deadline(self._timeout):
                 self._guard.check(self._endpoint)
@@ -188,7 +188,7 @@ class Uploader:
             raise Retryable(f"S3 endpoint: {error.message}") from None
 
     def _store(self, target: TemporaryS3) -> Any:
-        """obstore reads the environment where it is told nothing; what decides where to and as whom is told here."""
+        """obstore falls back to the environment, so everything that decides the place and the account is set here."""
         from obstore.store import S3Store
 
         return S3Store(
@@ -205,8 +205,8 @@ class Uploader:
                 "allow_http": self._endpoint.startswith("http:"),
                 "timeout": timedelta(seconds=self._timeout),
                 "connect_timeout": timedelta(seconds=10),
-                # With a proxy of our own, the environment's is not used. This host goes past it; any other, which a
-                # redirect could name, would go to a name that never resolves (RFC 6761).
+                # A proxy of our own keeps the environment's out. The endpoint bypasses it; any other host, after a
+                # redirect, would go to a name that never resolves (RFC 6761).
                 "proxy_url": "http://no-other-host.invalid",
                 "proxy_excludes": parse_url(self._endpoint).host,
             },
@@ -215,7 +215,7 @@ class Uploader:
 
 
 class _Body:
-    """A file as a request's body: as long as it said, read as it is sent."""
+    """A file as a request's body, of the announced length, read while it is sent."""
 
     def __init__(self, file: IO[bytes], size: int, progress: Progress | None) -> None:
         self._file = file
@@ -242,14 +242,14 @@ class _Body:
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """The target's headers, none of which can end a line, or change where and how the body is sent."""
+    """The target's headers, once none can end a line or change where and how the body is sent."""
     if len(headers) > _MAX_HEADERS:
         raise Refused(f"it has more than {_MAX_HEADERS} headers")
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise Refused("a header of it is not valid HTTP")
+            raise Refused("one of its headers is not valid HTTP")
         if _OUR_HEADERS.fullmatch(name):
-            raise Refused(f"its header {name} is not one that a target may set")
+            raise Refused(f"a target may not set the header {name}")
     return dict(headers)
 
 
@@ -260,7 +260,7 @@ def _refusal(status: int) -> JobFault:
 
 
 def _s3_error(error: Exception) -> Retryable | JobFault | MachineFault:
-    """What obstore's error means. Its text holds the key, the URL and the answer, and none of that goes on."""
+    """The meaning of obstore's error. Its text holds the key, the URL and the answer, so it is not passed on."""
     status = obstore_status(error)
     if status is None:
         return Retryable("the S3 store does not answer")

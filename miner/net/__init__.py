@@ -1,1 +1,1 @@
-"""HTTP to places that a task names: which addresses may be reached, and for how long in all."""
+"""HTTP to addresses that a task names: which may be reached, for how long, and what a failure is called."""

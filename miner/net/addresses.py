@@ -1,7 +1,7 @@
 """Which hosts, ports and IP addresses a task may name. Pure: nothing is looked up here.
 
-Promises: an address is public only if IANA's registries make it globally reachable, and a URL passes only in one
-spelling. Never: guesses what a strange spelling may have meant.
+Promises: an address is public only if IANA's registries make it globally reachable, and a URL is accepted in one
+spelling only. Never: guesses what an unusual spelling means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from miner.task.errors import ConfigError
 
 Allow = frozenset[tuple[str, int]]
-"""Host and port pairs that may be reached though they are private; hosts in lower case, as a URL spells them."""
+"""Host and port pairs that may be reached although they are private; hosts in lower case."""
 
 PORTS = {"http": 80, "https": 443}
 
@@ -34,7 +34,7 @@ _PRIVATE_V4 = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's metadata, a public address by its looks
+        "168.63.129.16/32",  # Azure's metadata, in a public range
         "169.254.0.0/16",  # link-local, and most clouds' metadata
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -47,8 +47,8 @@ _PRIVATE_V4 = tuple(
         "224.0.0.0/3",  # multicast, reserved, broadcast
     )
 )
-# Global unicast is all that IANA has handed out, so everything outside is refused: loopback, mapped and compatible
-# IPv4, NAT64, unique and site-local, link-local, multicast. Inside it, these wrap IPv4 or belong to no host.
+# IANA assigns global unicast only, so everything else is refused: loopback, mapped and compatible IPv4, NAT64, unique
+# and site-local, link-local, multicast. Within it, these networks wrap IPv4 or belong to no host.
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _PRIVATE_V6 = tuple(
     ipaddress.IPv6Network(network)
@@ -63,12 +63,12 @@ _PRIVATE_V6 = tuple(
 
 
 class Refused(Exception):
-    """This URL will not be asked. The message is a clause for the task's consumer, without any IP address."""
+    """The URL is not allowed. The message is a clause for the task's consumer, without any IP address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a URL points to. `host` is in lower case and without brackets."""
+    """Where a URL points. `host` is in lower case, without brackets."""
 
     scheme: str
     host: str
@@ -76,7 +76,7 @@ class Place:
 
 
 def parse_allow(entries: Iterable[str]) -> Allow:
-    """`host:port` strings, IPv6 in brackets, as `[network] allow` holds them. Raises ConfigError."""
+    """The pairs in `[network] allow`: `host:port`, IPv6 in brackets. Raises ConfigError."""
     pairs = set()
     for entry in entries:
         match = _URL.fullmatch(f"http://{entry}")
@@ -92,7 +92,7 @@ def parse_allow(entries: Iterable[str]) -> Allow:
 
 
 def parse_url(url: str) -> Place:
-    """Where an http or https URL points to. Raises Refused for any other, and for user names and non-ASCII hosts."""
+    """Where an http or https URL points. Raises Refused for other URLs, user names and non-ASCII hosts."""
     match = _URL.fullmatch(url) if len(url) <= _MAX_URL else None
     if match is None:
         raise Refused("the address is not a plain http or https URL (no user name, the host name in ASCII)")
@@ -101,15 +101,14 @@ def parse_url(url: str) -> Place:
 
 
 def is_literal(host: str) -> bool:
-    """Whether a host stands for an IP address, however it is spelt, and so is not a name."""
+    """Whether a host is an IP address in any spelling, and not a name."""
     return ":" in host or _NUMERIC.fullmatch(host) is not None
 
 
 def require_public(addresses: Iterable[str]) -> None:
-    """Raise Refused unless every one is a public IP address.
+    """Raise Refused unless all are public IP addresses.
 
-    An IPv4 address has to be four decimal numbers: `127.1`, `0177.0.0.1` and `2130706433` are spellings that only an
-    attacker needs.
+    An IPv4 address must be four decimal numbers: only attackers need `127.1`, `0177.0.0.1` or `2130706433`.
     """
     try:
         public = all(map(is_public, addresses))
@@ -120,21 +119,21 @@ def require_public(addresses: Iterable[str]) -> None:
 
 
 def require_elsewhere(own: str, peer: str) -> None:
-    """Raise Refused if `peer`, an address that we are connected to, is public but this machine's, or of its network.
+    """Raise Refused if `peer`, the address we are connected to, is public but in this machine's own network.
 
-    A home's or a rack's IPv6 addresses are all public; what keeps strangers out is a firewall that this machine is
-    behind, too. A network is taken for a /56, the most that a home gets as a rule (RFC 6177).
+    All IPv6 addresses of a home or a rack are public; a firewall keeps strangers out, and this machine is behind it.
+    A network counts as a /56, the largest that a home usually gets (RFC 6177).
     """
     here, there = ipaddress.ip_address(own), ipaddress.ip_address(peer)
     if not is_public(peer):
-        return  # judged before
+        return  # the guard has judged it
     both_v6 = isinstance(here, ipaddress.IPv6Address) and isinstance(there, ipaddress.IPv6Address)
     if here == there or (both_v6 and int(here) >> 72 == int(there) >> 72):
         raise Refused("the address is in the miner's own network")
 
 
 def is_public(address: str) -> bool:
-    """Whether this IP address is one that anyone on the Internet can reach. Raises ValueError if it is none."""
+    """Whether anyone on the Internet can reach this IP address. Raises ValueError if it is not an IP address."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return not any(ip in network for network in _PRIVATE_V4)

@@ -1,6 +1,6 @@
-"""A limit on time that holds whatever the other side does.
+"""A time limit that holds whatever the other side does.
 
-Promises: once a `Deadline` is up, no socket that it watches keeps a thread waiting. Never: stops a computation.
+Promises: once a `Deadline` has passed, no socket that it watches blocks a thread. Never: stops a computation.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from types import TracebackType
 
 
 class Deadline:
-    """A limit on everything that happens inside its `with`: when it is up, the sockets opened there are shut down.
+    """Limits everything inside its `with`: when it has passed, the sockets used there are shut down.
 
-    A socket's own time-out starts again with every byte, so that a trickle never ends; this does not.
+    A socket's own time-out restarts with every byte, so a slow trickle never ends; this one does not.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.ends = time.monotonic() + seconds
-        self.over = False  # whether it was cut
+        self.over = False  # it was cut
         self._lock = threading.Lock()
-        self._twins: list[socket.socket] = []  # duplicates: TLS takes the first descriptor away from its object
+        self._twins: list[socket.socket] = []  # duplicates, since TLS detaches the original descriptor
 
     @property
     def left(self) -> float:
-        """Seconds, a little more than none, for a time-out of 0 means something else."""
+        """Seconds, always above 0: a time-out of 0 means non-blocking."""
         return max(self.ends - time.monotonic(), 0.001)
 
     @property
@@ -44,11 +44,11 @@ class Deadline:
             self.cut()
 
     def cut(self) -> None:
-        """Shut down what is watched now and later, be it time or not; from any thread."""
+        """Shut down all sockets, now and those watched later, even before the time is up. Any thread may call it."""
         with self._lock:
             self.over = True
             for twin in self._twins:
-                with suppress(OSError):  # it was not connected any more
+                with suppress(OSError):  # it is already disconnected
                     twin.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Deadline:
@@ -68,12 +68,12 @@ class Deadline:
 
 
 class _Watchdog:
-    """Cuts what is up, in one thread for all: a timer for each would cost a request a millisecond."""
+    """Cuts expired deadlines in one thread: a timer for each would add a millisecond to every request."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._live: set[Deadline] = set()
-        self._wakes = float("inf")  # when it looks again
+        self._wakes = float("inf")  # monotonic time of its next check
         self._thread: threading.Thread | None = None
 
     def watch(self, deadline: Deadline) -> None:
@@ -104,5 +104,5 @@ _in_force: ContextVar[Deadline] = ContextVar("deadline")
 
 
 def in_force() -> Deadline:
-    """The innermost deadline of this thread. Raises LookupError outside of any."""
+    """This thread's innermost deadline. Raises LookupError if there is none."""
     return _in_force.get()

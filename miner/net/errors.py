@@ -1,6 +1,6 @@
-"""What went wrong with an HTTP exchange, in words for a log or a consumer.
+"""What went wrong in an HTTP exchange, worded for logs and consumers.
 
-Promises: one text for one kind of failure, whichever library met it (urllib3, requests, obstore). Never: puts an
+Promises: the same text for the same failure, whichever library raised it (urllib3, requests, obstore). Never: puts an
 address, a URL or anything that the other side sent into a text.
 """
 
@@ -20,7 +20,7 @@ import urllib3
 from miner.task.errors import Retryable
 
 _LONGEST_WAIT = 3600.0  # seconds that `Retry-After` may ask for
-_OBSTORE_STATUS = re.compile(r"status code: ([0-9]{3})")  # how object_store words it, for want of an attribute
+_OBSTORE_STATUS = re.compile(r"status code: ([0-9]{3})")  # object_store's text: it has no attribute
 
 _NO_ANSWER = (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)
 _BAD_TLS = (ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError)
@@ -38,7 +38,7 @@ def in_words(error: BaseException, who: str) -> str:
         return f"the host name of {who} does not resolve"
     if met(*_BAD_TLS):
         return f"{who} has no valid TLS certificate{_detail(causes)}"
-    if met(*_NO_ANSWER) and not met(urllib3.exceptions.NewConnectionError):  # which is a time-out for urllib3, too
+    if met(*_NO_ANSWER) and not met(urllib3.exceptions.NewConnectionError):  # a time-out in urllib3
         return f"{who} does not answer"
     if met(http.client.HTTPException) and not met(*_BROKEN_OFF):
         return f"{who} does not speak HTTP"
@@ -51,11 +51,11 @@ def is_tls_fault(error: BaseException) -> bool:
 
 
 def _detail(causes: Iterable[BaseException]) -> str:
-    """The operating system's or OpenSSL's own words, in parentheses; both have a fixed list of them."""
+    """The reason from the operating system or OpenSSL, in parentheses. Both use fixed texts."""
     for cause in causes:
         match cause:
             case ssl.SSLCertVerificationError():
-                return f" ({cause.verify_message.partition(',')[0].lower()})"  # a host or an address may follow
+                return f" ({cause.verify_message.partition(',')[0].lower()})"  # a host or address may follow
             case ssl.SSLError():
                 return f" ({cause.reason.replace('_', ' ').lower()})" if cause.reason else ""
             case OSError() if cause.strerror:
@@ -64,19 +64,19 @@ def _detail(causes: Iterable[BaseException]) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it wraps, the outermost first."""
+    """The error and the errors that it wraps, outermost first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def too_slow(who: str, seconds: float) -> Retryable:
-    """The error for an answer that was not whole in time."""
+    """The error for an answer that did not arrive in full in time."""
     return Retryable(f"{who} sent no whole answer within {seconds:g} s")
 
 
 def answered(who: str, status: int) -> str:
-    """A clause for a status that is not the one hoped for."""
+    """A clause for an unexpected status."""
     return f"{who} answered {status}"
 
 

@@ -1,7 +1,7 @@
 """Kept connections that the deadline in force can cut.
 
-Promises: certificates are checked against certifi's list; no connection waits beyond the deadline it is used under,
-be it in the TLS handshake or in a kept connection. Never: reads proxies or credentials from the environment.
+Promises: certificates are verified against certifi's list; no connection outlasts the deadline that it is used under,
+TLS handshake and reuse included. Never: reads proxies or credentials from the environment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from miner.net.deadline import in_force
 
 
 class Watched(HTTPConnection):
-    """Goes wherever it is sent."""
+    """Connects to any address."""
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
@@ -34,7 +34,7 @@ class Watched(HTTPConnection):
         return sock
 
     def _require_allowed(self, sock: socket.socket) -> None:
-        """Raise Refused if nothing may be sent to where `sock` is connected."""
+        """Raise Refused if nothing may be sent to the peer of `sock`."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
@@ -43,9 +43,9 @@ class Watched(HTTPConnection):
 
 
 class Public(Watched):
-    """Goes to public addresses alone, outside of this machine's network. Its host has to be an IP address.
+    """Connects to public addresses only, outside this machine's own network. Its host must be an IP address.
 
-    This is the second judgement: `Guard` chose the address after judging all that the name has.
+    This is the second check: `Guard` chose the address after judging every address of the name.
     """
 
     def _new_conn(self) -> socket.socket:
@@ -57,7 +57,7 @@ class Public(Watched):
 
 
 class Pools(urllib3.PoolManager):
-    """urllib3's pools, with connections of one of the kinds above. Every request needs a `Deadline` around it."""
+    """urllib3's pools, with one of the kinds of connection above. Every request needs a `Deadline` around it."""
 
     def __init__(self, kind: type[Watched] = Watched, **options: Any) -> None:
         super().__init__(cert_reqs="CERT_REQUIRED", ca_certs=DEFAULT_CA_BUNDLE_PATH, **options)

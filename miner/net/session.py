@@ -1,8 +1,8 @@
-"""HTTP to places that a task names: guarded, pinned, and bounded in time.
+"""HTTP to addresses that a task names: guarded, pinned, and bounded in time.
 
-Promises: a session connects to public addresses alone, or to what the operator allowed by name. Every address that a
-name resolves to is judged, and the connection goes to one of those, so DNS that changes its answer in between is no
-way in. The deadline in force counts look-up, handshake, headers and body together.
+Promises: a session connects only to public addresses, or to hosts that the operator allowed by name. Every address of a
+name is judged, and the connection goes to one of those, so a DNS answer that changes in between has no effect. The
+deadline in force covers look-up, handshake, headers and body together.
 
 Never: follows a redirect, carries cookies, reads proxies or credentials from the environment, or puts an address or a
 URL into an error.
@@ -34,7 +34,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 Response = urllib3.BaseHTTPResponse
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_CONNECT_SECONDS = 10.0  # for one address; the next attempt takes another
+_CONNECT_SECONDS = 10.0  # for one address; the next attempt uses another
 _SERVER = "the server"
 
 
@@ -44,7 +44,7 @@ def resolve(host: str, port: int) -> Sequence[str]:
 
 
 class Guard:
-    """Judges URLs before they are asked, and addresses before they are connected to."""
+    """Judges URLs before they are requested, and addresses before they are connected to."""
 
     def __init__(
         self, *, allow: Allow = frozenset(), schemes: Collection[str] = ("http", "https"), resolve: Resolve = resolve
@@ -57,7 +57,7 @@ class Guard:
         return (host, port) in self._allow
 
     def check(self, url: str) -> None:
-        """Judge what a URL says by itself: its spelling, scheme, host and port. Raises Refused; looks nothing up."""
+        """Judge a URL by its spelling, scheme, host and port, without a look-up. Raises Refused."""
         place = parse_url(url)
         if self.allows(place.host, place.port):
             return
@@ -69,10 +69,10 @@ class Guard:
             require_public([place.host])
 
     def address(self, host: str, port: int, *, turn: int = 0) -> str:
-        """The address to connect to for a name, after every address of it was judged.
+        """The address to connect to for a name, after judging all of its addresses.
 
-        `turn` counts failed attempts: each takes another address, one of the other IP version next. Blocks for as
-        long as the deadline in force leaves. Raises Refused and Retryable.
+        `turn` counts failed attempts: each uses another address, next one of the other IP version. Blocks until the
+        deadline in force at most. Raises Refused and Retryable.
         """
         found = [host] if is_literal(host) else _in_time(lambda: list(self._resolve(host, port)))
         if not found:
@@ -86,11 +86,11 @@ class Guard:
 
 
 def _in_time(look_up: Callable[[], list[str]]) -> list[str]:
-    """Look up in another thread, since nothing can interrupt it; the resolver's own limit ends one that hangs."""
+    """Look up in another thread, since it cannot be interrupted; the resolver's own limit ends it if it hangs."""
     answer: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
 
     def run() -> None:
-        with suppress(OSError, UnicodeError):  # no such name: an empty answer
+        with suppress(OSError, UnicodeError):  # an unknown name: an empty answer
             answer.put(look_up())
         answer.put([])
 
@@ -103,10 +103,10 @@ def _in_time(look_up: Callable[[], list[str]]) -> list[str]:
 
 
 class Session:
-    """Connections under a guard. Every request has to be made, and its answer read, inside a `Deadline`."""
+    """Connections under a guard. Every request must be made, and its answer read, inside a `Deadline`."""
 
     def __init__(self, guard: Guard, *, blocksize: int = 1 << 16) -> None:
-        """`blocksize` is bytes a send."""
+        """`blocksize` is bytes per send."""
         self._guard = guard
         self._turn = 0  # failed exchanges
         self._pools = {False: Pools(Public, blocksize=blocksize), True: Pools(Watched, blocksize=blocksize)}
@@ -123,7 +123,7 @@ class Session:
 
     @contextmanager
     def exchange(self, method: str, url: str, *, headers: Mapping[str, str], body: Any = None) -> Iterator[Response]:
-        """One request, its answer's body still unread. Raises Refused and Retryable, here and while it is read."""
+        """One request; the body of its answer is still unread. Raises Refused and Retryable, also while it is read."""
         self._guard.check(url)
         limit = in_force()
         place = parse_url(url)
@@ -147,9 +147,9 @@ class Session:
                 yield response
         except (urllib3.exceptions.HTTPError, OSError) as error:
             self._turn += 1
-            # without its cause, whose text holds addresses and the URL, and the URL's query can be a secret
+            # without the cause: its text holds addresses and the URL, whose query may be a secret
             raise (too_slow(_SERVER, limit.seconds) if limit.expired else Retryable(in_words(error, _SERVER))) from None
-        if limit.expired:  # a body that lasts until the connection ends also ends when it is cut
+        if limit.expired:  # a cut also ends a body that has no length
             raise too_slow(_SERVER, limit.seconds)
 
 
@@ -158,11 +158,11 @@ def _bracketed(host: str) -> str:
 
 
 def redirect(response: Response, url: str) -> str | None:
-    """The absolute URL that an answer to `url` points on to, still to be judged; None if it is not a redirect."""
+    """The absolute URL that an answer to `url` redirects to, not yet judged; None if it is not a redirect."""
     location = response.headers.get("Location")
     if location is None or response.status not in _REDIRECTS:
         return None
     try:
-        return urljoin(url, location.encode("latin-1").decode())  # http.client read the header as latin-1
+        return urljoin(url, location.encode("latin-1").decode())  # http.client decodes headers as latin-1
     except ValueError:
-        raise Refused("the server redirects to what is no URL") from None
+        raise Refused("the server redirects to an invalid URL") from None

@@ -1,4 +1,4 @@
-"""The miner's side of the sequencer: one client, and typed replies."""
+"""The miner's side of the sequencer's wire: one client, and typed replies."""
 
 from miner.sequencer.client import Ack, Sequencer, Unauthorized
 from miner.sequencer.replies import Reply

@@ -1,9 +1,9 @@
 """The miner's side of the sequencer's wire: ask for a task, submit an outcome.
 
-It speaks through urllib3 itself: what requests adds to each call takes longer than the call, twice a task, while the
-GPU waits. It promises that a reply is bounded (bytes, nesting, seconds) and typed before anybody sees it, and that
-every library error leaves as one of ours. It never retries and never decides: that is `policy` and the loops' work. The
-wire is described in docs/protocol.md.
+It uses urllib3 directly: the overhead of requests takes longer than a call itself, twice a task, while the GPU waits.
+It promises that a reply is bounded (bytes, nesting, seconds) and typed before it is returned, and that every library
+error becomes one of ours. It never retries and never decides: `policy` and the loops do. docs/protocol.md describes
+the wire.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from miner.task.errors import Retryable
 from miner.task.stages import Outcome
 
 MAX_REPLY_BYTES = 1 << 20
-# Seconds for a new connection. Linux knocks again after 1 and 3 s; where a fleet knocks at a host that comes back, a
-# longer patience lets more of it in at once (docs/scale.md).
+# Seconds for a new connection. Linux retries after 1 and 3 s; a longer limit would let more of a fleet connect at once
+# when a host comes back (docs/scale.md).
 CONNECT = 4.0
 KEPT = 4  # connections that are kept open
 UNAUTHORIZED_PAUSE = 300.0  # seconds between asks while the id or the key is refused
@@ -37,15 +37,15 @@ UNAUTHORIZED_PAUSE = 300.0  # seconds between asks while the id or the key is re
 _APPLIED = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,6})\b", re.IGNORECASE)  # RFC 7240
 
 Ack = Literal["acknowledged", "refused", "gone"]
-"""What became of a submission: taken; never to be taken (400); or its task is not there any more (404)."""
+"""The result of a submission: accepted, rejected for good (400), or its task no longer exists (404)."""
 
 
 class Unauthorized(Retryable):
-    """401 or 403: the sequencer does not know this miner id or key."""
+    """401 or 403: the sequencer rejects this miner id or key."""
 
 
 class Waits:
-    """The held requests under way (`Prefer: wait`), so that a drain can end them: urllib3 cannot cancel one itself."""
+    """Held requests in progress (`Prefer: wait`), so that a drain can end them: urllib3 cannot cancel a request."""
 
     def __init__(self) -> None:
         self._limits: set[Deadline] = set()
@@ -54,7 +54,7 @@ class Waits:
 
     @contextmanager
     def cancellable(self, limit: Deadline) -> Iterator[None]:
-        """A request that `cancel` may end, from another thread, by cutting `limit`."""
+        """Make a request under `limit` one that `cancel` can end from another thread."""
         with self._mutex:
             self._limits.add(limit)
             if self._closed:
@@ -66,7 +66,7 @@ class Waits:
                 self._limits.discard(limit)
 
     def cancel(self, *, for_good: bool) -> None:
-        """End those under way; `for_good`: and every later one."""
+        """End those in progress; `for_good`: later ones too."""
         with self._mutex:
             self._closed = self._closed or for_good
             for limit in self._limits:
@@ -74,7 +74,7 @@ class Waits:
 
 
 class Sequencer:
-    """One connection pool to one sequencer. Its methods block, and may be called from any thread."""
+    """One sequencer. Methods block, and may be called from any thread."""
 
     def __init__(self, url: str, *, api_key: str = "", timeout: float = 30.0) -> None:
         self._url = url.rstrip("/")
@@ -89,10 +89,10 @@ class Sequencer:
         }
 
     def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
-        """Ask for a task that one of `workflow_ids` can do; an empty list only says that this miner lives.
+        """Ask for a task for one of `workflow_ids`; an empty list only reports that this miner is alive.
 
-        `wait` seconds is how long the sequencer may hold the request until there is one. Raises Retryable, or its
-        kind Unauthorized.
+        The sequencer may hold the request for `wait` seconds until it has a task. Raises Retryable, or its subclass
+        Unauthorized.
         """
         body = {
             "erc20_address": miner_id,
@@ -111,7 +111,7 @@ class Sequencer:
         return replace(reply, held_for=min(float(applied[1]), wait) if applied else 0.0)
 
     def submit(self, miner_id: str, outcome: Outcome) -> Ack:
-        """Answer a task. Raises Retryable when it is not known whether the answer arrived: submit it again."""
+        """Answer a task. Raises Retryable if it is unknown whether the answer arrived: submit it again."""
         response, data = self._post("/miner_submit", {"miner_id": miner_id, **asdict(outcome)}, Deadline(self._timeout))
         if 200 <= response.status < 300:
             return "acknowledged"
@@ -122,7 +122,7 @@ class Sequencer:
         raise _failure("/miner_submit", response, data)
 
     def abort_waits(self, *, for_good: bool = True) -> None:
-        """End every held request now; each raises Retryable where it waits. `for_good`: and hold none any more."""
+        """End every held request now: each raises Retryable in its own thread. `for_good`: and every later one."""
         self._waits.cancel(for_good=for_good)
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class Sequencer:
     def _post(
         self, path: str, body: Mapping[str, Any], limit: Deadline, *, headers: Mapping[str, str] | None = None
     ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
-        """POST JSON and read a bounded body; `limit` is for all of it, whatever trickles in."""
+        """POST JSON and read a bounded body, all within `limit`, however slowly it arrives."""
         try:
             with (
                 limit,
@@ -150,32 +150,32 @@ class Sequencer:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if not limit.expired:
                 raise Retryable(in_words(error, "the sequencer")) from error
-        if limit.expired:  # a body that lasts until the connection ends also ends when it is cut
+        if limit.expired:  # a cut also ends a body that has no length
             raise too_slow("the sequencer", limit.seconds)
         return response, data
 
 
 def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Retryable("the sequencer compressed its reply, though it was asked not to")
+        raise Retryable("the sequencer compressed its reply, although it was asked not to")
     data = bytearray()
     while chunk := response.read1(65536, decode_content=False):
         data += chunk
         if len(data) > MAX_REPLY_BYTES:
             raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
-    response.release_conn()  # urllib3 keeps the connection of an empty body otherwise
+    response.release_conn()  # urllib3 does not release it after an empty body
     return bytes(data)
 
 
 def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes) -> Retryable:
-    """The error for a status that is no answer."""
+    """The error for any other status."""
     status = response.status
     said = _said(data)
     if status in (401, 403):
         return Unauthorized(
             f"the sequencer refused this miner ({status}){said}",
             retry_after=UNAUTHORIZED_PAUSE,
-            hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows what is in force",
+            hint="check XALORA_MINER_ID and XALORA_API_KEY; `xalora-miner config` shows the settings in force",
         )
     return Retryable(f"{answered('the sequencer', status)} to {path}{said}", retry_after=retry_after(response.headers))
 

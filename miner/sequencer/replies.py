@@ -1,7 +1,6 @@
-"""The sequencer's replies, typed: nothing of one is believed before it was read here.
+"""The sequencer's replies, validated and typed. Pure.
 
-Pure. A reply is bounded in bytes by who reads it and in nesting here; what is no JSON object is nobody's fault and
-raises Retryable.
+The client bounds a reply in bytes, this module in nesting. A reply that is not a JSON object raises Retryable.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ MAX_ID_LENGTH = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the sequencer said to one request; all empty when it has nothing to do."""
+    """The sequencer's reply to one request; all empty if it has no task."""
 
     lease: Lease | None = None
-    running: str | None = None  # a task that it believes this miner id holds
+    running: str | None = None  # a task that it believes this miner id is running
     canceled: tuple[str, ...] = ()
     msg: str = ""
-    held_for: float = 0.0  # seconds for which it was to hold the request; after that, asking again at once is right
+    held_for: float = 0.0  # seconds that it agreed to hold the request; after that, ask again at once
 
 
 def parse_reply(data: bytes, *, leased_at: float) -> Reply:
-    """The reply to `/miner_request`, from its bytes. Raises Retryable where they are no JSON object within bounds.
+    """Parse a reply to `/miner_request`. Raises Retryable unless it is a JSON object within bounds.
 
-    A task with a wrong field still is a lease: it was taken, so it must be answered. `Lease.fault` says what is wrong.
+    A task with an invalid field is a lease all the same and must be answered; `Lease.fault` names the problem.
     """
     reply = parse_object(data)
     msg = reply["msg"][:1000] if isinstance(reply.get("msg"), str) else ""
@@ -42,7 +41,7 @@ def parse_reply(data: bytes, *, leased_at: float) -> Reply:
     if task_id is None or task_id == "":
         return Reply(msg=msg, canceled=gone)
     if not _is_name(task_id):
-        raise Retryable("the sequencer sent a task_id that is no printable string of at most 256 characters")
+        raise Retryable("the sequencer sent a task_id that is not a printable string of at most 256 characters")
     if "running" in msg.lower() and "task_details" not in reply:
         return Reply(running=task_id, msg=msg, canceled=gone)
     return Reply(lease=_parse_lease(task_id, reply, leased_at), msg=msg, canceled=gone)
@@ -70,7 +69,7 @@ def _parse_lease(task_id: str, reply: Mapping[str, Any], leased_at: float) -> Le
 
 
 def _parse_parameters(details: Any) -> tuple[Mapping[str, Any], str]:
-    """The parameters out of `task_details`: an object or a JSON string of it, with `parameters` or a bare `prompt`."""
+    """The parameters in `task_details`: an object, or one as a JSON string, with `parameters` or just a `prompt`."""
     if isinstance(details, str):
         try:
             details = parse_object(details.encode())

@@ -31,12 +31,12 @@ MAX_BYTES = 1 << 18
 GOOD = encoded(noise(), "PNG")
 OK = whole(GOOD, "Content-Type: image/png")
 
-LATE, LARGE, LOST = "no whole answer within", "it has more than 0.25 MB", "connection to the server failed"
+LATE, LARGE, LOST = "no whole answer within", "it is larger than 0.25 MB", "connection to the server failed"
 NOT_HTTP, NOT_PUBLIC, NO_URL = f"does not speak HTTP|{LOST}", "not public", "plain http or https URL"
 PACKED, BROKEN, NONE_OF, MANY = (
     "compresses its answer",
     "file is broken",
-    "it is none of",
+    "unsupported format",
     "redirects more than 3 times",
 )
 SHORT = 0.15  # seconds, for those that would go on for ever
@@ -158,8 +158,8 @@ ROWS = [
     Case("to a data URL", redirect("data:image/png;base64,AAAA"), NO_URL),
     Case("to ftp", redirect("ftp://example.com/"), NO_URL),
     Case("to a user", redirect("http://a:b@127.0.0.1/"), NO_URL),
-    Case("to half a bracket", redirect("http://[::1/"), "redirects to what is no URL"),
-    Case("to bytes that are no text", redirect("/\xff\xfe"), "redirects to what is no URL"),
+    Case("to half a bracket", redirect("http://[::1/"), "redirects to an invalid URL"),
+    Case("to bytes that are no text", redirect("/\xff\xfe"), "redirects to an invalid URL"),
     Case("to a place behind a line break", redirect("/x\r\n http://127.0.0.1/"), f"{NO_URL}|{NOT_HTTP}|answered"),
     Case("to two places", says(head(302, "Location: /a", "Location: http://127.0.0.1/")), "plain|answered|public"),
     Case("to a place of 60 KB", redirect("/" + "x" * 60_000), NO_URL),

@@ -36,7 +36,7 @@ PAYLOADS = (b"<script", b"<?php", b"PK\x03\x04", b"%PDF", b"secret")
 """What must not be found in what comes out."""
 
 
-NONE_OF, LARGE, BROKEN, PARTS = "it is none of", "pixels; at most", "file is broken", "too many parts"
+NONE_OF, LARGE, BROKEN, PARTS = "unsupported format", "pixels; the limit is", "file is broken", "too many parts"
 LARGE_OR_BROKEN = f"{LARGE}|{BROKEN}"
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 GREY = noise("L").convert("RGB")
