@@ -106,5 +106,7 @@ def bench_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _figures(one: Measurement) -> tuple[str, str, str, str]:
-    memory = f"{one.peak_memory / 1e9:.1f} GB" if one.peak_memory is not None else "unknown"
+    from miner.machine.sizes import gb
+
+    memory = gb(one.peak_memory) if one.peak_memory is not None else "unknown"
     return f"{one.tasks_an_hour:,.0f}", f"{one.warm:.1f} s", f"{one.cold:.1f} s", memory

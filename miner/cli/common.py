@@ -64,3 +64,8 @@ def plain_console() -> Console:
 
     plain = Console(markup=False, highlight=False)
     return plain if plain.is_terminal else Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A server's or task's text on one line, without control characters or escape sequences."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from miner.cli.common import AsJson, ConfigFile, load
+from miner.cli.common import AsJson, ConfigFile, load, printable
 from miner.task.errors import Retryable
 
 if TYPE_CHECKING:
@@ -122,11 +122,14 @@ def render(shown: Mapping[str, Any], *, at: float) -> RenderableType:
 
 
 def _row(task: Mapping[str, Any], at: float) -> tuple[RenderableType, ...]:
+    from rich.text import Text
+
     share, usual = task["share"], task["usual_seconds"]
     rendering = task["stage"] == "render"
     left = _span(max(usual - (at - task["since"]), 0.0)) if rendering and usual else ""
     bar = f"{'━' * round(BAR * share):─<{BAR}} {share:4.0%}" if share is not None else ""
-    return _plain(task["task_id"][:8]), _plain(task["workflow"]), task["stage"], bar, _span(at - task["since"]), left
+    task_id, workflow = Text(printable(task["task_id"][:8])), Text(printable(task["workflow"]))  # Text: no markup
+    return task_id, workflow, task["stage"], bar, _span(at - task["since"]), left
 
 
 def _mark(mark: Mapping[str, Any]) -> RenderableType:
@@ -135,13 +138,6 @@ def _mark(mark: Mapping[str, Any]) -> RenderableType:
     cure = f"\n  next: {mark['cure']}" if mark["cure"] else ""
     sign = (f"{SIGNS[mark['level']]} {mark['name']}: ", COLOURS[mark["level"]])
     return Text.assemble(sign, mark["says"], (cure, "dim"))
-
-
-def _plain(text: str) -> RenderableType:
-    """Text from a task, without control characters."""
-    from rich.text import Text
-
-    return Text("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
 
 
 def _span(seconds: float) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from miner.cli.common import AsJson
+from miner.cli.common import AsJson, printable
 
 if TYPE_CHECKING:
     from miner.sdk import Workflow, WorkflowError, WorkflowTask, WorkflowTaskResult
@@ -192,7 +192,7 @@ class Report:
         if not self._as_json:
             for name, value in facts.items():
                 if value:
-                    typer.echo(f"{name:<8} {_plain(value if isinstance(value, str) else json.dumps(value))}")
+                    typer.echo(f"{name:<8} {printable(value if isinstance(value, str) else json.dumps(value))}")
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +221,7 @@ def _with_workflow(url: str | None, delivery: Delivery, run: Callable[[Workflow,
         with Workflow(workflow_url=url) as workflow, Report(as_json=delivery.as_json) as report:
             code = run(workflow, report)
     except WorkflowError as error:
-        typer.echo(f"error: {_plain(error.message)}", err=True)
+        typer.echo(f"error: {printable(error.message)}", err=True)
         code = _exit_code(error)
     raise typer.Exit(code)
 
@@ -247,7 +247,7 @@ def _await(workflow: Workflow, task_id: str, delivery: Delivery, report: Report)
 
 
 def _leave(task_id: str, reason: str, code: int) -> int:
-    typer.echo(f"{reason}; the task goes on. To wait again: xalora-miner submit result {_plain(task_id)}", err=True)
+    typer.echo(f"{reason}; the task goes on. To wait again: xalora-miner submit result {printable(task_id)}", err=True)
     return code
 
 
@@ -265,7 +265,7 @@ def _watch(workflow: Workflow, task_id: str, delivery: Delivery) -> WorkflowTask
 
         def heard(news: Heard) -> None:
             said = f"retrying: {news}" if isinstance(news, WorkflowError) else news.status
-            progress.update(line, description=_plain(said))
+            progress.update(line, description=printable(said))
 
         return workflow.wait_for_result(task_id, timeout=delivery.timeout, interval=delivery.interval, heard=heard)
 
@@ -284,8 +284,3 @@ def _exit_code(error: WorkflowError) -> int:
     from miner.sdk import AuthenticationError, ConfigurationError, InvalidTask
 
     return USAGE if isinstance(error, ConfigurationError | InvalidTask | AuthenticationError) else FAILED
-
-
-def _plain(text: str) -> str:
-    """A server's text on one line, without escape sequences."""
-    return "".join(character if character.isprintable() else " " for character in text)

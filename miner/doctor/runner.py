@@ -10,58 +10,62 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from miner.doctor.report import Finding, finding, of_error, warning
 from miner.task.errors import MinerError
 from miner.telemetry.health import Mark
 
-LIMIT = 20.0  # seconds
+if TYPE_CHECKING:
+    from miner.doctor.facts import Facts
 
-Context = TypeVar("Context")
+LIMIT = 20.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check(Generic[Context]):
+class Check:
     """One check."""
 
     name: str  # stable, for machines
     title: str  # of the mark if it crashes or hangs
-    run: Callable[[Context], Iterable[Mark]]
+    run: Callable[[Facts], Iterable[Mark]]
     limit: float = LIMIT  # seconds
 
 
 @dataclass(slots=True)
-class _Running(Generic[Context]):
-    check: Check[Context]
+class _Running:
+    check: Check
     began: float
     marks: Future[tuple[Mark, ...]]
     seconds: float = 0.0
 
-    def run(self, context: Context) -> None:
-        with _failing_future(self.marks):
-            marks = tuple(self.check.run(context))
+    def run(self, facts: Facts) -> None:
+        try:
+            marks = tuple(self.check.run(facts))
             self.seconds = time.monotonic() - self.began
             self.marks.set_result(marks)
+        except BaseException as error:  # also SystemExit, or the wait for it would not end
+            self.marks.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
 
-def run_checks(checks: Sequence[Check[Context]], context: Context) -> Iterator[Finding]:
+def run_checks(checks: Sequence[Check], facts: Facts) -> Iterator[Finding]:
     """The findings in order, each as soon as those before it are known. Blocks for the longest limit at most."""
-    running = [_start(check, context) for check in checks]
+    running = [_start(check, facts) for check in checks]
     for one in running:
         wait([one.marks], timeout=max(one.began + one.check.limit - time.monotonic(), 0.0))
         yield _finding(one)
 
 
-def _start(check: Check[Context], context: Context) -> _Running[Context]:
+def _start(check: Check, facts: Facts) -> _Running:
     running = _Running(check, time.monotonic(), Future())
-    threading.Thread(target=running.run, args=(context,), name=f"doctor-{check.name}", daemon=True).start()
+    threading.Thread(target=running.run, args=(facts,), name=f"doctor-{check.name}", daemon=True).start()
     return running
 
 
-def _finding(running: _Running[Context]) -> Finding:
+def _finding(running: _Running) -> Finding:
     check = running.check
     if not running.marks.done():
         says = f"no answer within {check.limit:g} s"
@@ -75,14 +79,3 @@ def _finding(running: _Running[Context]) -> Finding:
         return finding(check.name, [of_error(check.title, error)], seconds)
     says = f"the check crashed: {type(error).__name__}: {error}"
     return finding(check.name, [warning(check.title, says, "this is a bug in xalora-miner: report it")], seconds)
-
-
-@contextmanager
-def _failing_future(future: Future[tuple[Mark, ...]]) -> Iterator[None]:
-    """Passes any exception on to the future, so that no wait outlives the thread."""
-    try:
-        yield
-    except BaseException as error:
-        future.set_exception(error)
-        if not isinstance(error, Exception):
-            raise

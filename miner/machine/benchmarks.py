@@ -39,11 +39,6 @@ class Measurement:
         """Warm, one after the other: the worker prepares and delivers while the GPU renders."""
         return 3600.0 / max(self.warm, 0.001)
 
-    @property
-    def cold_tasks_an_hour(self) -> float:
-        """If every task loads its models first."""
-        return 3600.0 / max(self.cold, 0.001)
-
 
 def read(state: Path) -> dict[str, Measurement]:
     """By workflow. Reads one small file; raises nothing."""

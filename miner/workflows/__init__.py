@@ -6,10 +6,9 @@ Never: I/O, but for reading the folders once.
 """
 
 from miner.workflows.library import Checked, Library, Workflow, load_library
-from miner.workflows.manifest import CONTENT_TYPES, Limit, Manifest, Model, Needs, Output
+from miner.workflows.manifest import Limit, Manifest, Model, Needs, Output
 
 __all__ = [
-    "CONTENT_TYPES",
     "Checked",
     "Library",
     "Limit",

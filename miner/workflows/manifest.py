@@ -29,14 +29,6 @@ from miner.workflows.parameters import (
 
 MANIFEST = "workflow.toml"
 
-CONTENT_TYPES = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "webp": "image/webp",
-    "mp4": "video/mp4",
-    "webm": "video/webm",
-}
-
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 10**9 bytes
 WEIGHTS = (".safetensors", ".sft", ".gguf")
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]*$", max_length=255)]
@@ -53,11 +45,6 @@ class Output(_Section):
     node: str
     format: Literal["png", "jpg", "webp", "mp4", "webm"]  # what is uploaded; a PNG of ComfyUI's is made a JPEG
     quality_parameter: str = ""  # the int parameter that a conversion takes its quality from
-
-    @property
-    def content_type(self) -> str:
-        """The MIME type of `format`."""
-        return CONTENT_TYPES[self.format]
 
 
 class Needs(_Section):

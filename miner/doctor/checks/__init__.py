@@ -11,12 +11,11 @@ from miner.doctor.checks.network import name_lookup, sequencer
 from miner.doctor.checks.state import journal, state_folder
 from miner.doctor.checks.worker import worker
 from miner.doctor.checks.workflows import workflows
-from miner.doctor.facts import Facts
 from miner.doctor.runner import Check
 
 PROBE_LIMIT = 150.0  # seconds; for a cold import of torch from a slow disk, or the nodes of a new ComfyUI
 
-CHECKS: tuple[Check[Facts], ...] = (
+CHECKS = (
     Check(name="configuration", title="Configuration", run=configuration),
     Check(name="permissions", title="Permissions", run=permissions),
     Check(name="name_lookup", title="DNS", run=name_lookup),

@@ -192,7 +192,6 @@ def test_a_workflow_is_measured_cold_and_warm_and_remembered(session, library, t
     row = measure(session, library.get("plain-picture"), runs=2, limit=None)
     assert row.measured.runs == 2
     assert row.measured.tasks_an_hour == pytest.approx(3600 / row.measured.warm)
-    assert row.measured.cold_tasks_an_hour == pytest.approx(3600 / row.measured.cold)
     benchmarks.write(tmp_path / "state", [row.measured])
     known = benchmarks.read(tmp_path / "state")
     assert known == {"plain-picture": row.measured}
