@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The image's HEALTHCHECK: whether the miner's /healthz says that its loops turn. Exit code 0: yes; 1: no."""
+"""The image's HEALTHCHECK: asks the miner's /healthz. Exit code 0: healthy; 1: not."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes docker/torch.lock and docker/comfyui.lock anew: every wheel of the image's ComfyUI, by version and hash.
-# Needs uv and git. The Python version and ComfyUI's commit are the ones that the Dockerfile names.
+# Updates docker/torch.lock and docker/comfyui.lock: every wheel of the image's ComfyUI, by version and hash.
+# Needs uv and git. Takes the Python version and ComfyUI's commit from the Dockerfile.
 set -eu
 cd "$(dirname "$0")"
 
@@ -20,7 +20,7 @@ lock() {
 }
 
 lock torch.in --output-file torch.lock
-# what is in torch.lock is a layer of its own, and is not named twice
-# shellcheck disable=SC2046  # a word each
+# packages in torch.lock are in a layer of their own
+# shellcheck disable=SC2046  # splits on purpose
 lock "$folder/requirements.txt" --constraints torch.lock --output-file comfyui.lock \
 	$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' torch.lock)
