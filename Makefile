@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Python 3.11 or newer and make are all that they need: each makes its own .venv.
+# `make` lists the targets. They need only make and Python 3.11 or newer, and create .venv themselves.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,38 +20,38 @@ MINUTES ?= 5
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/.base ## send pictures the whole way through devnet and the embedded engine (ARGS='--image FILE')
+demo: .venv/.base ## send pictures through devnet, a worker and the embedded engine (ARGS='--image FILE')
 	@$(BIN)/xalora-miner demo $(ARGS)
 
 test: .venv/.test ## run the tests (ARGS='-k name')
 	@$(BIN)/python -m pytest --numprocesses 4 $(ARGS)
 
-lint: .venv/.test ## check style, formatting, types and the direction of imports
+lint: .venv/.test ## check style, formatting, types and import layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: .venv/.test ## measure start, memory and throughput, and write bench.json
+bench: .venv/.test ## measure startup, memory and throughput; write bench.json
 	@$(BIN)/python -m tests.campaigns.bench $(ARGS)
 
-chaos: .venv/.test ## break things at random and count what was lost (TASKS=1000 SEED=1 JSON=file)
+chaos: .venv/.test ## inject random faults and count lost tasks (TASKS=1000 SEED=1 JSON=file)
 	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
 
-fuzz: .venv/.test ## try tasks and replies of any JSON, and count them (MINUTES=5)
+fuzz: .venv/.test ## send arbitrary JSON as tasks and replies (MINUTES=5)
 	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(MINUTES)
 
-fleet: .venv/.test ## simulate many miners at one sequencer (MINERS=10000)
+fleet: .venv/.test ## simulate a fleet on one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)
 
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
-	@test -n "$(COMFYUI_URL)" || { echo 'make contract: say where ComfyUI is: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }
+	@test -n "$(COMFYUI_URL)" || { echo 'make contract: set COMFYUI_URL: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }
 	@COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/python -m pytest tests/contract $(ARGS)
 
-image-check: .venv/.test ## build the image with buildah, run it and send a task through it (variables: tests/system/shipping/image.py)
+image-check: .venv/.test ## build the image with buildah and run a task in it (variables: tests/system/shipping/image.py)
 	@$(BIN)/python -m tests.system.shipping.image
 
-lock: .venv/.base ## write the lock files anew from pyproject.toml
+lock: .venv/.base ## update the lock files from pyproject.toml
 	@$(PIP) 'uv>=0.9,<1'
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --extra test --constraints requirements.lock --output-file requirements-test.lock
@@ -60,18 +60,18 @@ dist: .venv/.base ## build the wheel and the sdist into dist/
 	@$(PIP) 'build>=1.3,<2'
 	@$(BIN)/python -m build --quiet
 
-clean: ## remove what the other targets made
+clean: ## remove build outputs and caches
 	@rm -rf .venv build dist demo-output bench.json .coverage .hypothesis .*_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo 'make: there is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=python3.12 …' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: name one of 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'make: $(PYTHON) cannot make a .venv: sudo apt install python3-venv (Debian, Ubuntu)' >&2; exit 1; }
-	@echo 'making .venv (once)' >&2
+	@command -v $(PYTHON) >/dev/null || { echo 'make: $(PYTHON) not found: install Python 3.11 or newer, or choose one: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: choose 3.11 or newer: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'make: $(PYTHON) cannot create .venv: sudo apt install python3-venv (Debian, Ubuntu)' >&2; exit 1; }
+	@echo 'creating .venv (once)' >&2
 	@$(PYTHON) -m venv .venv
 
-# Two stamps, so that the demo needs no more than a miner does.
+# Two stamps: the demo needs only the miner's own dependencies.
 .venv/.base: requirements.lock pyproject.toml | $(BIN)/python
 	@$(PIP) --require-hashes --requirement requirements.lock
 	@$(PIP) --no-deps --editable .
