@@ -22,8 +22,8 @@ from rich.console import Console
 from miner import __version__
 from tests.campaigns.bench import big, idle, journal, lanes, memory, start, throughput, verdicts
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand
 from tests.campaigns.bench.table import Row, render, write
+from tests.campaigns.bench.testbed import BenchTestbed
 
 WIDTH = 160  # columns, where there is no terminal
 
@@ -37,8 +37,11 @@ def main() -> int:
     if not wanted:
         parser.error(f"--only {asked.only}: no case has that in its name")
     about = _about(quick=asked.quick, comfyui=comfyui)
-    with tempfile.TemporaryDirectory(prefix="xalora-bench-") as folder, Stand(Path(folder), quick=asked.quick) as stand:
-        rows = _measure(wanted, stand)
+    with (
+        tempfile.TemporaryDirectory(prefix="xalora-bench-") as folder,
+        BenchTestbed(Path(folder), quick=asked.quick) as testbed,
+    ):
+        rows = _measure(wanted, testbed)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(render(rows))
     write(asked.json, rows, about=about)
@@ -72,13 +75,13 @@ def _measurements(comfyui: str) -> Sequence[Measurement]:
     )
 
 
-def _measure(wanted: Sequence[Measurement], stand: Stand) -> list[Row]:
+def _measure(wanted: Sequence[Measurement], testbed: BenchTestbed) -> list[Row]:
     """One after the other; which one it is shows on stderr."""
     console, rows = Console(stderr=True), list[Row]()
     with console.status("") as status:
         for measurement in wanted:
             status.update(measurement.cases[0].name)
-            rows += measurement.rows(stand)
+            rows += measurement.rows(testbed)
             if not console.is_terminal:
                 console.print(f"{measurement.cases[0].name}: {rows[-1].seconds:.0f} s")
     return rows

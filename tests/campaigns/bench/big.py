@@ -23,8 +23,8 @@ import requests
 from miner.devnet.serve import Running
 from tests.campaigns.bench.graphs import GATED, TASK_TYPE
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Engine, Miner, Stand
 from tests.campaigns.bench.table import Case, Found, NotMeasured
+from tests.campaigns.bench.testbed import BenchTestbed, Engine, Miner
 from tests.support import proc
 from tests.support.testbed import MINER_ID
 
@@ -45,17 +45,17 @@ def measurements() -> Iterator[Measurement]:
     )
 
 
-def _big_output(stand: Stand) -> Sequence[Found]:
+def _big_output(testbed: BenchTestbed) -> Sequence[Found]:
     if shutil.which(CURL) is None:
         raise NotMeasured("there is no curl to compare with")
-    picture = stand.fresh("big") / "big.png"
-    _write_png(picture, side=QUICK_SIDE if stand.quick else SIDE)
-    with stand.devnet() as devnet, stand.worker(devnet, stand.work(GATED)) as miner:
-        _deliver(miner, stand.engine, None)  # so that what a first task loads is there
+    picture = testbed.fresh("big") / "big.png"
+    _write_png(picture, side=QUICK_SIDE if testbed.quick else SIDE)
+    with testbed.devnet() as devnet, testbed.worker(devnet, testbed.work(GATED)) as miner:
+        _deliver(miner, testbed.engine, None)  # so that what a first task loads is there
         curls = [_curl(devnet, picture)]
         before = proc.rss(miner.pid)
         proc.forget_peak(miner.pid)
-        took = _deliver(miner, stand.engine, picture)
+        took = _deliver(miner, testbed.engine, picture)
         more = proc.peak_rss(miner.pid) - before
         curls.append(_curl(devnet, picture))
     size = picture.stat().st_size / 1e6

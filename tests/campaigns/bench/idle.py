@@ -15,8 +15,8 @@ from itertools import accumulate
 from typing import Any
 
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Miner, Stand, pause, refuse_failures
 from tests.campaigns.bench.table import Case, Found
+from tests.campaigns.bench.testbed import BenchTestbed, Miner, pause, refuse_failures
 
 
 def measurements() -> Iterator[Measurement]:
@@ -36,24 +36,24 @@ def measurements() -> Iterator[Measurement]:
     )
 
 
-def _polling(stand: Stand) -> Sequence[Found]:
-    tasks, idle = (4, 10.0) if stand.quick else (9, 15.0)
-    return _measure(stand, miners=8, tasks=tasks, apart=(1.7, 2.9), wait=0.0, idle=idle)
+def _polling(testbed: BenchTestbed) -> Sequence[Found]:
+    tasks, idle = (4, 10.0) if testbed.quick else (9, 15.0)
+    return _measure(testbed, miners=8, tasks=tasks, apart=(1.7, 2.9), wait=0.0, idle=idle)
 
 
-def _waiting(stand: Stand) -> Sequence[Found]:
-    tasks, idle = (10, 2.0) if stand.quick else (30, 5.0)
-    return _measure(stand, miners=1, tasks=tasks, apart=(0.2, 0.5), wait=20.0, idle=idle)
+def _waiting(testbed: BenchTestbed) -> Sequence[Found]:
+    tasks, idle = (10, 2.0) if testbed.quick else (30, 5.0)
+    return _measure(testbed, miners=1, tasks=tasks, apart=(0.2, 0.5), wait=20.0, idle=idle)
 
 
 def _measure(
-    stand: Stand, *, miners: int, tasks: int, apart: tuple[float, float], wait: float, idle: float
+    testbed: BenchTestbed, *, miners: int, tasks: int, apart: tuple[float, float], wait: float, idle: float
 ) -> Sequence[Found]:
     """`tasks` for each miner, random seconds `apart`; and the requests in so many `idle` seconds."""
     with ExitStack() as stack:
-        devnet = stack.enter_context(stand.devnet())
-        work = stand.wait_for(0)
-        miners_up = [stack.enter_context(stand.worker(devnet, work, sequencer__wait=wait)) for _ in range(miners)]
+        devnet = stack.enter_context(testbed.devnet())
+        work = testbed.wait_for(0)
+        miners_up = [stack.enter_context(testbed.worker(devnet, work, sequencer__wait=wait)) for _ in range(miners)]
         for miner in miners_up:
             miner.until_offered()
         _create_in_turn(miners_up, tasks, apart)

@@ -13,8 +13,8 @@ from pathlib import Path
 from miner.task.journal import Facts, Journal
 from miner.task.stages import Job, Lease, Outcome, OutputFile, PresignedPut, Prompt, Rendered, Uploaded
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand
 from tests.campaigns.bench.table import Case, Found
+from tests.campaigns.bench.testbed import BenchTestbed
 from tests.support.testbed import MINER_ID
 
 
@@ -28,11 +28,11 @@ def measurements() -> Iterator[Measurement]:
     )
 
 
-def _journal(stand: Stand) -> Sequence[Found]:
-    costs, folder = list[float](), stand.fresh("journal")
+def _journal(testbed: BenchTestbed) -> Sequence[Found]:
+    costs, folder = list[float](), testbed.fresh("journal")
     flush = _flush(folder)
     with closing(Journal(folder)) as journal:
-        for _ in range(100 if stand.quick else 500):
+        for _ in range(100 if testbed.quick else 500):
             steps = _steps(journal, str(uuid.uuid4()))
             began = time.perf_counter()
             for step in steps:

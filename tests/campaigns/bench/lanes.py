@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from tests.campaigns.bench.feed import per_minute
 from tests.campaigns.bench.graphs import WAIT, Work
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand
 from tests.campaigns.bench.table import Case, Found
+from tests.campaigns.bench.testbed import BenchTestbed
 from tests.campaigns.bench.throughput import whole_way
 from tests.support import proc
 
@@ -27,11 +27,11 @@ def measurements() -> Iterator[Measurement]:
     )
 
 
-def _four_lanes(stand: Stand) -> Sequence[Found]:
-    urls = [stand.start_engine().url for _ in range(LANES)]
-    one, _ = whole_way(stand, _work(urls[:1]), leases=2)
+def _four_lanes(testbed: BenchTestbed) -> Sequence[Found]:
+    urls = [testbed.start_engine().url for _ in range(LANES)]
+    one, _ = whole_way(testbed, _work(urls[:1]), leases=2)
     with proc.Busy() as busy:
-        four, _ = whole_way(stand, _work(urls), leases=2, lanes=LANES)
+        four, _ = whole_way(testbed, _work(urls), leases=2, lanes=LANES)
     rates = per_minute(one), per_minute(four)
     note = f"{rates[1]:,.0f} tasks/min, one lane {rates[0]:,.0f}; two leases each; cores {busy.percent:.0f} % busy"
     return (Found(rates[1] / rates[0], note),)

@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 
 import requests
 
-from tests.campaigns.bench.stand import Stand
 from tests.campaigns.bench.table import Case, Found, NotMeasured, Row
+from tests.campaigns.bench.testbed import BenchTestbed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,18 +19,18 @@ class Measurement:
     """`measure` gives what was found, a value a case, in the cases' order. It may raise NotMeasured."""
 
     cases: tuple[Case, ...]
-    measure: Callable[[Stand], Sequence[Found]]
+    measure: Callable[[BenchTestbed], Sequence[Found]]
 
     def wanted(self, pattern: str) -> bool:
         """Whether the name of one of its cases has `pattern` in it; `*` and `?` are as in a shell."""
         pattern = f"*{pattern.lower()}*"
         return any(fnmatch(case.name.lower(), pattern) for case in self.cases)
 
-    def rows(self, stand: Stand) -> list[Row]:
+    def rows(self, testbed: BenchTestbed) -> list[Row]:
         """Measure it. What goes wrong becomes the row's reason, so that the other measurements go on."""
         began = time.monotonic()
         try:
-            found: Sequence[Found | None] = self.measure(stand)
+            found: Sequence[Found | None] = self.measure(testbed)
             why = ""
         except NotMeasured as error:
             found, why = [None] * len(self.cases), str(error)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Miner, Stand, pause
 from tests.campaigns.bench.table import Case, Found, NotMeasured
+from tests.campaigns.bench.testbed import BenchTestbed, Miner, pause
 from tests.support import proc
 
 AHEAD = 200  # tasks that are always waiting
@@ -29,10 +29,10 @@ def measurements() -> Iterator[Measurement]:
     )
 
 
-def _many_tasks(stand: Stand) -> Sequence[Found]:
+def _many_tasks(testbed: BenchTestbed) -> Sequence[Found]:
     """Of a graph that takes next to no time, with two leases."""
-    wanted = 300 if stand.quick else 10_000
-    with stand.devnet(leases=2) as devnet, stand.worker(devnet, stand.wait_for(0)) as miner:
+    wanted = 300 if testbed.quick else 10_000
+    with testbed.devnet(leases=2) as devnet, testbed.worker(devnet, testbed.wait_for(0)) as miner:
         miner.until_offered()
         idle = proc.rss(miner.pid)
         _keep_busy(miner, FIRST)
@@ -68,10 +68,10 @@ def _answered(miner: Miner) -> int:
     return stats["answers"].get("first", 0)
 
 
-def _previews(stand: Stand) -> Sequence[Found]:
-    seconds = stand.seconds(10.0, quick=4.0)
-    work = stand.wait_for(round((seconds + 3.0) * 1000), previews=10.0)
-    with stand.devnet() as devnet, stand.worker(devnet, work) as miner:
+def _previews(testbed: BenchTestbed) -> Sequence[Found]:
+    seconds = testbed.seconds(10.0, quick=4.0)
+    work = testbed.wait_for(round((seconds + 3.0) * 1000), previews=10.0)
+    with testbed.devnet() as devnet, testbed.worker(devnet, work) as miner:
         task_id = miner.create()
         miner.until(lambda: any(task["status"] == "running" for task in miner.tasks()), why="the lease")
         pause(1.0)

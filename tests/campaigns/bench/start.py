@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand, pause
 from tests.campaigns.bench.table import Case, Found, NotMeasured
+from tests.campaigns.bench.testbed import BenchTestbed, pause
 from tests.support import proc
 from tests.support.scripted_server import ScriptedServer, reply
 
@@ -27,31 +27,31 @@ def measurements() -> Iterator[Measurement]:
     yield Measurement(cases=(Case(name="the worker's RSS, idle", unit="MB", at_most=90.0),), measure=_idle_rss)
 
 
-def _help(stand: Stand) -> Sequence[Found]:
+def _help(testbed: BenchTestbed) -> Sequence[Found]:
     script = Path(sys.executable).with_name("xalora-miner")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "miner"]
     times = []
-    for _ in range(4 if stand.quick else 7):
+    for _ in range(4 if testbed.quick else 7):
         began = time.monotonic()
         subprocess.run([*command, "--help"], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
         times.append(time.monotonic() - began)
     return (_middle(times[1:]),)  # the first one may have had to write bytecode
 
 
-def _first_request(stand: Stand) -> Sequence[Found]:
+def _first_request(testbed: BenchTestbed) -> Sequence[Found]:
     times = []
-    for _ in range(4 if stand.quick else 7):
+    for _ in range(4 if testbed.quick else 7):
         with ScriptedServer(lambda _: reply(b"", status=204)) as sequencer:
             began = time.monotonic()
-            with stand.worker(sequencer, stand.wait_for(0)):
+            with testbed.worker(sequencer, testbed.wait_for(0)):
                 if not sequencer.reaches(lambda: bool(sequencer.requests)):
                     raise NotMeasured("the worker did not ask")
                 times.append(sequencer.requests[0].at - began)
     return (_middle(times[1:]),)
 
 
-def _idle_rss(stand: Stand) -> Sequence[Found]:
-    with stand.devnet() as devnet, stand.worker(devnet, stand.wait_for(0)) as miner:
+def _idle_rss(testbed: BenchTestbed) -> Sequence[Found]:
+    with testbed.devnet() as devnet, testbed.worker(devnet, testbed.wait_for(0)) as miner:
         miner.until_offered()
         pause(1.0)
         return (Found(proc.rss(miner.pid), "with the dashboard, as by default"),)

@@ -15,8 +15,8 @@ from miner.devnet.routes import MINER_ROUTES, STORE_ROUTES
 from tests.campaigns.bench.feed import Run, feed, idle_gaps, median_gap, per_minute, runs_of
 from tests.campaigns.bench.graphs import SCALE, Work, fill
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand, pause, refuse_failures
 from tests.campaigns.bench.table import Case, Found, NotMeasured
+from tests.campaigns.bench.testbed import BenchTestbed, pause, refuse_failures
 from tests.support import proc
 
 GRAPHS = (30, 300)  # milliseconds a run, about
@@ -32,31 +32,31 @@ class Ground:
     """One ComfyUI under measurement: how to get each graph on it, and the limits that were measured last."""
 
     name: str  # at the end of every case's name
-    work: Callable[[Stand, int], Work]
+    work: Callable[[BenchTestbed, int], Work]
     works: dict[int, Work] = field(default_factory=dict)
     limits: dict[int, list[Run]] = field(default_factory=dict)
 
-    def on(self, stand: Stand, milliseconds: int) -> Work:
+    def on(self, testbed: BenchTestbed, milliseconds: int) -> Work:
         if milliseconds not in self.works:
-            self.works[milliseconds] = self.work(stand, milliseconds)
+            self.works[milliseconds] = self.work(testbed, milliseconds)
         return self.works[milliseconds]
 
-    def limit(self, stand: Stand, milliseconds: int) -> list[Run]:
+    def limit(self, testbed: BenchTestbed, milliseconds: int) -> list[Run]:
         """ComfyUI alone, now."""
-        work = self.on(stand, milliseconds)
-        seconds = stand.seconds(5.0, quick=2.0) if milliseconds < 100 else stand.seconds(8.0, quick=4.0)
-        graph = partial(_graph, stand, work)
+        work = self.on(testbed, milliseconds)
+        seconds = testbed.seconds(5.0, quick=2.0) if milliseconds < 100 else testbed.seconds(8.0, quick=4.0)
+        graph = partial(_graph, testbed, work)
         self.limits[milliseconds] = runs = feed(work.url, graph, seconds=seconds)
         return runs
 
 
-def _graph(stand: Stand, work: Work, number: int, prefix: str) -> dict[str, dict[str, object]]:
-    return fill(stand.library, work, number, prefix=prefix)
+def _graph(testbed: BenchTestbed, work: Work, number: int, prefix: str) -> dict[str, dict[str, object]]:
+    return fill(testbed.library, work, number, prefix=prefix)
 
 
 def measurements(comfyui: str) -> Iterator[Measurement]:
     """Every case on the engine, and once more on the real ComfyUI at that URL, if there is one."""
-    yield from _on(Ground(name="", work=lambda stand, milliseconds: stand.wait_for(milliseconds)))
+    yield from _on(Ground(name="", work=lambda testbed, milliseconds: testbed.wait_for(milliseconds)))
     if comfyui:
         yield from _on(Ground(name=", on COMFYUI_URL", work=partial(calibrated, comfyui)))
 
@@ -76,8 +76,8 @@ def _limit(ground: Ground, milliseconds: int) -> Measurement:
         Case(name=f"{name}: idle gap p50", unit="ms"),
     )
 
-    def measure(stand: Stand) -> Sequence[Found]:
-        runs = ground.limit(stand, milliseconds)
+    def measure(testbed: BenchTestbed) -> Sequence[Found]:
+        runs = ground.limit(testbed, milliseconds)
         took = statistics.median(run.ended - run.started for run in runs) * 1000
         return Found(_rate(runs), f"a run takes {took:.0f} ms"), _gap(runs)
 
@@ -92,13 +92,13 @@ def _case(ground: Ground, *, leases: int, latency: int, milliseconds: int) -> Me
         Case(name=f"{name}: idle gap p50", unit="ms", at_most=GAP_AT_MOST.get(bounds)),
     )
 
-    def measure(stand: Stand) -> Sequence[Found]:
-        work = ground.on(stand, milliseconds)
-        before = ground.limits.get(milliseconds) or ground.limit(stand, milliseconds)
+    def measure(testbed: BenchTestbed) -> Sequence[Found]:
+        work = ground.on(testbed, milliseconds)
+        before = ground.limits.get(milliseconds) or ground.limit(testbed, milliseconds)
         with proc.Busy() as busy:
-            answered, miner_id = whole_way(stand, work, leases=leases, latency=latency)
+            answered, miner_id = whole_way(testbed, work, leases=leases, latency=latency)
         runs = runs_of(work.url, miner_id)[SETTLE : SETTLE + len(answered)]
-        after = ground.limit(stand, milliseconds)
+        after = ground.limit(testbed, milliseconds)
         limits, done = (_rate(before), _rate(after)), per_minute(answered)
         note = (
             f"{done:,.0f} tasks/min, limit {limits[0]:,.0f} before and {limits[1]:,.0f} after; "
@@ -109,10 +109,12 @@ def _case(ground: Ground, *, leases: int, latency: int, milliseconds: int) -> Me
     return Measurement(cases=cases, measure=measure)
 
 
-def whole_way(stand: Stand, work: Work, *, leases: int, latency: int = 0, lanes: int = 1) -> tuple[list[float], str]:
+def whole_way(
+    testbed: BenchTestbed, work: Work, *, leases: int, latency: int = 0, lanes: int = 1
+) -> tuple[list[float], str]:
     """Unix seconds of the sequencer's acknowledgements, with a task always waiting; and the miner's id."""
-    seconds = stand.seconds(12.0, quick=4.0) if work.milliseconds < 100 else stand.seconds(16.0, quick=8.0)
-    with stand.devnet(leases=leases) as devnet, stand.worker(devnet, work) as miner:
+    seconds = testbed.seconds(12.0, quick=4.0) if work.milliseconds < 100 else testbed.seconds(16.0, quick=8.0)
+    with testbed.devnet(leases=leases) as devnet, testbed.worker(devnet, work) as miner:
         if latency:
             devnet.fault("latency", *MINER_ROUTES, *STORE_ROUTES, seconds=latency / 1000)
         for _ in range(lanes * (SETTLE + round(1.2 * seconds * 1000 / work.milliseconds))):
@@ -139,12 +141,12 @@ def _gap(runs: Sequence[Run]) -> Found:
     return Found(median_gap(runs), f"p95 {p95:.0f} ms, of {len(gaps)} gaps")
 
 
-def calibrated(url: str, stand: Stand, milliseconds: int) -> Work:
+def calibrated(url: str, testbed: BenchTestbed, milliseconds: int) -> Work:
     """A core-node graph that takes about that long on the real ComfyUI at `url`: the picture's side is fitted."""
     side = 512
     for _ in range(4):
         work = Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})
-        runs = feed(url, partial(_graph, stand, work), seconds=1.5)
+        runs = feed(url, partial(_graph, testbed, work), seconds=1.5)
         took = statistics.median(run.ended - run.started for run in runs) * 1000
         side = min(8192, max(64, round(side * (milliseconds / took) ** 0.5)))
     return Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})

@@ -15,8 +15,8 @@ from miner.comfy.preflight import Machine, check_workflow
 from miner.config.bundled import WORKFLOWS
 from miner.workflows import load_library
 from tests.campaigns.bench.measurement import Measurement
-from tests.campaigns.bench.stand import Stand
 from tests.campaigns.bench.table import Case, Found
+from tests.campaigns.bench.testbed import BenchTestbed
 from tests.support.paths import ROOT
 
 RECORDED = ROOT.parent / "shared" / "comfyui" / "object_info-0.33.0.json"  # a real one's, where it is
@@ -30,8 +30,8 @@ def measurements(comfyui: str) -> Iterator[Measurement]:
     )
 
 
-def _preflight(stand: Stand, *, comfyui: str) -> Sequence[Found]:
-    object_info = _object_info(stand, comfyui)
+def _preflight(testbed: BenchTestbed, *, comfyui: str) -> Sequence[Found]:
+    object_info = _object_info(testbed, comfyui)
     machine = Machine(object_info=object_info, version="0.33.0")
     workflows = load_library([WORKFLOWS], ids={}).workflows
     times = []
@@ -43,9 +43,9 @@ def _preflight(stand: Stand, *, comfyui: str) -> Sequence[Found]:
     return (Found(statistics.median(times), f"{len(workflows)} workflows, {len(object_info)} nodes"),)
 
 
-def _object_info(stand: Stand, comfyui: str) -> dict[str, Any]:
+def _object_info(testbed: BenchTestbed, comfyui: str) -> dict[str, Any]:
     if not comfyui and RECORDED.exists():
         recorded: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
         return recorded
-    with closing(ComfyClient(comfyui or stand.engine.url, client_id="bench")) as client:
+    with closing(ComfyClient(comfyui or testbed.engine.url, client_id="bench")) as client:
         return client.object_info()

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.chaos.mischief import ON_THE_ENGINE, ON_THE_WIRE
-from tests.campaigns.chaos.stand import Stand, stand_in
+from tests.campaigns.chaos.faults import ON_THE_ENGINE, ON_THE_WIRE
+from tests.campaigns.chaos.testbed import ChaosTestbed
 from tests.campaigns.chaos.work import orders
 
 IN_FLIGHT = 8  # tasks that wait or run at a time
@@ -58,19 +58,19 @@ def run(
     """Run one in a temporary folder, with a fault `every` so many tasks on average. `say` is told of each."""
     with (
         tempfile.TemporaryDirectory(prefix="chaos-") as folder,
-        stand_in(Path(folder), comfyui_url=comfyui_url) as stand,
+        ChaosTestbed(Path(folder), comfyui_url=comfyui_url) as testbed,
     ):
-        return Campaign(stand, tasks=tasks, seed=seed, every=every, say=say).run()
+        return Campaign(testbed, tasks=tasks, seed=seed, every=every, say=say).run()
 
 
 class Campaign:
-    def __init__(self, stand: Stand, *, tasks: int, seed: int, every: int, say: Callable[[str], None]) -> None:
-        self._stand = stand
+    def __init__(self, testbed: ChaosTestbed, *, tasks: int, seed: int, every: int, say: Callable[[str], None]) -> None:
+        self._testbed = testbed
         self._tasks = tasks
         self._seed = seed
         self._every = every
         self._say = say
-        self._kinds = {**ON_THE_WIRE, **(ON_THE_ENGINE if stand.own_engine else {})}
+        self._kinds = {**ON_THE_WIRE, **(ON_THE_ENGINE if testbed.own_engine else {})}
         self._deck: list[str] = []
         self._faults: Counter[str] = Counter()
         self._bugs: list[str] = []
@@ -79,7 +79,7 @@ class Campaign:
 
     def run(self) -> Report:
         rng = random.Random(self._seed)
-        work = orders(self._stand.testbed, random.Random(rng.random()), test_nodes=self._stand.own_engine)
+        work = orders(self._testbed, random.Random(rng.random()), test_nodes=self._testbed.own_engine)
         next_fault = 0
         while self._created < self._tasks and self._seconds < TIME_LIMIT:
             self._feed(work)
@@ -97,10 +97,10 @@ class Campaign:
         return time.monotonic() - self._begun
 
     def _feed(self, work: Any) -> None:
-        counts = self._stand.testbed.devnet.stats()["tasks"]
+        counts = self._testbed.devnet.stats()["tasks"]
         alive = counts.get("waiting", 0) + counts.get("running", 0)
         for _ in range(min(IN_FLIGHT - alive, self._tasks - self._created)):
-            self._stand.testbed.create(**next(work).fields)
+            self._testbed.create(**next(work).fields)
             self._created += 1
 
     def _strike(self, rng: random.Random) -> None:
@@ -110,24 +110,24 @@ class Campaign:
         self._faults[kind] += 1
         self._say(f"{self._seconds:5.0f} s  {self._created:4} tasks  {kind}")
         try:
-            self._kinds[kind](self._stand, random.Random(rng.random()))
+            self._kinds[kind](self._testbed, random.Random(rng.random()))
         except AssertionError as error:
             self._note_bug(str(error))
 
     def _watch_worker(self) -> None:
         """It ends when it is told to, and by itself never."""
-        worker = self._stand.testbed.worker
+        worker = self._testbed.worker
         if not worker.alive:
             self._note_bug(f"the worker ended by itself with {worker.popen.returncode}")
 
     def _note_bug(self, text: str) -> None:
         self._bugs.append(text)
         self._say(f"BUG: {text}")
-        self._stand.restart_worker()
+        self._testbed.restart_worker()
 
     def _mend_and_wait(self) -> None:
         """Let everything run undisturbed until nothing is left to do."""
-        devnet, until = self._stand.testbed.devnet, time.monotonic() + LAST_PATIENCE
+        devnet, until = self._testbed.devnet, time.monotonic() + LAST_PATIENCE
         devnet.clear_faults()
         while time.monotonic() < until:
             counts = devnet.stats()["tasks"]
@@ -137,7 +137,7 @@ class Campaign:
             time.sleep(LOOK)
 
     def _report(self) -> Report:
-        devnet = self._stand.testbed.devnet
+        devnet = self._testbed.devnet
         tasks, stats = devnet.tasks(), devnet.stats()
         answers = Counter(answer["verdict"] for task in tasks for answer in task["answers"])
         endings = Counter(lease["ended"] for task in tasks for lease in task["leases"])
@@ -154,7 +154,7 @@ class Campaign:
             silent=endings["silent"],
             never_leased=sum(not task["leases"] for task in tasks),
             violations=[f"{v['route']} {v['status']}: {v['reason']}" for v in stats["violation_list"]],
-            bugs=self._bugs + [f"{e['loop']} loop failed" for e in self._stand.testbed.logged("loop_failed")],
+            bugs=self._bugs + [f"{e['loop']} loop failed" for e in self._testbed.logged("loop_failed")],
             faults=dict(sorted(self._faults.items())),
             seconds=round(self._seconds, 1),
             lost_tasks=lost,

@@ -16,7 +16,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from miner.telemetry import log
-from tests.campaigns.fuzz.crowd import Order, crowd_in
+from tests.campaigns.fuzz.load import LoadTestbed, Order
 from tests.campaigns.fuzz.way import way_in
 from tests.support.strategies import replies
 
@@ -42,16 +42,17 @@ def try_replies(folder: Path, number: int) -> Tried:
 
 def try_tasks(folder: Path, number: int) -> Tried:
     """Tasks for a real worker. A batch that fails is not made smaller: its worker is dead."""
-    with crowd_in(folder) as crowd:
+    with LoadTestbed(folder) as testbed:
 
         @seed(number)
         @_many(BATCHES, Phase.generate)
-        @given(crowd.orders(BATCH))
+        @given(testbed.orders(BATCH))
         def serve(orders: list[Order]) -> None:
-            crowd.serve(orders)
+            testbed.serve(orders)
 
         serve()
-        return Counter({f"task: {status}": count for status, count in crowd.tried.items()})
+        testbed.finish()
+        return Counter({f"task: {status}": count for status, count in testbed.tried.items()})
 
 
 def _many(examples: int, *phases: Phase) -> settings:

@@ -6,87 +6,88 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from tests.campaigns.chaos.stand import Stand
+from tests.campaigns.chaos.testbed import ChaosTestbed
 
-Fault = Callable[[Stand, random.Random], None]
+Fault = Callable[[ChaosTestbed, random.Random], None]
 
 CALLS = ("miner_request", "miner_submit")
 UPLOADS = ("store_put", "s3_put")
 
 
-def miner_killed(stand: Stand, rng: random.Random) -> None:
-    stand.testbed.worker.kill()
+def miner_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.worker.kill()
     _last(rng, 0.3)
-    stand.restart_worker()
+    testbed.restart_worker()
 
 
-def miner_stopped(stand: Stand, rng: random.Random) -> None:
+def miner_stopped(testbed: ChaosTestbed, rng: random.Random) -> None:
     """By one signal, which drains it, or by two, which interrupt what it renders."""
-    stand.stop_worker(hurry=rng.random() < 0.3)
-    stand.restart_worker()
+    testbed.stop_worker(hurry=rng.random() < 0.3)
+    testbed.restart_worker()
 
 
-def miner_reloaded(stand: Stand, rng: random.Random) -> None:
-    stand.reload_worker(poll_interval=rng.uniform(0.04, 0.06))
+def miner_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.reload_worker(poll_interval=rng.uniform(0.04, 0.06))
 
 
-def engine_killed(stand: Stand, rng: random.Random) -> None:
-    stand.testbed.engine.kill()
+def engine_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.engine.kill()
     _last(rng, 0.8)
-    stand.start_engine()
+    testbed.start_engine_again()
 
 
-def engine_restarted(stand: Stand, _rng: random.Random) -> None:
-    stand.testbed.engine.stop()
-    stand.start_engine()
+def engine_restarted(testbed: ChaosTestbed, _rng: random.Random) -> None:
+    testbed.engine.stop()
+    testbed.start_engine_again()
 
 
-def engine_stopped(stand: Stand, rng: random.Random) -> None:
-    stand.testbed.engine.send(signal.SIGSTOP)
+def engine_stopped(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.engine.send(signal.SIGSTOP)
     _last(rng, 2.0)
-    stand.testbed.engine.send(signal.SIGCONT)
+    testbed.engine.send(signal.SIGCONT)
 
 
-def both_killed(stand: Stand, rng: random.Random) -> None:
-    stand.testbed.engine.kill()
-    miner_killed(stand, rng)
-    stand.start_engine()
+def both_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.engine.kill()
+    miner_killed(testbed, rng)
+    testbed.start_engine_again()
 
 
-def websocket_dropped(stand: Stand, _rng: random.Random) -> None:
-    stand.comfyui.cut("GET /ws")
+def websocket_dropped(testbed: ChaosTestbed, _rng: random.Random) -> None:
+    testbed.comfyui.cut("GET /ws")
 
 
-def comfyui_cut(stand: Stand, rng: random.Random) -> None:
+def comfyui_cut(testbed: ChaosTestbed, rng: random.Random) -> None:
     """No way to ComfyUI, which goes on."""
-    with stand.comfyui.away():
+    with testbed.comfyui.away():
         _last(rng, 1.0)
 
 
-def sequencer_killed(stand: Stand, rng: random.Random) -> None:
-    stand.testbed.devnet_process.kill()
+def sequencer_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.devnet_process.kill()
     _last(rng, 0.5)
-    stand.start_devnet()
+    testbed.start_devnet_again()
 
 
-def sequencer_away(stand: Stand, rng: random.Random) -> None:
-    with stand.sequencer.away():
+def sequencer_away(testbed: ChaosTestbed, rng: random.Random) -> None:
+    with testbed.sequencer.away():
         _last(rng, 1.5)
 
 
-def task_canceled(stand: Stand, rng: random.Random) -> None:
-    alive = [task["task_id"] for task in stand.testbed.devnet.tasks() if task["status"] in ("waiting", "running")]
+def task_canceled(testbed: ChaosTestbed, rng: random.Random) -> None:
+    alive = [task["task_id"] for task in testbed.devnet.tasks() if task["status"] in ("waiting", "running")]
     if alive:
-        body = {"task_id": rng.choice(alive), "api_key": "devnet"}
-        stand.testbed.session.post(f"{stand.testbed.devnet.url}/task_cancel", json=body, timeout=30)
+        with suppress(AssertionError):  # it has ended meanwhile
+            testbed.cancel(rng.choice(alive))
 
 
-def _rule(stand: Stand, rng: random.Random, action: str, routes: tuple[str, ...], **rule: Any) -> None:
+def _rule(testbed: ChaosTestbed, rng: random.Random, action: str, routes: tuple[str, ...], **rule: Any) -> None:
     """devnet's own fault, for the next few calls."""
-    stand.testbed.devnet.fault(action, *routes, times=rng.randint(1, 3), **rule)
+    testbed.devnet.fault(action, *routes, times=rng.randint(1, 3), **rule)
 
 
 def _last(rng: random.Random, seconds: float) -> None:

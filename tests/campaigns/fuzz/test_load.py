@@ -6,17 +6,18 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.campaigns.fuzz.crowd import Order, crowd_in
+from tests.campaigns.fuzz.load import LoadTestbed, Order
 
 
 def test_each_of_many_made_up_tasks_is_answered_once(tmp_path: Path) -> None:
-    with crowd_in(tmp_path) as crowd:
+    with LoadTestbed(tmp_path) as testbed:
 
         @settings(max_examples=3, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-        @given(crowd.orders(30))
+        @given(testbed.orders(30))
         def serve(orders: list[Order]) -> None:
-            crowd.serve(orders)
+            testbed.serve(orders)
 
         serve()
-        assert crowd.tried["failed"]
-        assert crowd.tried["finished"]
+        testbed.finish()
+        assert testbed.tried["failed"]
+        assert testbed.tried["finished"]

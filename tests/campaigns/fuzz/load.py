@@ -1,4 +1,4 @@
-"""A crowd of made-up tasks for a real worker: devnet, engine and worker as processes.
+"""A load of made-up tasks for a real worker: devnet, engine and worker as processes.
 
 It promises that each task of a batch was answered, and once; that no loop failed; and that the sequencer, which is
 strict, had nothing to complain of.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from miner.config.bundled import WORKFLOWS
 from miner.worker.lane.prepare import FREE_REFUSALS
 from miner.workflows import load_library
-from tests.campaigns.fuzz.way import STAND_INS
+from tests.support.paths import STAND_INS
 from tests.support.strategies import ANYTHING, EXTRAS, TEXTS, details
 from tests.support.testbed import Testbed, until
 
@@ -28,14 +27,19 @@ Order = dict[str, Any]
 """What devnet's control creates a task from."""
 
 
-class Crowd:
+class LoadTestbed(Testbed):
     """A worker, and what it is asked to do."""
 
-    def __init__(self, testbed: Testbed) -> None:
-        self.testbed = testbed
-        devnet = testbed.start_devnet()
-        testbed.start_worker(
-            testbed.start_engine(),
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.right: list[Order] = []
+        self.tried: Counter[str] = Counter()  # statuses that tasks came to
+        self._library = load_library([WORKFLOWS, STAND_INS], ids=IDS)
+
+    def set_up(self) -> None:
+        devnet = self.start_devnet()
+        self.start_worker(
+            self.start_engine(),
             workflows=IDS,
             workflows__folders=[str(STAND_INS)],
             sequencer__poll_interval=0.01,
@@ -43,15 +47,19 @@ class Crowd:
             upload__endpoint=f"{devnet.url}/s3",
             log__level="INFO",
         )
-        self.right: list[Order] = [
+        self.right = [
             {"task_type": kind, "workflow_id": workflow, "task_details": {"parameters": parameters}}
             for kind, workflow, parameters in (
-                ("upscaler", "4", {"image": testbed.picture()}),
+                ("upscaler", "4", {"image": self.picture()}),
                 ("txt2img", "3", {"prompt": "a lighthouse"}),
             )
         ]
-        self.tried: Counter[str] = Counter()  # statuses that tasks came to
-        self._library = load_library([WORKFLOWS, STAND_INS], ids=IDS)
+
+    def finish(self) -> None:
+        """Check that it still does a right task, and stops when it is told to."""
+        (good,) = self.ended(self.create(**self.right[0]))
+        assert good["status"] == "finished", good["msg"]
+        assert self.worker.stop() == 0
 
     def orders(self, size: int) -> st.SearchStrategy[list[Order]]:
         """Batches of tasks, some of which are right."""
@@ -71,18 +79,18 @@ class Crowd:
 
     def serve(self, orders: Sequence[Order]) -> None:
         """Have them all done. Raises AssertionError with what went wrong; a dead worker is not asked again."""
-        assert self.testbed.worker.alive, "the worker ended in an earlier batch"
+        assert self.worker.alive, "the worker ended in an earlier batch"
         orders = list(self._mixed(orders))
-        ids = [self.testbed.create(**order) for order in orders]
+        ids = [self.create(**order) for order in orders]
         until(lambda: self._unanswered(ids) == [] or self._bugs(), why="the answers")
         assert not self._bugs(), self._bugs()
-        for task, order in zip(self.testbed.ended(*ids), orders, strict=True):
+        for task, order in zip(self.ended(*ids), orders, strict=True):
             verdicts = [answer["verdict"] for answer in task["answers"]]
             assert verdicts.count("first") == 1, (order, task)
             assert set(verdicts) <= {"first", "repeat"}, (order, task)
             assert task["msg"].isprintable(), task["msg"]
             self.tried[task["status"]] += 1
-        assert self.testbed.devnet.stats()["violations"] == 0, self.testbed.devnet.stats()["violation_list"]
+        assert self.devnet.stats()["violations"] == 0, self.devnet.stats()["violation_list"]
 
     def _mixed(self, orders: Sequence[Order]) -> Iterator[Order]:
         """With a right one in between now and then, since wrong ones in a row are answered ever more slowly."""
@@ -92,11 +100,11 @@ class Crowd:
             yield order
 
     def _unanswered(self, ids: Sequence[str]) -> list[str]:
-        waiting = {task["task_id"] for task in self.testbed.devnet.tasks() if not task["answers"]}
+        waiting = {task["task_id"] for task in self.devnet.tasks() if not task["answers"]}
         return [task_id for task_id in ids if task_id in waiting]
 
     def _bugs(self) -> list[dict[str, Any]]:
-        return self.testbed.logged("loop_failed")
+        return self.logged("loop_failed")
 
 
 def _is_unicode(order: Order) -> bool:
@@ -111,13 +119,3 @@ def _is_unicode(order: Order) -> bool:
 def _harmless(name: str) -> bool:
     """Whether a field leaves the task what it is: another id would be another task."""
     return name != "task_id"
-
-
-@contextmanager
-def crowd_in(folder: Path) -> Iterator[Crowd]:
-    with Testbed(folder) as testbed:
-        crowd = Crowd(testbed)
-        yield crowd
-        (good,) = testbed.ended(testbed.create(**crowd.right[0]))
-        assert good["status"] == "finished", good["msg"]
-        assert testbed.worker.stop() == 0

@@ -50,7 +50,7 @@ class Engine:
         return self.folder / "input"
 
 
-class Stand:
+class BenchTestbed:
     """A context manager. `folder` has to be empty, and is the caller's to delete."""
 
     def __init__(self, folder: Path, *, quick: bool) -> None:
@@ -60,7 +60,7 @@ class Stand:
         self._stack = ExitStack()
         self._numbers = itertools.count(1)
 
-    def __enter__(self) -> Stand:
+    def __enter__(self) -> BenchTestbed:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,33 +108,32 @@ class Stand:
     def worker(self, devnet: Running, work: Work, **settings: Any) -> Iterator[Miner]:
         """A worker that offers the work's graph, under an id of its own; drained at the end."""
         miner_id = f"{MINER_ID}-bench{next(self._numbers):03}"
-        with Testbed(self.fresh("worker")) as testbed:
-            testbed.devnet = devnet
-            keys = {
-                **DEFAULTS,
-                **work.folders,
-                "miner.id": miner_id,
-                "workflows.folders": [str(self.folder / "workflows")],
-                **{key.replace("__", "."): value for key, value in settings.items()},
-            }
-            testbed.start_worker(work.url, workflows={miner_id: [work.workflow]}, **keys)
-            yield Miner(testbed=testbed, miner_id=miner_id, work=work)
-            testbed.worker.stop()
+        keys = {
+            **DEFAULTS,
+            **work.folders,
+            "miner.id": miner_id,
+            "workflows.folders": [str(self.folder / "workflows")],
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        with Miner(self.fresh("worker"), miner_id=miner_id, work=work) as miner:
+            miner.devnet = devnet
+            miner.start_worker(work.url, workflows={miner_id: [work.workflow]}, **keys)
+            yield miner
+            miner.worker.stop()
 
 
-class Miner:
+class Miner(Testbed):
     """One worker, and the tasks that are for it alone: its workflow id is its own."""
 
-    def __init__(self, *, testbed: Testbed, miner_id: str, work: Work) -> None:
-        self.testbed = testbed
-        self.devnet: Running = testbed.devnet
+    def __init__(self, folder: Path, *, miner_id: str, work: Work) -> None:
+        super().__init__(folder)
         self.miner_id = miner_id
         self._work = work
         self._numbers = itertools.count(secrets.randbelow(COLOURS))
 
     @property
     def pid(self) -> int:
-        return self.testbed.worker.popen.pid
+        return self.worker.popen.pid
 
     def create(self, **values: Value) -> str:
         """One task, with `values` among its parameters; gives its id."""
@@ -150,7 +149,7 @@ class Miner:
         """The first true value of `what`. Raises NotMeasured, at once where the worker has ended."""
 
         def look() -> Any:
-            if not self.testbed.worker.alive:
+            if not self.worker.alive:
                 raise NotMeasured(f"the worker ended; it said last: {self._last_words()}")
             return what()
 
@@ -178,7 +177,7 @@ class Miner:
         return [seen for seen in self.devnet.requests("miner_request") if seen["miner_id"] == self.miner_id]
 
     def _last_words(self) -> str:
-        words = (self.testbed.folder / "worker.log").read_text().splitlines()
+        words = (self.folder / "worker.log").read_text().splitlines()
         return words[-1] if words else "nothing"
 
 
