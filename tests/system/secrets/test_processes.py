@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from miner.comfy.process_tree import all_processes, find_process, members
-from tests.support.canary_secrets import Findings, leaks, marked
+from tests.support.canary_secrets import Findings, marked
 from tests.support.testbed import Testbed, free_port
 
 ENVIRONMENT = {
@@ -34,7 +36,9 @@ def testbed(tmp_path: Path) -> Iterator[Testbed]:
 
 def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Testbed) -> None:
     testbed.start_devnet()
-    testbed.start_worker("", comfyui__port=free_port(), environ=ENVIRONMENT)
+    temporary = testbed.folder / "tmp"
+    temporary.mkdir()
+    testbed.start_worker("", comfyui__port=free_port(), environ={**ENVIRONMENT, "TMPDIR": str(temporary)})
     good, bad = testbed.create(), testbed.create(parameters={"image": f"http://127.0.0.1/x?{marked('imagequery')}"})
     testbed.ended(good, bad)
     findings = Findings()
@@ -49,18 +53,36 @@ def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Test
     findings.look_in(testbed.folder / "state" / "comfyui-embedded")
     assert findings.found == {}
     assert testbed.worker.stop() == 0
-    findings.look_in(testbed.folder / "state")
+    shutil.rmtree(testbed.folder / "devnet")  # it keeps what its consumer said
+    findings.look_in(testbed.folder)
     assert findings.found == {}
-    assert leaks((testbed.folder / "worker.log").read_text()) == []
 
 
-def test_what_a_consumer_sent_is_gone_from_comfyuis_folders_once_it_is_answered(testbed: Testbed) -> None:
+@pytest.mark.parametrize("managed", [True, False], ids=["managed", "external"])
+def test_what_a_consumer_sent_is_gone_from_every_folder_however_the_task_ended(
+    testbed: Testbed, *, managed: bool
+) -> None:
+    """ComfyUI's folders, the state and the temporary files, after a success and two failures."""
+    temporary = testbed.folder / "tmp"
+    temporary.mkdir()
     testbed.start_devnet()
-    testbed.start_worker("", comfyui__port=free_port())
-    testbed.ended(testbed.create())
+    if managed:
+        comfyui, url = testbed.folder / "state" / "comfyui-embedded", ""
+        settings: dict[str, Any] = {"comfyui__port": free_port(), "comfyui__args": ["--test-nodes"]}
+    else:
+        comfyui, url = testbed.folder / "engine", testbed.start_engine("--test-nodes")
+        settings = {f"comfyui__{name}_dir": str(comfyui / name) for name in ("input", "output")}
+    testbed.start_worker(url, environ={"TMPDIR": str(temporary)}, **settings)
+    good = testbed.create()
+    refused = testbed.create(parameters={"image": testbed.picture().replace("in.png", "none.png")})
+    assert [task["status"] for task in testbed.ended(good, refused)] == ["finished", "failed"]
+    testbed.devnet.fault("fail", "store_put", status=403)
+    assert testbed.ended(testbed.create())[0]["status"] == "failed"
     assert testbed.worker.stop() == 0
-    comfyui = testbed.folder / "state" / "comfyui-embedded"
-    assert [
-        path for name in ("input", "output", "temp") for path in (comfyui / name).rglob("*") if path.is_file()
-    ] == []
+    assert [path for name in ("input", "output", "temp") for path in files_in(comfyui / name)] == []
+    assert files_in(temporary) == []
     assert (testbed.folder / "state").stat().st_mode & 0o077 == 0
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
