@@ -1,8 +1,7 @@
-"""The workflow library: manifest and graph of each workflow; checks a task's parameters and fills the graph.
+"""The workflow library: checks a task's parameters against a manifest, and fills the graph.
 
-Promises: a task is data. It sets constants inside declared bounds, and reaches no node, class, link or file that the
-workflow's author did not write down.
-Never: I/O, but for reading the folders once.
+Promises: a task is data. It sets constants within declared bounds, and reaches no other node, class, link or file.
+Never: I/O, except reading the folders once.
 """
 
 from miner.workflows.library import Checked, Library, Workflow, load_library

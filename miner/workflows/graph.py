@@ -1,8 +1,8 @@
-"""graph.json: a ComfyUI graph in API format, and how checked values get into it.
+"""graph.json: a ComfyUI graph in API format, and how to fill in values.
 
-Promises: `filled` changes constants at the given places, and nothing else: no node, class or link. A graph that
-`read_graph` gives has whole nodes, and links that lead to nodes.
-Never: knows a node's class; whether ComfyUI has it, and would take these inputs, is preflight's to say.
+Promises: `filled` only changes constants at the given places, never a node, class or link. A graph from `read_graph`
+has complete nodes and valid links.
+Never: checks node classes; preflight compares them with ComfyUI.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from miner.task.stages import Graph, Value
 GRAPH = "graph.json"
 
 Place = tuple[str, str]
-"""A node's id and the name of one of its inputs."""
+"""Node id and input name."""
 
 
 def is_link(value: object) -> bool:
-    """Whether an input's value is a link, `[node id, slot]`; ComfyUI takes every array for one."""
+    """Whether an input's value is a link, `[node id, slot]`; to ComfyUI, every array is."""
     return isinstance(value, list)
 
 
 def links(graph: Graph) -> Iterator[tuple[Place, str, int]]:
-    """Every link: the place that it leads to, the node that it comes from, and the slot there."""
+    """Every link: target place, source node, source slot."""
     for node, body in graph.items():
         for name, value in body["inputs"].items():
             if is_link(value):
@@ -36,7 +36,7 @@ def links(graph: Graph) -> Iterator[tuple[Place, str, int]]:
 
 
 def filled(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
-    """A copy of `graph` with `constants` in their places. Each place has to hold a constant already."""
+    """A copy of `graph` with `constants` filled in. Raises ValueError if a place is a link."""
     result = copy.deepcopy(graph)
     for (node, name), value in constants.items():
         if is_link(result[node]["inputs"][name]):
@@ -46,26 +46,26 @@ def filled(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """The graph in the file `path`. Raises ConfigError, naming file, key and reason. Reads the file; else pure."""
+    """Read the graph in `path`. Raises ConfigError naming file, key and reason."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no JSON: {error}") from error
+        raise ConfigError(f"{path}: invalid JSON: {error}") from error
     if reason := _flaw(document):
         raise ConfigError(f"{path}: {reason}")
-    return document  # type: ignore[no-any-return]  # _flaw has looked at all of it
+    return document  # type: ignore[no-any-return]  # checked by _flaw
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _flaw(document: Any) -> str:
-    """What is wrong with a graph, as `key: reason`, or nothing."""
+    """The first flaw of a graph as `key: reason`, or an empty string."""
     if not isinstance(document, dict) or not document:
-        return "is no graph: it must be an object of nodes"
+        return "not a graph: must be an object of nodes"
     if isinstance(document.get("nodes"), list):
         return "nodes: this is the editor's format; save the workflow with 'Export (API)' in ComfyUI"
     flaws = (_node_flaw(node, body, document) for node, body in document.items())
@@ -74,7 +74,7 @@ def _flaw(document: Any) -> str:
 
 def _node_flaw(node: str, body: Any, document: dict[str, Any]) -> str:
     if not node or "." in node:
-        return f"{node}: a node's id must hold something, and no dot"
+        return f"{node}: node ids must not be empty or contain dots"
     if not isinstance(body, dict) or not isinstance(body.get("class_type"), str):
         return f"{node}.class_type: is missing"
     if not isinstance(body.get("inputs"), dict):
@@ -83,7 +83,7 @@ def _node_flaw(node: str, body: Any, document: dict[str, Any]) -> str:
         if not is_link(value):
             continue
         if [type(part) for part in value] != [str, int]:
-            return f"{node}.inputs.{name}: is no link; it must be [node id, slot]"
+            return f"{node}.inputs.{name}: not a link: must be [node id, slot]"
         if value[0] not in document:
-            return f"{node}.inputs.{name}: leads from node '{value[0]}', which is not there"
+            return f"{node}.inputs.{name}: links to missing node '{value[0]}'"
     return ""

@@ -1,8 +1,8 @@
-"""workflow.toml: what a workflow answers to, makes, needs and takes.
+"""workflow.toml: a workflow's id, output, requirements and parameters.
 
-Promises: a Manifest that `read_manifest` gives is whole and consistent in itself; any other file is a ConfigError that
-names the file, the key and the reason. What it says about the graph is checked by `library`, where the graph is.
-Never: code. A new workflow is these two files and no Python.
+Promises: a Manifest from `read_manifest` is complete and consistent; otherwise ConfigError names the file, the key and
+the reason. `library` checks it against the graph.
+Never: code. A new workflow needs no Python.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ class _Section(BaseModel):
 
 
 class Output(_Section):
-    """Which node's files are the result, and what they become."""
+    """The node whose files are the result, and their format."""
 
     node: str
-    format: Literal["png", "jpg", "webp", "mp4", "webm"]  # what is uploaded; a PNG of ComfyUI's is made a JPEG
-    quality_parameter: str = ""  # the int parameter that a conversion takes its quality from
+    format: Literal["png", "jpg", "webp", "mp4", "webm"]  # of the upload; ComfyUI's PNG is converted to JPEG
+    quality_parameter: str = ""  # the int parameter with the conversion quality
 
 
 class Needs(_Section):
-    """The least machine that this is offered on. Node classes follow from the graph, files from [[models]]."""
+    """Minimum machine. Node classes follow from the graph, files from [[models]]."""
 
-    vram_gb: Gigabytes  # of the whole card; ComfyUI moves what does not fit to RAM, slowly
+    vram_gb: Gigabytes  # total of the GPU; ComfyUI moves the rest to RAM, slowly
     disk_gb: Gigabytes = 0.0  # free while a task runs
-    comfyui: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # the least version
+    comfyui: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # minimum version
     max_pixels: Annotated[int, Field(ge=1)] | None = None  # of an input image: width x height
 
 
 def weights_file(name: str) -> str:
-    """Check that a file of weights holds weights alone: ComfyUI unpickles others, and a pickle is a program."""
+    """Allow only formats without code: ComfyUI unpickles others."""
     if not name.endswith(WEIGHTS):
-        raise ValueError(f"must end in {' or '.join(WEIGHTS)}: other files of weights are programs")
+        raise ValueError(f"must end in {' or '.join(WEIGHTS)}: other weight files can run code")
     return name
 
 
 class Model(_Section):
-    """A file of weights under ComfyUI's models folder."""
+    """A weights file in ComfyUI's models folder."""
 
     folder: Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[A-Za-z0-9_-]+)*$")]
     name: Annotated[FileName, AfterValidator(weights_file)]
@@ -72,18 +72,18 @@ class Model(_Section):
     size: Annotated[int, Field(ge=1)] | None = None  # bytes, where known
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # where known
     licence: Annotated[str, Field(min_length=1)]
-    gated: HttpsUrl | None = None  # the page where its licence has to be accepted first
+    gated: HttpsUrl | None = None  # the page to accept its license
 
 
 class Limit(_Section):
-    """An upper bound of a product of whole numbers, such as the pixels of all frames: what memory has to hold."""
+    """An upper bound on a product of parameters, such as the pixels of all frames, to bound memory."""
 
     product: Annotated[Names[str], Field(min_length=2)]
     max: Annotated[int, Field(ge=1)]
 
 
 def exceeded_limit(limits: tuple[Limit, ...], values: Mapping[str, Value]) -> str:
-    """A sentence about the first limit that `values` exceed, or nothing."""
+    """A sentence on the first limit that `values` exceed, or an empty string."""
     for limit in limits:
         factors = [int(values.get(name, 1)) for name in limit.product]
         if (total := math.prod(factors)) > limit.max:
@@ -95,11 +95,11 @@ def exceeded_limit(limits: tuple[Limit, ...], values: Mapping[str, Value]) -> st
 class Manifest(_Section):
     """One workflow.toml."""
 
-    id: Annotated[str, Field(max_length=100)] = ""  # empty: answers only where config maps an id to it
+    id: Annotated[str, Field(max_length=100)] = ""  # empty: off until config maps an id to it
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     task_type: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
     description: Annotated[str, Field(min_length=1)]
-    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]  # where the task names none
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]  # default for tasks
     output: Output
     needs: Needs
     models: Names[Model] = ()
@@ -114,16 +114,16 @@ class Manifest(_Section):
 
 
 def _parameter_flaws(manifest: Manifest) -> Iterator[str]:
-    """What no parameter can check alone, as `key: reason`."""
+    """Flaws across parameters, as `key: reason`."""
     for name, parameter in manifest.parameters.items():
         key = f"parameters.{name}"
         if not (parameter.bind or parameter.description or getattr(parameter, "sets", None)):
-            yield f"{key}.bind: is empty; if that is meant, say why in its description"
+            yield f"{key}.bind: is empty; if intended, say why in its description"
         if isinstance(parameter, ImageParameter) and manifest.needs.max_pixels is None:
-            yield f"needs.max_pixels: is missing, and {key} takes an image"
+            yield f"needs.max_pixels: is missing, but {key} takes an image"
         if isinstance(parameter, Plain) and parameter.default is not None:
             if parameter.required:
-                yield f"{key}.default: a required parameter has none"
+                yield f"{key}.default: not allowed on a required parameter"
             yield from _fixed_flaws(f"{key}.default", parameter, parameter.default)
         if isinstance(parameter, EnumParameter):
             yield from _sets_flaws(f"{key}.sets", parameter, manifest.parameters)
@@ -136,29 +136,29 @@ def _sets_flaws(key: str, enum: EnumParameter, parameters: dict[str, Parameter])
             if isinstance(parameter, Plain) and parameter is not enum:
                 yield from _fixed_flaws(f"{key}.{value}.{target}", parameter, setting)
             else:
-                yield f"{key}.{value}.{target}: names no other parameter that can be set"
+                yield f"{key}.{value}.{target}: is not another settable parameter"
 
 
 def _fixed_flaws(key: str, parameter: Plain, value: Value) -> Iterator[str]:
-    """A value that the manifest itself gives has to be one that a task could give, with nothing left to round."""
+    """A value in the manifest must be valid for a task, without rounding."""
     try:
         parsed = parameter.parse(value)
     except Refused as error:
         yield f"{key}: {error}"
     else:
         if parsed != value:
-            yield f"{key}: is {value}, and would be rounded to {parsed}"
+            yield f"{key}: is {value}, which rounds to {parsed}"
 
 
 def _limit_flaws(manifest: Manifest) -> Iterator[str]:
     parameters, quality = manifest.parameters, manifest.output.quality_parameter
     if quality and not isinstance(parameters.get(quality), IntParameter):
-        yield f"output.quality_parameter: '{quality}' is no int parameter of this workflow"
+        yield f"output.quality_parameter: '{quality}' is not an int parameter of this workflow"
     for number, limit in enumerate(manifest.limits):
         for name in limit.product:
             factor = parameters.get(name)
             if not isinstance(factor, IntParameter) or (factor.default is None and not factor.required):
-                yield f"limits.{number}.product: '{name}' is no int parameter that always has a value"
+                yield f"limits.{number}.product: '{name}' is not an int parameter that always has a value"
     defaults = {
         name: parameter.default
         for name, parameter in parameters.items()
@@ -167,17 +167,17 @@ def _limit_flaws(manifest: Manifest) -> Iterator[str]:
     enums = [parameter for parameter in parameters.values() if isinstance(parameter, EnumParameter)]
     for values in (defaults, *(defaults | settings for enum in enums for settings in enum.sets.values())):
         if exceeded := exceeded_limit(manifest.limits, values):
-            yield f"limits: a task that says nothing would exceed one: {exceeded}"
+            yield f"limits: default values exceed one: {exceeded}"
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in the file `path`. Raises ConfigError, naming file, key and reason. Reads the file; else pure."""
+    """Read the manifest in `path`. Raises ConfigError naming file, key and reason."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is no TOML: {error}") from error
+        raise ConfigError(f"{path}: invalid TOML: {error}") from error
     try:
         return Manifest.model_validate(document)
     except ValidationError as error:
@@ -187,11 +187,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _key_and_reason(error: Any) -> str:
-    """`key: reason` of one of pydantic's errors."""
+    """A pydantic error as `key: reason`."""
     location = [str(part) for part in error["loc"]]
     if location[:1] == ["parameters"] and len(location) > 2:
-        del location[2]  # the kind's name, which pydantic puts in
+        del location[2]  # the parameter type, added by pydantic
     reason = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        reason = "is an unknown key"
+        reason = "unknown key"
     return ": ".join(filter(None, [".".join(location), reason]))

@@ -1,8 +1,8 @@
-"""What a task may say: the kinds of parameter that a manifest can declare, and how a value of each is taken.
+"""The types of parameters, and how to parse a task's values.
 
-Promises: `parse` gives a checked value of the kind's own type, or raises Refused with a reason that names the allowed
-range. Every input is bounded before it is looked at; nothing of it is evaluated, opened or fetched here.
-Never: I/O, a value outside the declared bounds, or a type that the manifest did not ask for (no `true` for 1).
+Promises: `parse` returns a valid value of the declared type, or raises Refused with the allowed range. Input sizes are
+limited first; nothing is evaluated, opened or fetched here.
+Never: I/O, a value out of bounds, or another type (no `true` for 1).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Names = Annotated[tuple[T, ...], Field(strict=False)]  # TOML has arrays, not tu
 Number = TypeVar("Number", int, float)
 
 LONGEST_URL = 8_192  # characters
-LONGEST_DATA_URI = 70_000_000  # characters: 50 MB in base64, and room for its header
-LONGEST_NAME = 255  # characters of an enum's or a LoRA's name
-SEEDS = 2**63  # seeds are below this; ComfyUI takes them below 2**64
-DRAWN_SEEDS = 2**53  # those that we draw also survive a consumer that reads JSON numbers as doubles
+LONGEST_DATA_URI = 70_000_000  # characters: 50 MB in base64, plus its header
+LONGEST_NAME = 255  # characters of an enum value or a LoRA name
+SEEDS = 2**63  # exclusive; ComfyUI's limit is 2**64
+DRAWN_SEEDS = 2**53  # random seeds are exact as JSON doubles, too
 
-LONGEST_SHOWN = 30  # characters of a value that a message repeats
+LONGEST_SHOWN = 30  # characters of a value in a message
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _DECIMAL = re.compile(r"-?[0-9]{1,20}\.[0-9]{1,20}")
@@ -38,13 +38,13 @@ _NOT_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff\ufffe\uffff]")
 
 
 class Refused(ValueError):
-    """A value will not do. The message follows the parameter's name: `is 7; it must be …`."""
+    """An invalid value. The message follows the parameter's name: `is 7; it must be …`."""
 
 
 def shown(value: object) -> str:
     """`value` for a message: at most 50 characters on one line.
 
-    A longer text may be a prompt in a wrong field; it is not repeated, since messages are logged and kept.
+    Longer text, perhaps a prompt in a wrong field, is left out: messages are logged and stored.
     """
     match value:
         case bool() | None:
@@ -54,7 +54,7 @@ def shown(value: object) -> str:
         case int() | float():
             return str(value)
         case str() if len(value) > LONGEST_SHOWN:
-            return f"a text of {len(value):,} characters"
+            return f"a string of {len(value):,} characters"
         case str():
             return f"'{printable(value)}'"
         case Mapping():
@@ -63,27 +63,27 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with `?` for what would break a line or a terminal."""
+    """`text` with `?` for line breaks and control characters."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def clean_text(text: str, *, longest: int) -> str:
     """`text` in Unicode NFC with `\\n` line ends. Raises Refused: too long, control characters, lone surrogates."""
     if len(text) > longest:
-        raise Refused(f"is {len(text)} characters long; {longest} are allowed")
+        raise Refused(f"is {len(text)} characters long; at most {longest} are allowed")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if found := _CONTROL.search(text):
-        raise Refused(f"holds the control character U+{ord(found[0]):04X}; only newlines and tabs are allowed")
+        raise Refused(f"contains the control character U+{ord(found[0]):04X}; only newlines and tabs are allowed")
     if _SURROGATE.search(text):
-        raise Refused("holds half of a surrogate pair; send valid Unicode")
+        raise Refused("contains a lone surrogate; send valid Unicode")
     text = unicodedata.normalize("NFC", text)
     if len(text) > longest:
-        raise Refused(f"is {len(text)} characters long in Unicode's NFC; {longest} are allowed")
+        raise Refused(f"is {len(text)} characters long in Unicode NFC; at most {longest} are allowed")
     return text
 
 
 def number_of(value: object) -> int | float | None:
-    """The finite number that `value` is, or spells plainly (`12`, `-0.5`); None for anything else."""
+    """`value` as a finite number, also from plain text (`12`, `-0.5`); else None."""
     if isinstance(value, str):
         if _INTEGER.fullmatch(value):
             return int(value)
@@ -94,7 +94,7 @@ def number_of(value: object) -> int | float | None:
 
 
 def on_grid(value: Number, *, start: Number, step: Number | None) -> Number:
-    """The number `start + k * step` that is nearest to `value`; the greater one of two. No step: `value` itself."""
+    """Round `value` to `start + k * step`, ties up. Without a step, return it."""
     if step is None:
         return value
     nearest = start + (2 * (value - start) + step) // (2 * step) * step
@@ -103,40 +103,40 @@ def on_grid(value: Number, *, start: Number, step: Number | None) -> Number:
 
 def _check_range(low: Number, high: Number, step: Number | None) -> None:
     if low > high:
-        raise ValueError(f"min is {low}, which is more than max, {high}")
-    if on_grid(high, start=low, step=step) != high:  # so that rounding never leaves the bounds
-        raise ValueError(f"max is {high}, which is not min + k * step ({low} + k * {step})")
+        raise ValueError(f"min ({low}) is greater than max ({high})")
+    if on_grid(high, start=low, step=step) != high:  # keep rounding within bounds
+        raise ValueError(f"max ({high}) is not min + k * step ({low} + k * {step})")
 
 
 class _Kind(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     required: bool = False
-    bind: Names[str] = ()  # "node.input" places; none: accepted, and without effect
+    bind: Names[str] = ()  # "node.input" places; empty: no effect
     description: str = ""
 
 
 class StringParameter(_Kind):
-    """Text. A required one must say something."""
+    """Text. If required, not blank."""
 
     type: Literal["string"]
     default: str | None = None
     max_length: Annotated[int, Field(ge=1, le=100_000)]  # characters (code points)
-    refuse: Names[Annotated[str, Field(min_length=1)]] = ()  # what a node would act upon, rather than read
+    refuse: Names[Annotated[str, Field(min_length=1)]] = ()  # text that a node would act upon
 
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
             raise Refused(f"is {shown(value)}; it must be a string of at most {self.max_length} characters")
         text = clean_text(value, longest=self.max_length)
         if self.required and not text.strip():
-            raise Refused("is empty; it must say something")
+            raise Refused("is empty; it must contain text")
         if forbidden := [piece for piece in self.refuse if piece in text]:
-            raise Refused(f"holds '{forbidden[0]}', which is not allowed")
+            raise Refused(f"contains '{forbidden[0]}', which is not allowed")
         return text
 
 
 class IntParameter(_Kind):
-    """A whole number. With a step it is rounded to the nearest of min, min + step, min + 2 * step …"""
+    """A whole number, rounded to min + k * step."""
 
     type: Literal["int"]
     default: int | None = None
@@ -157,7 +157,7 @@ class IntParameter(_Kind):
 
 
 class FloatParameter(_Kind):
-    """A number. With a step it is rounded as an int's is."""
+    """A number, rounded to min + k * step."""
 
     type: Literal["float"]
     default: float | None = None
@@ -178,7 +178,7 @@ class FloatParameter(_Kind):
 
 
 class BoolParameter(_Kind):
-    """`true` or `false` as JSON has them: ComfyUI takes the string "false" for true."""
+    """A JSON `true` or `false`: to ComfyUI, the string "false" is true."""
 
     type: Literal["bool"]
     default: bool | None = None
@@ -190,9 +190,9 @@ class BoolParameter(_Kind):
 
 
 class EnumParameter(_Kind):
-    """One of a list. A value can set other parameters, whatever the task says of them.
+    """One of a list. A value can set other parameters, overriding the task.
 
-    With `first_word`, what follows a value and a space is ignored: `16:9 landscape 1344x768` is `16:9`.
+    `first_word` ignores text after a space: `16:9 landscape 1344x768` is `16:9`.
     """
 
     type: Literal["enum"]
@@ -204,9 +204,9 @@ class EnumParameter(_Kind):
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
         if strangers := [value for value in self.sets if value not in self.values]:
-            raise ValueError(f"sets names '{strangers[0]}', which is none of its values")
+            raise ValueError(f"sets '{strangers[0]}' is not in values")
         if len(set(self.values)) < len(self.values):
-            raise ValueError("values holds one value twice")
+            raise ValueError("values contains a duplicate")
         return self
 
     def parse(self, value: object) -> str:
@@ -220,7 +220,7 @@ class EnumParameter(_Kind):
 
 
 class SeedParameter(_Kind):
-    """Where a random start comes from: drawn where the task gives none, and always reported."""
+    """A random seed: drawn if the task has none, and always reported."""
 
     type: Literal["seed"]
     default: None = None
@@ -239,56 +239,56 @@ class SeedParameter(_Kind):
         return int(number)
 
     def draw(self) -> int:
-        """A seed that nobody can guess, below 2**53 where the bounds let it be."""
+        """An unpredictable seed, below 2**53 if the bounds allow."""
         return self.min + secrets.randbelow(min(self.max - self.min + 1, DRAWN_SEEDS))
 
 
 class ImageParameter(_Kind):
-    """A picture's address: http, https or data. Only its spelling is checked here; `inputs` fetches it."""
+    """A picture's http, https or data URL. Only its form is checked here; `media.inputs` fetches it."""
 
     type: Literal["image"]
     default: None = None
 
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
-            raise Refused(f"is {shown(value)}; it must be the URL of an image")
+            raise Refused(f"is {shown(value)}; it must be an image URL")
         start = value[:8].lower()
         if not start.startswith(("https://", "http://", "data:")):
-            raise Refused("is no URL of an image; it must begin with https://, http:// or data:")
+            raise Refused("is not an image URL; it must start with https://, http:// or data:")
         longest = LONGEST_DATA_URI if start.startswith("data:") else LONGEST_URL
         if len(value) > longest:
-            raise Refused(f"is {len(value)} characters long; {longest} are allowed")
+            raise Refused(f"is {len(value)} characters long; at most {longest} are allowed")
         if _NOT_IN_URL.search(value):
-            raise Refused("holds a space or a control character; encode them as a URL does")
+            raise Refused("contains a space or a control character; percent-encode it")
         return value
 
 
 class LoraParameter(_Kind):
-    """One of the LoRAs that ComfyUI lists, with or without `.safetensors`.
+    """A LoRA that ComfyUI lists, with or without `.safetensors`.
 
-    One in a sub-folder answers only to its full listed name (`sub/name.safetensors`), so that a plain name has one
-    meaning. A name that is listed as it stands comes before one that is listed with `.safetensors` added.
+    Subfolders need the full listed name (`sub/name.safetensors`), so that plain names are unambiguous. Exact matches
+    come before names with `.safetensors` added.
     """
 
     type: Literal["lora"]
     default: None = None
 
     def pick(self, value: object, loras: Sequence[str]) -> str:
-        """The name in `loras` that `value` stands for. Raises Refused."""
+        """The matching name in `loras`. Raises Refused."""
         if isinstance(value, str) and len(value) <= LONGEST_NAME:
             for name in (value, f"{value}.safetensors"):
                 if name in loras:
                     return name
         known = [name.removesuffix(".safetensors") for name in loras if name.isprintable()]
-        offer = f"one of {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else "left out: none is here"
-        raise Refused(f"is {shown(value)}; it must be {offer}")
+        names = f"it must be one of {', '.join(known[:8])}{' …' if len(known) > 8 else ''}"
+        raise Refused(f"is {shown(value)}; {names if known else 'no LoRA is installed'}")
 
 
-Plain = StringParameter | IntParameter | FloatParameter | BoolParameter | EnumParameter  # those with defaults
+Plain = StringParameter | IntParameter | FloatParameter | BoolParameter | EnumParameter  # with defaults
 Parameter = Annotated[Plain | SeedParameter | ImageParameter | LoraParameter, Field(discriminator="type")]
 
 
 def place_of(bind: str) -> tuple[str, str]:
-    """`node.input` as (node, input). Node ids hold no dot; an input's name may (`format.codec`)."""
+    """Split `node.input`. Node ids contain no dots; input names may (`format.codec`)."""
     node, _, name = bind.partition(".")
     return node, name

@@ -84,7 +84,7 @@ def test_settings_that_are_none_are_marks_with_exit_code_2(run):
 
 
 def test_an_enabled_workflow_that_is_none_is_an_error_of_the_settings(facts_of):
-    with pytest.raises(ConfigError, match="there is no workflow 'no-such'"):
+    with pytest.raises(ConfigError, match="unknown workflow 'no-such'"):
         facts_of(workflows={"enabled": ("no-such",)})
 
 

@@ -55,33 +55,33 @@ def test_config_maps_ids_before_manifests_do_and_in_its_own_order(tmp_path: Path
 def test_config_can_take_an_id_away(tmp_path: Path) -> None:
     library = four(tmp_path, **{"7": []})
     assert library.ids_of(["first"]) == ()
-    with pytest.raises(JobFault, match="unknown here"):
+    with pytest.raises(JobFault, match="unknown workflow_id"):
         library.choose(lease("7"), ["first"])
 
 
 def test_config_that_maps_an_id_to_nonsense_is_named(tmp_path: Path) -> None:
     four(tmp_path)
-    with pytest.raises(ConfigError, match=r"workflows\.ids\.9: no folder has a workflow 'fourth'"):
+    with pytest.raises(ConfigError, match=r"workflows\.ids\.9: unknown workflow 'fourth'"):
         load(tmp_path, **{"9": ["fourth"]})
-    with pytest.raises(ConfigError, match=r"workflows\.ids\.9: first, scaler are of different task types"):
+    with pytest.raises(ConfigError, match=r"workflows\.ids\.9: first, scaler have different task types"):
         load(tmp_path, **{"9": ["first", "scaler"]})
 
 
 def test_an_unknown_name_is_a_config_error_that_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no workflow 'zeroth'; there are first, scaler, second, third"):
+    with pytest.raises(ConfigError, match="unknown workflow 'zeroth'; available: first, scaler, second, third"):
         four(tmp_path).get("zeroth")
 
 
 @pytest.mark.parametrize(
     ("workflow_id", "task_type", "runnable", "reason"),
     [
-        ("8", "txt2img", ["first"], "workflow_id '8' is unknown here"),
-        ("", "txt2img", ["first"], "workflow_id '' is unknown here"),
-        ("9" * 500, "txt2img", ["first"], "unknown here"),
-        ("7", "upscaler", ["first"], "task_type is 'upscaler'; workflow_id '7' is for txt2img"),
-        ("7", "\x1b[2J\n" * 50, ["first"], "is for txt2img"),
-        ("7", "txt2img", ["third"], "workflow_id '7' cannot be run by this miner now"),
-        ("7", "txt2img", [], "workflow_id '7' cannot be run by this miner now"),
+        ("8", "txt2img", ["first"], "unknown workflow_id: '8'"),
+        ("", "txt2img", ["first"], "unknown workflow_id: ''"),
+        ("9" * 500, "txt2img", ["first"], "unknown workflow_id"),
+        ("7", "upscaler", ["first"], "task_type is 'upscaler'; workflow_id '7' requires txt2img"),
+        ("7", "\x1b[2J\n" * 50, ["first"], "requires txt2img"),
+        ("7", "txt2img", ["third"], "this miner cannot run workflow_id '7' now"),
+        ("7", "txt2img", [], "this miner cannot run workflow_id '7' now"),
     ],
 )
 def test_a_lease_that_nothing_answers_is_told_why(

@@ -23,17 +23,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": True}, "prompt is true; it must be a string"),
     ({"prompt": ["text", 0]}, "prompt is an array; it must be a string"),
     ({"prompt": {"__value__": ["text", 0]}}, "prompt is an object; it must be a string"),
-    ({"prompt": "x" * 41}, "prompt is 41 characters long; 40 are allowed"),
+    ({"prompt": "x" * 41}, "prompt is 41 characters long; at most 40 are allowed"),
     ({"prompt": "\N{HEBREW LETTER SHIN}\N{HEBREW POINT SHIN DOT}" * 20 + "x"}, "prompt is 41 characters long"),
-    ({"prompt": "\ufb2c" * 40}, "prompt is 120 characters long in Unicode's NFC"),
-    ({"prompt": "a\x00b"}, "prompt holds the control character U+0000"),
-    ({"prompt": "a\x1b[31mb"}, "prompt holds the control character U+001B"),
-    ({"prompt": "a\x7fb"}, "prompt holds the control character U+007F"),
-    ({"prompt": "a\x85b"}, "prompt holds the control character U+0085"),
-    ({"prompt": "a\x0bb"}, "prompt holds the control character U+000B"),
-    ({"prompt": "a\ud800b"}, "prompt holds half of a surrogate pair"),
-    ({"prompt": "a\udfff"}, "prompt holds half of a surrogate pair"),
-    ({"prompt": "(embedding:../../secret:1.2)"}, "prompt holds 'embedding:', which is not allowed"),
+    ({"prompt": "\ufb2c" * 40}, "prompt is 120 characters long in Unicode NFC"),
+    ({"prompt": "a\x00b"}, "prompt contains the control character U+0000"),
+    ({"prompt": "a\x1b[31mb"}, "prompt contains the control character U+001B"),
+    ({"prompt": "a\x7fb"}, "prompt contains the control character U+007F"),
+    ({"prompt": "a\x85b"}, "prompt contains the control character U+0085"),
+    ({"prompt": "a\x0bb"}, "prompt contains the control character U+000B"),
+    ({"prompt": "a\ud800b"}, "prompt contains a lone surrogate"),
+    ({"prompt": "a\udfff"}, "prompt contains a lone surrogate"),
+    ({"prompt": "(embedding:../../secret:1.2)"}, "prompt contains 'embedding:', which is not allowed"),
     ({"style": 1.5}, "style is 1.5; it must be a string"),
     # whole numbers
     ({"width": True}, "width is true; it must be a whole number from 64 to 1024"),
@@ -61,7 +61,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"width": "１２８"}, "width is '１２８'"),
     ({"width": "1²"}, "width is '1²'"),
     ({"width": "9" * 21}, "width is '999999999999999999999'"),
-    ({"width": "9" * 5000}, "width is a text of 5,000 characters; it must be a whole number"),
+    ({"width": "9" * 5000}, "width is a string of 5,000 characters; it must be a whole number"),
     ({"width": ""}, "width is ''"),
     ({"width": "NaN"}, "width is 'NaN'"),
     ({"width": "Infinity"}, "width is 'Infinity'"),
@@ -93,7 +93,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"shape": " wide"}, "shape is ' wide'"),
     ({"shape": "wide\n800x400"}, "shape is 'wide?800x400'"),
     ({"shape": "wide 800\n400"}, "shape is 'wide 800?400'"),
-    ({"shape": "wide " + "x" * 1000}, "shape is a text of 1,005 characters"),
+    ({"shape": "wide " + "x" * 1000}, "shape is a string of 1,005 characters"),
     ({"shape": 1}, "shape is 1"),
     ({"shape": ["wide"]}, "shape is an array"),
     ({"shape": True}, "shape is true"),
@@ -116,23 +116,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lora_name": "sub/../a"}, "lora_name is 'sub/../a'"),
     ({"lora_name": "sub\\c"}, "lora_name is 'sub\\c'"),
     ({"lora_name": "a\x00"}, "lora_name is 'a?'"),
-    ({"lora_name": "a" * 10_000}, "lora_name is a text of 10,000 characters; it must be one of"),
+    ({"lora_name": "a" * 10_000}, "lora_name is a string of 10,000 characters; it must be one of"),
     ({"lora_name": ["a"]}, "lora_name is an array"),
     ({"lora_name": 1}, "lora_name is 1"),
     # images
-    ({"image": 5}, "image is 5; it must be the URL of an image"),
-    ({"image": ""}, "image is no URL of an image"),
-    ({"image": "photo.png"}, "image is no URL of an image"),
-    ({"image": "/etc/passwd"}, "image is no URL of an image"),
-    ({"image": "file:///etc/passwd"}, "it must begin with https://, http:// or data:"),
-    ({"image": "ftp://example.org/a.png"}, "image is no URL of an image"),
-    ({"image": "https:example.org"}, "image is no URL of an image"),
-    ({"image": "data"}, "image is no URL of an image"),
-    ({"image": " https://example.org/a.png"}, "image is no URL of an image"),
-    ({"image": "https://example.org/a b.png"}, "image holds a space or a control character"),
-    ({"image": "https://example.org/a\r\nHost: evil"}, "image holds a space or a control character"),
-    ({"image": "https://example.org/\ud800"}, "image holds a space or a control character"),
-    ({"image": "https://example.org/" + "a" * 8_192}, "image is 8212 characters long; 8192 are allowed"),
+    ({"image": 5}, "image is 5; it must be an image URL"),
+    ({"image": ""}, "image is not an image URL"),
+    ({"image": "photo.png"}, "image is not an image URL"),
+    ({"image": "/etc/passwd"}, "image is not an image URL"),
+    ({"image": "file:///etc/passwd"}, "it must start with https://, http:// or data:"),
+    ({"image": "ftp://example.org/a.png"}, "image is not an image URL"),
+    ({"image": "https:example.org"}, "image is not an image URL"),
+    ({"image": "data"}, "image is not an image URL"),
+    ({"image": " https://example.org/a.png"}, "image is not an image URL"),
+    ({"image": "https://example.org/a b.png"}, "image contains a space or a control character"),
+    ({"image": "https://example.org/a\r\nHost: evil"}, "image contains a space or a control character"),
+    ({"image": "https://example.org/\ud800"}, "image contains a space or a control character"),
+    ({"image": "https://example.org/" + "a" * 8_192}, "image is 8212 characters long; at most 8192 are allowed"),
 ]
 
 
@@ -250,7 +250,7 @@ def test_a_seed_is_drawn_and_reported_where_none_is_given(sample: Workflow) -> N
 
 
 def test_a_lora_of_none_says_that_none_is_there(sample: Workflow) -> None:
-    with pytest.raises(JobFault, match="lora_name is 'a'; it must be left out: none is here"):
+    with pytest.raises(JobFault, match="lora_name is 'a'; no LoRA is installed"):
         sample.check({"prompt": "a cat", "lora_name": "a"}, loras=())
 
 
@@ -264,7 +264,7 @@ def test_unknown_parameters_are_ignored_and_reported_or_refused(sample: Workflow
     checked = sample.check(asked, loras=LORAS)
     assert checked.ignored == ("colour", "?" + "k" * 59, "")
     assert set(checked.values) <= set(sample.manifest.parameters)
-    with pytest.raises(JobFault, match="colour is no parameter of sample; it takes prompt, style"):
+    with pytest.raises(JobFault, match="unknown parameter colour; sample takes prompt, style"):
         sample.check(asked, loras=LORAS, refuse_unknown=True)
 
 
