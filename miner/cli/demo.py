@@ -85,17 +85,17 @@ def _run(pictures: Sequence[Path], *, output: Path, comfyui: str, keep: bool) ->
     with ExitStack() as stack:
         state = Path(stack.enter_context(TemporaryDirectory(prefix="xalora-demo-")))
         devnet = stack.enter_context(serve(DevnetOptions()))
-        console.print(f"devnet    a sequencer and a store at {devnet.url}")
+        console.print(f"devnet    a sequencer and a store at {devnet}")
         url = comfyui or stack.enter_context(_engine(state))
         console.print(f"engine    {'ComfyUI' if comfyui else 'the embedded engine, on the CPU'}, at {url}")
         worker_log = WorkerLog()
-        stack.enter_context(_worker(_config(state, devnet.url, url), worker_log))
+        stack.enter_context(_worker(_config(state, devnet, url), worker_log))
         console.print(f"worker    xalora-miner run, as {MINER_ID}\n")
-        with Workflow(api_key="demo-key", workflow_url=devnet.url, env_file=None) as consumer:
+        with Workflow(api_key="demo-key", workflow_url=devnet, env_file=None) as consumer:
             _wait_until_offered(consumer, worker_log)
             failed = _upscale(pictures, consumer, worker_log, console, output)
         if keep:
-            _keep_running(console, devnet.url, url)
+            _keep_running(console, devnet, url)
         return 1 if failed else 0
 
 

@@ -7,22 +7,15 @@ body is held in memory. Names of objects never become names of files.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from miner.devnet.database import transaction
-
-_COPY_BYTES = 1 << 20
-
-
-class DigestMismatch(Exception):
-    """The body is not the one that its digest was made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +52,14 @@ class Blobs:
 
     def sweep(self) -> None:
         """Delete the files that nothing names any more."""
-        named = {row[0] for row in self._db.execute("SELECT file FROM objects UNION SELECT file FROM parts")}
+        named = {row[0] for row in self._db.execute("SELECT file FROM objects")}
         for path in self._objects.iterdir():
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
-    async def receive(self, chunks: AsyncIterator[bytes], *, sha256: str | None = None) -> Blob:
-        """Write a body to a new file. Raises DigestMismatch, and what `chunks` raises; then no file is left."""
+    async def receive(self, chunks: AsyncIterator[bytes]) -> Blob:
+        """Write a body to a new file. Raises what `chunks` raises; then no file is left."""
         path = self._incoming / uuid.uuid4().hex
-        digest = hashlib.sha256() if sha256 else None
         size = 0
         try:
             with path.open("wb") as file:
@@ -75,23 +67,9 @@ class Blobs:
                     # On the loop's thread: a copy into the page cache costs less than a hop to another thread.
                     file.write(chunk)
                     size += len(chunk)
-                    if digest:
-                        digest.update(chunk)
                 file.flush()
                 if self._durable:
                     await asyncio.to_thread(os.fsync, file.fileno())
-            if digest and digest.hexdigest() != sha256:
-                raise DigestMismatch
-            self._keep(path)
-        finally:
-            path.unlink(missing_ok=True)
-        return Blob(file=path.name, size=size)
-
-    async def join(self, files: Sequence[str]) -> Blob:
-        """One new file out of several, in their order. The parts stay."""
-        path = self._incoming / uuid.uuid4().hex
-        try:
-            size = await asyncio.to_thread(self._concatenate, path, files)
             self._keep(path)
         finally:
             path.unlink(missing_ok=True)
@@ -133,14 +111,3 @@ class Blobs:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-
-    def _concatenate(self, path: Path, files: Sequence[str]) -> int:
-        with path.open("wb") as out:
-            for name in files:
-                with (self._objects / name).open("rb", buffering=0) as part:
-                    while chunk := part.read(_COPY_BYTES):
-                        out.write(chunk)
-            out.flush()
-            if self._durable:
-                os.fsync(out.fileno())
-            return out.tell()

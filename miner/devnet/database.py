@@ -14,7 +14,7 @@ from pathlib import Path
 
 from miner.devnet.errors import DevnetError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE secret (value BLOB NOT NULL);
@@ -49,25 +49,9 @@ CREATE TABLE answers (
 );
 CREATE INDEX answers_of_task ON answers (task_id);
 
-CREATE TABLE violations (
-    seq INTEGER PRIMARY KEY, at REAL NOT NULL, route TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
-    miner_id TEXT, task_id TEXT
-);
-
 CREATE TABLE objects (
     bucket TEXT NOT NULL, key TEXT NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL, content_type TEXT NOT NULL,
     stored_at REAL NOT NULL, PRIMARY KEY (bucket, key)
-);
-CREATE TABLE credentials (
-    access_key_id TEXT PRIMARY KEY, secret_access_key TEXT NOT NULL, session_token TEXT NOT NULL,
-    task_id TEXT NOT NULL, miner_id TEXT NOT NULL, expires_at REAL NOT NULL
-);
-CREATE TABLE multiparts (
-    upload_id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, content_type TEXT NOT NULL
-);
-CREATE TABLE parts (
-    upload_id TEXT NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL,
-    PRIMARY KEY (upload_id, number)
 );
 """
 
@@ -119,14 +103,6 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
-
-
-def clear(db: sqlite3.Connection) -> None:
-    """Forget everything but the secret that signs URLs."""
-    tables = ("tasks", "leases", "miners", "answers", "violations", "objects", "credentials", "multiparts", "parts")
-    with transaction(db):
-        for table in tables:
-            db.execute(f"DELETE FROM {table}")  # noqa: S608  the names are the line above
 
 
 def signing_secret(db: sqlite3.Connection) -> bytes:

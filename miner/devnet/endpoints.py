@@ -46,16 +46,15 @@ async def task_create(request: Request) -> Response:
 
 
 async def task_result_query(request: Request) -> Response:
-    """How a task stands; `result_url` is where its result can be downloaded."""
+    """How a task stands; `result_url` is where its result can be downloaded, if it is in devnet's own store."""
     devnet = devnet_of(request)
     call = await read_call(request, TaskQuery)
     devnet.expire()
     reply = devnet.consumers.query(call)
-    if "result" in reply:
+    bucket, key = devnet.options.bucket, reply.get("result", "")
+    if devnet.blobs.find(bucket, key):
         expires = devnet.clock() + devnet.options.upload_ttl
-        reply["result_url"] = devnet.targets.sign(
-            "GET", devnet.options.bucket, reply["result"], expires=expires, base_url=base_url(request)
-        )
+        reply["result_url"] = devnet.targets.sign("GET", bucket, key, expires=expires, base_url=base_url(request))
     return JSONResponse(reply)
 
 

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from miner.devnet.errors import DevnetError
 
 Target = Literal["presigned", "s3", "none"]
-"""How a task's result is to be uploaded: a presigned PUT, temporary S3 credentials, or not at all."""
+"""How a task's result is uploaded: a presigned PUT, S3 credentials (`credential`), or not at all."""
 
 DetailsForm = Literal["object", "string", "prompt"]
 """How `task_details` is sent: an object, the same as a JSON string, or the older `{"prompt": "…"}`."""
@@ -52,6 +52,8 @@ class DevnetOptions:
 
     api_keys: tuple[str, ...] = ()  # keys, or `consumer#key`, that consumers may use; empty: any
     target: Target = "presigned"
+    credential: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # ^ temporary S3 credentials, handed out as they are with every `s3` task; devnet never looks into their bucket
     bucket: str = "results"
     upload_ttl: float = 3600.0  # seconds that an upload target is good for, from the lease
     upload_headers: Mapping[str, str] = field(default_factory=dict)  # sent with an `upload_url`, and then required
@@ -78,7 +80,8 @@ class DevnetOptions:
         ):
             allowed = get_args(form)
             _require(getattr(self, key) in allowed, key, getattr(self, key), " or ".join(allowed))
-        object.__setattr__(self, "upload_headers", MappingProxyType(dict(self.upload_headers)))
+        for key in ("upload_headers", "credential"):
+            object.__setattr__(self, key, MappingProxyType(dict(getattr(self, key))))
 
 
 def is_loopback(host: str) -> bool:

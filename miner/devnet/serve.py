@@ -1,4 +1,4 @@
-"""Runs a devnet: in a thread for tests and benches, or in the foreground for people.
+"""Runs a devnet: in a thread, or in the foreground.
 
 It promises that the address is known and answers when it says so, and that stopping leaves no thread, socket or
 temporary folder. Nothing is written to standard output.
@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import requests
 import uvicorn
+from starlette.applications import Starlette
 
 from miner.devnet.app import build_app
 from miner.devnet.connection import ConnectionProtocol
@@ -25,76 +24,36 @@ from miner.devnet.errors import DevnetError
 from miner.devnet.options import DevnetOptions
 from miner.devnet.state import Devnet, open_devnet
 
+Build = Callable[[Devnet], Starlette]
+"""Makes the application of an open devnet; one of your own calls `build_app` with what it adds."""
+
 STOP_GRACE = 0.5
 """Seconds that requests in hand have to end when the devnet stops."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """A devnet that answers at `url`, seen from outside: every method is a request to control, and blocks."""
-
-    url: str
-    session: requests.Session
-
-    def stats(self) -> dict[str, Any]:
-        return self._control("GET", "stats")
-
-    def tasks(self) -> list[dict[str, Any]]:
-        tasks: list[dict[str, Any]] = self._control("GET", "tasks")["tasks"]
-        return tasks
-
-    def requests(self, route: str) -> list[dict[str, Any]]:
-        seen: list[dict[str, Any]] = self._control("GET", f"requests?route={route}")["requests"]
-        return seen
-
-    def create(self, **order: Any) -> str:
-        """Create a task as `control.TaskOrder` has it. Gives its id."""
-        task_id: str = self._control("POST", "tasks", order)["task_id"]
-        return task_id
-
-    def fault(self, action: str, *routes: str, **rule: Any) -> None:
-        """Add a rule as `faults.Rule` has it; no routes are all routes."""
-        chosen = {"routes": list(routes)} if routes else {}
-        self._control("POST", "faults", {"rules": [{"action": action, **chosen, **rule}]})
-
-    def clear_faults(self) -> None:
-        self._control("DELETE", "faults")
-
-    def reset(self) -> None:
-        self._control("POST", "reset")
-
-    def _control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        reply = self.session.request(method, f"{self.url}/_devnet/{path}", json=body, timeout=30)
-        if reply.status_code != 200:
-            raise RuntimeError(f"devnet: {method} {path} was refused: {reply.text}")
-        parsed: dict[str, Any] = reply.json()
-        return parsed
-
-
 @contextmanager
-def serve(options: DevnetOptions | None = None) -> Iterator[Running]:
-    """A devnet in a thread, for as long as the block lasts. Raises DevnetError where it cannot start."""
+def serve(options: DevnetOptions | None = None, *, build: Build = build_app) -> Iterator[str]:
+    """A devnet in a thread, for as long as the block lasts; gives its URL. Raises DevnetError if it cannot start."""
     options = options or DevnetOptions()
     started: Future[_Server] = Future()
     with closing(_listen(options)) as sock, ThreadPoolExecutor(1, thread_name_prefix="devnet") as threads:
-        running = threads.submit(lambda: asyncio.run(_run(options, sock, started.set_result)))
+        running = threads.submit(lambda: asyncio.run(_run(options, sock, started.set_result, build)))
         first: tuple[Future[Any], ...] = (started, running)
         wait(first, return_when=FIRST_COMPLETED)
         if not started.done():
             running.result()  # raises why it did not start
         try:
-            with closing(_open_session(options)) as session:
-                yield Running(url=_url(options, sock), session=session)
+            yield _url(options, sock)
         finally:
             started.result().should_exit = True
         running.result()
 
 
-def run_devnet(options: DevnetOptions, *, on_ready: Callable[[str], None]) -> None:
+def run_devnet(options: DevnetOptions, *, on_ready: Callable[[str], None], build: Build = build_app) -> None:
     """Serve until SIGINT or SIGTERM. Blocks; `on_ready` gets the URL once it answers. Raises DevnetError."""
     with closing(_listen(options)) as sock:
         url = _url(options, sock)
-        asyncio.run(_run(options, sock, lambda _: on_ready(url)))
+        asyncio.run(_run(options, sock, lambda _: on_ready(url), build))
 
 
 class _Server(uvicorn.Server):
@@ -133,10 +92,10 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-async def _run(options: DevnetOptions, sock: socket.socket, on_ready: Callable[[_Server], None]) -> None:
+async def _run(options: DevnetOptions, sock: socket.socket, on_ready: Callable[[_Server], None], build: Build) -> None:
     async with open_devnet(options) as devnet:
         config = uvicorn.Config(
-            build_app(devnet),
+            build(devnet),
             http=ConnectionProtocol,
             ws="none",
             lifespan="off",
@@ -163,11 +122,3 @@ def _listen(options: DevnetOptions) -> socket.socket:
 def _url(options: DevnetOptions, sock: socket.socket) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     return f"http://{host}:{sock.getsockname()[1]}"
-
-
-def _open_session(options: DevnetOptions) -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    if options.token:
-        session.headers["Authorization"] = f"Bearer {options.token}"
-    return session

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from miner.devnet.blobs import Blobs
 from miner.devnet.consumers import Consumers
-from miner.devnet.database import clear, open_database, signing_secret
+from miner.devnet.database import open_database, signing_secret
 from miner.devnet.options import DevnetOptions
 from miner.devnet.sequencer import Sequencer
 from miner.devnet.targets import Targets
@@ -88,12 +88,6 @@ class Devnet:
         """Take away what is over, and tell those who wait."""
         if self.sequencer.expire(self.bell.attending()):
             self.bell.ring()
-
-    def reset(self) -> None:
-        """Back to an empty devnet."""
-        clear(self.db)
-        self.blobs.sweep()
-        self.bell.ring()
 
 
 def devnet_of(request: Request) -> Devnet:

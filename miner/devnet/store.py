@@ -15,12 +15,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from miner.devnet.blobs import Stored
-from miner.devnet.options import DevnetOptions
 from miner.devnet.state import devnet_of
 from miner.devnet.wire import Refusal
 
 INPUTS = ".inputs"
-"""The bucket of consumers' inputs; S3 never shows it."""
+"""The bucket of consumers' inputs."""
 
 _PASSIVE = {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox"}
 
@@ -38,9 +37,9 @@ async def store_put(request: Request) -> Response:
         if request.headers.get(name) != value:
             raise Refusal(403, f"header {name} is not the one of upload_headers")
     devnet.targets.refuse_if_answered(devnet.targets.task_of(key))
-    check_length(request, devnet.options)
-    blob = await devnet.blobs.receive(body_of(request))
-    devnet.blobs.put(bucket, key, blob, content_type=type_of(request))
+    _check_length(request)
+    blob = await devnet.blobs.receive(_body(request))
+    devnet.blobs.put(bucket, key, blob, content_type=_type(request))
     return Response(headers={"etag": f'"{blob.file}"'})
 
 
@@ -49,26 +48,26 @@ async def store_get(request: Request) -> Response:
     devnet = devnet_of(request)
     bucket, key = request.path_params["bucket"], request.path_params["key"]
     devnet.targets.check("GET", bucket, key, request.query_params, now=devnet.clock())
-    return serve_object(devnet.blobs.find(bucket, key))
+    return _serve(devnet.blobs.find(bucket, key))
 
 
 async def input_put(request: Request) -> Response:
     """`PUT` of a consumer's file. Gives the `url` that a task can name."""
     devnet = devnet_of(request)
-    check_length(request, devnet.options)
+    _check_length(request)
     key = f"{secrets.token_urlsafe(12)}/{request.path_params['name']}"
-    blob = await devnet.blobs.receive(body_of(request))
-    devnet.blobs.put(INPUTS, key, blob, content_type=type_of(request))
+    blob = await devnet.blobs.receive(_body(request))
+    devnet.blobs.put(INPUTS, key, blob, content_type=_type(request))
     return JSONResponse({"url": f"{base_url(request)}/inputs/{quote(key)}"}, status_code=201)
 
 
 async def input_get(request: Request) -> Response:
     """`GET` of an input by its URL."""
     key = f"{request.path_params['folder']}/{request.path_params['name']}"
-    return serve_object(devnet_of(request).blobs.find(INPUTS, key))
+    return _serve(devnet_of(request).blobs.find(INPUTS, key))
 
 
-def serve_object(stored: Stored | None) -> Response:
+def _serve(stored: Stored | None) -> Response:
     """An object, or the part of it that `Range` names. Raises Refusal with 404."""
     if stored is None:
         raise Refusal(404, "there is no such object", counted=False)
@@ -80,22 +79,22 @@ def serve_object(stored: Stored | None) -> Response:
     )
 
 
-async def body_of(request: Request) -> AsyncIterator[bytes]:
+async def _body(request: Request) -> AsyncIterator[bytes]:
     """The request's body as it comes. Raises ClientDisconnect where it breaks off."""
     async for chunk in request.stream():
         yield chunk
 
 
-def check_length(request: Request, options: DevnetOptions) -> None:
+def _check_length(request: Request) -> None:
     """A body says how long it is, as S3 wants it. Raises Refusal: 411 or 413."""
-    length = request.headers.get("content-length")
+    length, limit = request.headers.get("content-length"), devnet_of(request).options.max_object_mb
     if length is None:
-        raise Refusal(411, "there is no Content-Length; an object store takes no chunked body")
-    if int(length) > options.max_object_mb * 1e6:
-        raise Refusal(413, f"the object is larger than {options.max_object_mb:g} MB")
+        raise Refusal(411, "Content-Length is missing; an object store takes no chunked body")
+    if int(length) > limit * 1e6:
+        raise Refusal(413, f"the object is larger than {limit:g} MB")
 
 
-def type_of(request: Request) -> str:
+def _type(request: Request) -> str:
     """The media type that the object is to have."""
     return request.headers.get("content-type") or "application/octet-stream"
 

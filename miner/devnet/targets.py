@@ -1,34 +1,20 @@
-"""Upload targets: signed URLs and temporary S3 credentials, given with a lease and checked at the store.
+"""Upload targets: signed URLs, given with a lease and checked at the store; or the S3 credentials of the options.
 
-It promises that a target opens one task's object and nothing else, and no longer than `upload_ttl` seconds. It never
+It promises that a URL opens one task's object and nothing else, and no longer than `upload_ttl` seconds. It never
 tells a wrong signature from a right one by how long it takes.
 """
 
 from __future__ import annotations
 
 import hmac
-import secrets
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from miner.devnet.options import DevnetOptions
 from miner.devnet.sequencer import Leased
 from miner.devnet.wire import Refusal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """Temporary S3 credentials, and whose they are. `expires_at` is Unix seconds."""
-
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
-    session_token: str = field(repr=False)
-    task_id: str
-    miner_id: str
-    expires_at: float
 
 
 class Targets:
@@ -47,7 +33,7 @@ class Targets:
             headers = dict(self._options.upload_headers)
             return {"upload_url": url, "upload_headers": headers} if headers else {"upload_url": url}
         if leased.target == "s3":
-            return {"credential": self._new_credential(leased, expires)}
+            return {"credential": dict(self._options.credential)}
         return {}
 
     def sign(self, method: str, bucket: str, key: str, *, expires: float, base_url: str) -> str:
@@ -64,13 +50,8 @@ class Targets:
         if int(expires) < now:
             raise Refusal(403, "the URL has expired")
 
-    def credential(self, access_key_id: str) -> Credential | None:
-        """The credentials with this id, expired or not."""
-        row = self._db.execute("SELECT * FROM credentials WHERE access_key_id = ?", (access_key_id,)).fetchone()
-        return Credential(**dict(row)) if row else None
-
     def task_of(self, key: str) -> str:
-        """The task that a presigned URL for `key` was made for; empty where it is none's."""
+        """The task that a presigned URL for `key` was made for; empty for an unknown key."""
         row = self._db.execute("SELECT task_id FROM leases WHERE key = ?", (key,)).fetchone()
         return row["task_id"] if row else ""
 
@@ -79,18 +60,6 @@ class Targets:
         found = self._db.execute("SELECT 1 FROM answers WHERE task_id = ? AND verdict = 'first'", (task_id,))
         if found.fetchone() is not None:
             raise Refusal(409, f"task {task_id} is answered, so its object must not change")
-
-    def _new_credential(self, leased: Leased, expires: float) -> dict[str, str]:
-        public = {
-            "access_key_id": f"DEVNET{secrets.token_hex(7).upper()}",
-            "secret_access_key": secrets.token_urlsafe(30),
-            "session_token": secrets.token_urlsafe(60),
-        }
-        self._db.execute(
-            "INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?)",
-            (*public.values(), leased.task_id, leased.miner_id, expires),
-        )
-        return public
 
     def _signature(self, method: str, bucket: str, key: str, expires: str) -> str:
         return hmac.digest(self._secret, "\n".join((method, bucket, key, expires)).encode(), "sha256").hex()

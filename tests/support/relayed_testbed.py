@@ -82,8 +82,9 @@ class Gate:
 class RelayedTestbed(Testbed):
     """`held` keeps the task at its step."""
 
-    def __init__(self, folder: Path, *, state: Path | None = None, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, state: Path | None = None, s3: bool = False, **settings: Any) -> None:
         super().__init__(folder)
+        self._with_s3 = s3
         self.state = state or folder / "state"
         self._settings = {**SETTINGS, **settings}
         self._numbers = itertools.count(1)
@@ -94,7 +95,7 @@ class RelayedTestbed(Testbed):
     def set_up(self) -> None:
         self.add_workflow("gated", GATED, parameters=PARAMETERS)
         self.comfyui = self.relay(self.start_engine("--test-nodes", port=free_port()))
-        self.sequencer = self.relay(self.start_devnet().url)
+        self.sequencer = self.relay(self.start_devnet(s3=self._with_s3).url)
         web = ScriptedServer(lambda request: reply((self.folder / request.path[1:]).read_bytes()))
         self.inputs = self.relay(self.stack.enter_context(web).url)  # the consumer's web server
         self.start_worker(
@@ -102,7 +103,7 @@ class RelayedTestbed(Testbed):
             workflows={"4": ["gated"]},
             sequencer__url=self.sequencer.url,
             network__allow=[self.sequencer.host, self.inputs.host],
-            upload__endpoint=f"{self.sequencer.url}/s3",
+            upload__endpoint=self.sequencer.url,
             state__dir=str(self.state),
             **self._settings,
         )
@@ -121,7 +122,7 @@ class RelayedTestbed(Testbed):
         parameters: dict[str, Any] = {"image": f"{self.inputs.url}/{name}.png"}
         if step == "rendering":
             parameters |= {"gate": name, "seconds": 3600.0}
-        self.step, self.held = step, self._hold(step, name, acted, "PUT /s3" if target == "s3" else "PUT /store")
+        self.step, self.held = step, self._hold(step, name, acted, "PUT /results" if target == "s3" else "PUT /store")
         self.task_id = self.create(parameters=parameters, target=target, extra={"mark": name})
         self.held.wait()
 

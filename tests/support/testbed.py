@@ -17,14 +17,18 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import requests
 from PIL import Image
 
 from miner.comfy import process_tree
-from miner.devnet.serve import Running
+from tests.support.devnet import Running
+from tests.support.paths import ROOT
 from tests.support.relay import Relay
+
+if TYPE_CHECKING:
+    from tests.support.s3 import S3
 
 MINER_ID = "0x00000000000000000000000000000000000d37e0"
 PATIENCE = 60.0  # seconds; a test that waits so long has failed, on any machine
@@ -116,6 +120,7 @@ class Testbed:
         self.engine: Process | None = None
         self.engine_url = ""
         self.devnet: Running | None = None
+        self.s3: S3 | None = None
         self.devnet_process: Process | None = None
         self.workflows = folder / "workflows"  # those of `add_workflow`
 
@@ -135,9 +140,16 @@ class Testbed:
 
     # ---- starting ---------------------------------------------------------------------------------
 
-    def start_devnet(self, *options: str, port: int = 0) -> Running:
-        command = [sys.executable, "-m", "miner", "devnet", "--port", str(port), "--state", str(self.folder / "devnet")]
-        self.devnet_process = self._start(Process([*command, *options], self.folder / "devnet.log"))
+    def start_devnet(self, *options: str, port: int = 0, s3: bool = False) -> Running:
+        """`s3`: from now on it hands out credentials for the S3 that is behind its `/results`."""
+        if s3:
+            from tests.support.s3 import running_s3  # boto3 and moto take half a second
+
+            self.s3 = running_s3()
+        flags = ["--port", str(port), "--state", str(self.folder / "devnet"), *options]
+        if self.s3:
+            flags += ["--s3", self.s3.url, "--credential", json.dumps(self.s3.credential)]
+        self.devnet_process = self._start(_ours("tests.support.devnet", *flags, log=self.folder / "devnet.log"))
         url = self.devnet_process.first_line().rpartition("=")[2]
         assert url, (self.folder / "devnet.log").read_text()
         self.devnet = Running(url=url, session=self.session)
@@ -249,6 +261,8 @@ class Testbed:
 
     def result(self, task: dict[str, Any]) -> bytes:
         """The file that a finished task's answer names."""
+        if task["target"] == "s3":
+            return self.s3.get(task["result"])
         reply = self.session.post(
             f"{self.devnet.url}/task_result_query",
             json={"task_id": task["task_id"], "api_key": "devnet"},
@@ -274,6 +288,11 @@ class Testbed:
             if found is not None and found.started == left_behind["started"]:
                 process_tree.end_tree(found, grace=0.0)
         self.stack.close()
+
+
+def _ours(module: str, *arguments: str, log: Path) -> Process:
+    """A program of the tests', found from any folder."""
+    return Process([sys.executable, "-m", module, *arguments], log, env={"PYTHONPATH": str(ROOT)})
 
 
 def _toml(values: dict[str, Any], ids: dict[str, list[str]]) -> str:

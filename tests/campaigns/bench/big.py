@@ -20,12 +20,12 @@ from typing import IO
 
 import requests
 
-from miner.devnet.serve import Running
 from tests.campaigns.bench.graphs import GATED, TASK_TYPE
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.table import Case, Found, NotMeasured
 from tests.campaigns.bench.testbed import BenchTestbed, Engine, Miner
 from tests.support import proc
+from tests.support.devnet import Running
 from tests.support.testbed import MINER_ID
 
 SIDE = 12_910  # pixels, of three bytes each

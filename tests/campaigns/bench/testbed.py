@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import Running, serve
 from miner.task.stages import Value
 from miner.workflows import Library
 from tests.campaigns.bench.graphs import COLOURS, TASK_TYPE, WAIT, Work, write_workflows
 from tests.campaigns.bench.table import NotMeasured
+from tests.support.devnet import Running, serve
 from tests.support.testbed import MINER_ID, Testbed, until
 
 PATIENCE = 60.0  # seconds until a wait means that something is broken

@@ -142,6 +142,8 @@ class Campaign:
         answers = Counter(answer["verdict"] for task in tasks for answer in task["answers"])
         endings = Counter(lease["ended"] for task in tasks for lease in task["leases"])
         lost = [task for task in tasks if task["leases"] and task["leases"][-1]["ended"] is None]
+        in_s3 = [task for task in tasks if task["status"] == "finished" and task["target"] == "s3"]
+        missing = [task for task in in_s3 if not self._testbed.s3.has(task["result"])]
         return Report(
             seed=self._seed,
             tasks=len(tasks),
@@ -154,7 +156,9 @@ class Campaign:
             silent=endings["silent"],
             never_leased=sum(not task["leases"] for task in tasks),
             violations=[f"{v['route']} {v['status']}: {v['reason']}" for v in stats["violation_list"]],
-            bugs=self._bugs + [f"{e['loop']} loop failed" for e in self._testbed.logged("loop_failed")],
+            bugs=self._bugs
+            + [f"{e['loop']} loop failed" for e in self._testbed.logged("loop_failed")]
+            + [f"task {task['task_id']} finished without an object" for task in missing],
             faults=dict(sorted(self._faults.items())),
             seconds=round(self._seconds, 1),
             lost_tasks=lost,

@@ -43,12 +43,12 @@ class ChaosTestbed(Testbed):
             workflows=workflows(self, test_nodes=self.own_engine),
             sequencer__url=self.sequencer.url,
             network__allow=[self.sequencer.host, urlsplit(self.devnet.url).netloc],
-            upload__endpoint=f"{self.sequencer.url}/s3",
+            upload__endpoint=self.sequencer.url,
             **SETTINGS,
         )
 
     def start_devnet_again(self) -> None:
-        self.start_devnet("--leases", "2", port=self._devnet_port)
+        self.start_devnet("--leases", "2", port=self._devnet_port, s3=True)
 
     def start_engine_again(self) -> None:
         self.start_engine("--test-nodes", port=self._engine_port)

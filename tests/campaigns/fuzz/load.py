@@ -37,14 +37,14 @@ class LoadTestbed(Testbed):
         self._library = load_library([WORKFLOWS, STAND_INS], ids=IDS)
 
     def set_up(self) -> None:
-        devnet = self.start_devnet()
+        devnet = self.start_devnet(s3=True)
         self.start_worker(
             self.start_engine(),
             workflows=IDS,
             workflows__folders=[str(STAND_INS)],
             sequencer__poll_interval=0.01,
             upload__bucket="results",
-            upload__endpoint=f"{devnet.url}/s3",
+            upload__endpoint=devnet.url,
             log__level="INFO",
         )
         self.right = [

@@ -26,7 +26,7 @@ class Beds:
         if self._testbed is None or not (self.usable and self._testbed.sound):
             self.close()
             folder = self._make_folder()
-            testbed = RelayedTestbed(folder, state=self._disk / folder.name, upload__timeout=3.0)
+            testbed = RelayedTestbed(folder, state=self._disk / folder.name, s3=True, upload__timeout=3.0)
             self._testbed = self._stack.enter_context(testbed)
         self.usable = False  # until the cell has said otherwise
         return self._testbed

@@ -83,13 +83,13 @@ def _needs_a_resolver(url: str) -> bool:
 
 def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good_one(testbed: Testbed) -> None:
     with ScriptedServer() as server:
-        devnet = testbed.start_devnet()
+        devnet = testbed.start_devnet(s3=True)
         testbed.start_worker(
             testbed.start_engine(),
             sequencer__poll_interval=0.01,
             network__allow=[devnet.url.removeprefix("http://"), f"127.0.0.1:{server.port}"],
             upload__bucket="results",
-            upload__endpoint=f"{devnet.url}/s3",
+            upload__endpoint=devnet.url,
             log__level="WARNING",
         )
         pid = testbed.worker.popen.pid

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import serve
+from tests.support.devnet import serve
 from tests.support.relay import Relay
 from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Testbed, until

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.devnet.serve import Running
 from miner.task.stages import Graph
 from tests.support.canary_secrets import API_KEY, PROMPT, marked
+from tests.support.devnet import Running
 from tests.support.script import ScriptedTestbed, a_task
 from tests.support.scripted_comfyui import ScriptedComfyUI, error, failure, png, success
 from tests.support.scripted_server import Request, Said, ScriptedServer, reply

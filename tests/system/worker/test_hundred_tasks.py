@@ -48,13 +48,13 @@ WRONG = (
 
 def test_each_is_answered_once_wrong_ones_with_their_reasons_right_ones_with_files_that_decode(testbed):
     rng = random.Random(7)
-    devnet = testbed.start_devnet()
+    devnet = testbed.start_devnet(s3=True)
     testbed.start_worker(
         testbed.start_engine(),
         workflows=IDS,
         workflows__folders=[str(STAND_INS)],
         upload__bucket="results",
-        upload__endpoint=f"{devnet.url}/s3",
+        upload__endpoint=devnet.url,
     )
     good, wrong = {}, {}
     tasks = good_tasks(testbed, rng)

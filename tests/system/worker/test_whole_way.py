@@ -34,14 +34,27 @@ def test_a_task_is_answered_with_a_file_that_decodes(testbed):
 
 
 def test_temporary_credentials_are_used_with_the_configured_bucket(testbed):
-    devnet = testbed.start_devnet()
+    devnet = testbed.start_devnet(s3=True)
     testbed.start_worker(
-        testbed.start_engine(), upload__bucket="results", upload__endpoint=f"{devnet.url}/s3", upload__prefix="me"
+        testbed.start_engine(), upload__bucket="results", upload__endpoint=devnet.url, upload__prefix="me"
     )
     (task,) = testbed.ended(testbed.create(target="s3"))
     assert task["status"] == "finished", task["msg"]
     assert task["result"] == f"me/upscaler-lanczos-{task['answers'][0]['miner_id']}-{task['task_id']}.png"
     assert Image.open(io.BytesIO(testbed.result(task))).format == "PNG"
+    assert devnet.stats()["violations"] == 0
+
+
+def test_credentials_that_s3_refuses_end_the_task(testbed):
+    devnet = testbed.start_devnet(s3=True)
+    testbed.start_worker(testbed.start_engine(), upload__bucket="results", upload__endpoint=devnet.url)
+    wrong = {part: {**testbed.s3.credential, part: "wrong"} for part in testbed.s3.credential}
+    orders = [testbed.create(target="s3", extra={"credential": credential}) for credential in wrong.values()]
+    answers = {task["msg"] for task in testbed.ended(*orders)}
+    assert answers == {"the upload target refused the file (403)", "the upload target refused the file (400)"}
+    refused = [violation["reason"] for violation in devnet.stats()["violation_list"]]
+    for code in ("SignatureDoesNotMatch", "InvalidToken", "InvalidAccessKeyId"):
+        assert any(code in reason for reason in refused), refused
 
 
 def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(testbed):

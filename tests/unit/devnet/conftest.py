@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import Running, serve
+from tests.support.devnet import Running, serve
 from tests.unit.devnet.talk import Talk
 
 Start = Callable[..., Talk]

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from miner.devnet.serve import Running
+from tests.support.devnet import Running
 
 MINER = "0x" + "a1" * 20
 OTHER = "0x" + "b2" * 20 + "-rig_2"

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from miner.devnet.faults import Exchange, Faults, Rule
 from miner.devnet.options import DevnetOptions
-from miner.devnet.routes import ROUTES, route_name
-from miner.devnet.serve import serve
+from tests.support.devnet import serve
+from tests.support.devnet.faults import Exchange, Faults, Rule
+from tests.support.devnet.routes import ROUTES, route_of
 from tests.unit.devnet.conftest import Start
 from tests.unit.devnet.talk import DEADLINE, MINER, OTHER, Talk, key_of, success, until
 
@@ -235,7 +235,7 @@ def test_a_rule_without_routes_is_for_all_but_control(talk: Talk) -> None:
     ("rule", "reason"),
     [
         ({"action": "explode"}, "action"),
-        ({"action": "fail", "routes": ["miner_reqest"]}, "there is no route miner_reqest"),
+        ({"action": "fail", "routes": ["miner_reqest"]}, "unknown route miner_reqest"),
         ({"action": "fail", "routes": []}, "routes"),
         ({"action": "latency"}, "needs seconds"),
         ({"action": "cut", "act": True}, "does not act first"),
@@ -279,8 +279,8 @@ def test_a_rule_that_is_spent_leaves_the_route_alone() -> None:
     [
         ("POST", "/miner_request", "miner_request"),
         ("PUT", "/store/results/a/b", "store_put"),
-        ("HEAD", "/s3/results/a", "s3_get"),
-        ("POST", "/s3/results/a", "s3_post"),
+        ("PUT", "/results/a", "s3_put"),
+        ("POST", "/results/a", "s3_post"),
         ("GET", "/inputs/a/b", "input_get"),
         ("GET", "/_devnet/stats", "control"),
         ("PATCH", "/store/results/a", "unknown"),
@@ -289,5 +289,5 @@ def test_a_rule_that_is_spent_leaves_the_route_alone() -> None:
     ],
 )
 def test_every_request_has_one_route(method: str, path: str, name: str) -> None:
-    assert route_name(method, path) == name
+    assert route_of(method, path) == name
     assert name in (*ROUTES, "control", "unknown")

@@ -124,8 +124,10 @@ def test_control_creates_tasks_that_no_consumer_could(talk: Talk) -> None:
 
 
 def test_each_target_has_its_own_fields(start: Start) -> None:
-    talk = start(leases=3)
+    talk = start(leases=3, credential={"access_key_id": "A"})
     targets: dict[str, set[str]] = {"none": set(), "presigned": {"upload_url"}, "s3": {"credential"}}
     for target, fields in targets.items():
         talk.devnet.create(task_type="upscaler", task_details=DETAILS, workflow_id="4", target=target)
-        assert {"upload_url", "credential"} & talk.lease().keys() == fields
+        lease = talk.lease()
+        assert {"upload_url", "credential"} & lease.keys() == fields
+    assert lease["credential"] == {"access_key_id": "A"}

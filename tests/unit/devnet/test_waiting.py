@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import serve
+from tests.support.devnet import serve
 from tests.unit.devnet.conftest import Start
 from tests.unit.devnet.talk import MINER, NARROW, OTHER, VARIANT, Talk, until
 

@@ -8,10 +8,10 @@ import pytest
 
 from miner.config import Loaded, Settings
 from miner.config.bundled import WORKFLOWS
-from miner.devnet.serve import Running, serve
 from miner.doctor.facts import Facts
 from miner.telemetry.health import Mark
 from miner.workflows import Library, load_library
+from tests.support.devnet import Running, serve
 from tests.support.paths import STAND_INS
 from tests.support.testbed import MINER_ID, Testbed
 

@@ -8,8 +8,8 @@ from contextlib import closing
 import pytest
 
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import serve
 from miner.doctor.checks.network import Answer, clock, name_lookup, reachable, resolved, sequencer
+from tests.support.devnet import serve
 from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.testbed import free_port
 from tests.unit.doctor.conftest import levels, only

@@ -1,4 +1,4 @@
-"""Temporary S3 credentials against a store over real sockets."""
+"""Temporary S3 credentials against a real S3, through a store that records each request and refuses on demand."""
 
 from __future__ import annotations
 
@@ -13,38 +13,58 @@ from miner.media.uploads import Uploader
 from miner.net.addresses import parse_allow
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, TemporaryS3
+from tests.support.s3 import running_s3
 from tests.unit.media.store import Store
 
 Make = Callable[[bytes | int], Media]
 TARGET = TemporaryS3(access_key_id="AKIATEST", secret_access_key="TopSecret", session_token="SessionToken")
+"""Credentials that nobody gave."""
 KEY = "results/flux-lora-0xA-task_1.png"
 OBJECT = f"/results/{KEY}"
 
 
-def test_a_small_file_is_one_signed_put_with_its_type(store: Store, uploader: Uploader, media: Make) -> None:
+@pytest.fixture
+def good() -> TemporaryS3:
+    return TemporaryS3(**running_s3().credential)
+
+
+def test_a_small_file_is_one_signed_put_with_its_type(
+    store: Store, uploader: Uploader, media: Make, good: TemporaryS3
+) -> None:
     file = media(100_000)
-    uploader.upload(file, TARGET, key=KEY)
-    assert store.objects == {OBJECT: file.path.read_bytes()}
+    uploader.upload(file, good, key=KEY)
+    assert running_s3().get(KEY) == file.path.read_bytes()
     (call,) = store.requests
     headers = {name.lower(): value for name, value in call.headers.items()}
     assert (call.method, call.target) == ("PUT", OBJECT)
     assert headers["content-type"] == "image/png"
-    assert headers["x-amz-security-token"] == "SessionToken"
-    assert headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIATEST/")
+    assert headers["x-amz-security-token"] == good.session_token
+    assert headers["authorization"].startswith(f"AWS4-HMAC-SHA256 Credential={good.access_key_id}/")
 
 
-def test_a_large_file_goes_in_parts_that_make_it_up(store: Store, uploader: Uploader, media: Make) -> None:
+@pytest.mark.parametrize("part", ["access_key_id", "secret_access_key", "session_token"])
+def test_s3_refuses_credentials_of_which_one_part_is_wrong(
+    uploader: Uploader, media: Make, good: TemporaryS3, part: str
+) -> None:
+    with pytest.raises(JobFault, match="refused the file"):
+        uploader.upload(media(b"x"), replace(good, **{part: "wrong"}), key=f"wrong-{part}.png")
+    assert not running_s3().has(f"wrong-{part}.png")
+
+
+def test_a_large_file_goes_in_parts_that_make_it_up(
+    store: Store, uploader: Uploader, media: Make, good: TemporaryS3
+) -> None:
     file = media(20 << 20)
     told: list[int] = []
-    uploader.upload(file, TARGET, key=KEY, progress=lambda sent, _size: told.append(sent))
-    assert store.objects == {OBJECT: file.path.read_bytes()}
-    assert len(store.parts) == 3
+    uploader.upload(file, good, key=KEY, progress=lambda sent, _size: told.append(sent))
+    assert running_s3().get(KEY) == file.path.read_bytes()
+    assert len([call for call in store.requests if "partNumber=" in call.query]) == 3
     assert told == sorted(told)
     assert told[-1] == 20 << 20
 
 
 def test_the_environment_of_other_programs_has_no_say(
-    store: Store, uploader: Uploader, media: Make, monkeypatch: pytest.MonkeyPatch
+    store: Store, uploader: Uploader, media: Make, good: TemporaryS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store() as other:
         for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "http_proxy", "HTTP_PROXY", "all_proxy"):
@@ -53,10 +73,11 @@ def test_the_environment_of_other_programs_has_no_say(
         monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
         monkeypatch.setenv("AWS_REGION", "eu-west-3")
-        uploader.upload(media(b"x"), TARGET, key=KEY)
+        uploader.upload(media(b"of its own"), good, key=KEY)
         assert other.requests == []
-    assert store.objects == {OBJECT: b"x"}
-    assert "Credential=AKIATEST/" in str(store.requests[0].headers)
+        monkeypatch.undo()
+    assert running_s3().get(KEY) == b"of its own"
+    assert f"Credential={good.access_key_id}/" in str(store.requests[0].headers)
     assert "/auto/s3/" in str(store.requests[0].headers)
 
 
@@ -106,11 +127,11 @@ def test_a_redirect_to_another_host_reaches_nobody(
         assert other.requests == []
 
 
-def test_one_part_may_fail_and_is_sent_again(store: Store, uploader: Uploader, media: Make) -> None:
+def test_one_part_may_fail_and_is_sent_again(store: Store, uploader: Uploader, media: Make, good: TemporaryS3) -> None:
     file = media(9 << 20)
     store.knobs.status, store.knobs.failures = 503, 2
-    uploader.upload(file, TARGET, key=KEY)
-    assert store.objects == {OBJECT: file.path.read_bytes()}
+    uploader.upload(file, good, key=KEY)
+    assert running_s3().get(KEY) == file.path.read_bytes()
 
 
 def test_a_store_that_stops_answering_is_given_up_in_time(store: Store, media: Make) -> None:
@@ -174,12 +195,12 @@ def test_without_a_bucket_the_operator_is_told_what_to_set(store: Store, media: 
     without.close()
 
 
-def test_a_file_that_shrinks_leaves_no_object(store: Store, uploader: Uploader, media: Make) -> None:
+def test_a_file_that_shrinks_leaves_no_object(uploader: Uploader, media: Make, good: TemporaryS3) -> None:
     for size in (1000, 9 << 20):
         file = media(size)
         with pytest.raises(MachineFault, match="became shorter"):
-            uploader.upload(replace(file, size=size + 1), TARGET, key=KEY)
-    assert store.objects == {}
+            uploader.upload(replace(file, size=size + 1), good, key="shrunk.png")
+    assert not running_s3().has("shrunk.png")
 
 
 @pytest.mark.parametrize("key", ["../x", "a//b", "a/../b", "a\nb"])

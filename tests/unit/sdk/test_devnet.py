@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from miner.cli.submit import submit_app
 from miner.devnet.options import DevnetOptions
-from miner.devnet.serve import Running, serve
 from miner.sdk import APIError, AuthenticationError, FluxLoraTask, Text2VideoTask, UpscalerTask, Workflow
+from tests.support.devnet import Running, serve
 
 KEY = "me#s3cret"
 MINER_ID = "0x" + "ab" * 20

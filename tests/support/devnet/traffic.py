@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from miner.devnet.routes import CONTROL, route_name
+from tests.support.devnet.routes import CONTROL, route_of
 
 KEPT = 50_000
 """Requests that are remembered one by one."""
@@ -84,7 +84,7 @@ class Recording:
         self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = route_name(scope["method"], scope["path"]) if scope["type"] == "http" else CONTROL
+        route = route_of(scope["method"], scope["path"]) if scope["type"] == "http" else CONTROL
         if route == CONTROL:
             await self._app(scope, receive, send)
             return

@@ -1,6 +1,6 @@
 """The control endpoint `/_devnet`: what was seen, what went wrong, what is to go wrong next.
 
-It is for tests, benches and the demo, and no part of the protocol. It promises that looking changes nothing.
+It is no part of the protocol. It promises that looking changes nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from miner.devnet.consumers import Variation
-from miner.devnet.faults import Faults, Rule
+from miner.devnet.database import transaction
 from miner.devnet.options import DetailsForm, Target
 from miner.devnet.state import Devnet, devnet_of
-from miner.devnet.traffic import Traffic
 from miner.devnet.wire import Name, Refusal, TaskCreate, Timeout, as_json, read_call
+from tests.support.devnet.faults import Faults, Rule
+from tests.support.devnet.routes import CONTROL, route_of
+from tests.support.devnet.traffic import Traffic
+
+VIOLATIONS = """
+CREATE TABLE IF NOT EXISTS violations (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, route TEXT NOT NULL, status INTEGER NOT NULL, reason TEXT NOT NULL,
+    miner_id TEXT, task_id TEXT
+)
+"""
+"""A table beside devnet's own ones, so that it survives a kill."""
 
 LISTED = 1000
 """Violations that are listed; all are counted."""
@@ -60,6 +71,20 @@ class Control:
     def __init__(self, *, traffic: Traffic, faults: Faults) -> None:
         self._traffic = traffic
         self._faults = faults
+
+    def routes(self) -> list[Route]:
+        calls = {
+            "stats": {"GET": self.stats},
+            "requests": {"GET": self.requests},
+            "tasks": {"GET": self.tasks, "POST": self.create},
+            "faults": {"GET": self.list_faults, "POST": self.add_faults, "DELETE": self.clear_faults},
+            "reset": {"POST": self.reset},
+        }
+        return [
+            Route(f"/_devnet/{name}", call, methods=[method])
+            for name, methods in calls.items()
+            for method, call in methods.items()
+        ]
 
     async def stats(self, request: Request) -> Response:
         """All counters in one object."""
@@ -108,15 +133,23 @@ class Control:
 
     async def reset(self, request: Request) -> Response:
         """Forget tasks, objects, counters and faults."""
-        devnet_of(request).reset()
+        devnet = devnet_of(request)
+        with transaction(devnet.db):
+            for table in ("tasks", "leases", "miners", "answers", "violations", "objects"):
+                devnet.db.execute(f"DELETE FROM {table}")  # noqa: S608  the names are the line above
+        devnet.blobs.sweep()
+        devnet.bell.ring()
         self._traffic.clear()
         self._faults.clear()
         return JSONResponse({"msg": "empty"})
 
 
-def record_violation(devnet: Devnet, request: Request, refusal: Refusal, *, route: str) -> None:
+def record_violation(request: Request, refusal: Refusal) -> None:
     """Keep what was refused and why."""
-    state = request.scope["state"]
+    devnet, state = devnet_of(request), request.scope["state"]
+    route = route_of(request.method, request.url.path)
+    if route == CONTROL:
+        return
     devnet.db.execute(
         "INSERT INTO violations (at, route, status, reason, miner_id, task_id) VALUES (?, ?, ?, ?, ?, ?)",
         (devnet.clock(), route, refusal.status, refusal.message, state.get("miner_id"), state.get("task_id")),

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from miner.devnet.routes import ROUTES
+from tests.support.devnet.routes import ROUTES
 
 Action = Literal["fail", "hang", "reset", "garbage", "latency", "cut", "drop_reply", "truncate", "trickle"]
 """
@@ -64,7 +64,7 @@ class Rule(BaseModel):
     def _makes_sense(self) -> Self:
         unknown = [route for route in self.routes if route not in ROUTES]
         if unknown:
-            raise ValueError(f"there is no route {unknown[0]}; there are {', '.join(ROUTES)}")
+            raise ValueError(f"unknown route {unknown[0]}; use {', '.join(ROUTES)}")
         if self.after and self.action not in _ACTING:
             raise ValueError(f"{self.action} does not act first")
         if self.action in ("latency", "trickle") and self.seconds is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
+import struct
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -15,10 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miner.devnet.connection import Connection, connection_of
-from miner.devnet.faults import Exchange, Faults, Rule
-from miner.devnet.routes import STORE_ROUTES, route_name
 from miner.devnet.wire import BODY_LIMIT
+from tests.support.devnet.faults import Exchange, Faults, Rule
+from tests.support.devnet.routes import UPLOAD_ROUTES, route_of
 
+_LINGER_NOT = struct.pack("ii", 1, 0)  # on, 0 s: closing sends RST (socket(7))
 _GLANCE = 0.05
 """Seconds between two looks at whether a client that gets no answer went away."""
 
@@ -54,11 +57,11 @@ class Tampering:
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = route_name(scope["method"], scope["path"]) if scope["type"] == "http" else ""
+        route = route_of(scope["method"], scope["path"]) if scope["type"] == "http" else ""
         if not self._faults.concern(route):
             await self._app(scope, receive, send)
             return
-        read = [] if route in STORE_ROUTES else await _read(receive)  # an object is never held in memory
+        read = [] if route in UPLOAD_ROUTES else await _read(receive)  # an object is never held in memory
         onward = _again(read, receive)
         body = b"".join(message.get("body", b"") for message in read)
         exchange = Exchange(route=route, sent=b"?".join((scope["raw_path"], scope["query_string"], body)))
@@ -96,20 +99,20 @@ class Tampering:
             case "hang":
                 await _swallow(receive, rule.bytes or 0)
                 await self._pause(connection, rule.seconds)
-                await connection.close(receive)
+                await _close(connection, receive)
             case "reset":
-                await connection.reset(receive)
+                await _reset(connection, receive)
             case "cut":
                 length = int(Headers(scope=scope).get("content-length", "0"))
                 await _swallow(receive, length // 2 if rule.bytes is None else rule.bytes)
-                await connection.reset(receive)
+                await _reset(connection, receive)
             case "drop_reply":
-                await connection.close(receive)
+                await _close(connection, receive)
             case "truncate":
                 end = len(reply.body) // 2 if rule.bytes is None else rule.bytes
                 await reply.start(send)
                 await send({"type": "http.response.body", "body": bytes(reply.body[:end]), "more_body": True})
-                await connection.close(receive)
+                await _close(connection, receive)
             case "trickle":
                 await self._trickle(rule, reply, scope, receive, send)
 
@@ -121,7 +124,7 @@ class Tampering:
             await self._pause(connection, rule.seconds)
             await send({"type": "http.response.body", "body": bytes(reply.body[at : at + step]), "more_body": True})
             if connection.gone():
-                await connection.close(receive)
+                await _close(connection, receive)
                 return
         await send({"type": "http.response.body", "body": b""})
 
@@ -134,6 +137,26 @@ class Tampering:
                 await asyncio.wait_for(stopping.wait(), min(left, _GLANCE))
             except TimeoutError:
                 continue
+
+
+async def _close(connection: Connection, receive: Receive) -> None:
+    """End the connection without a reply, in order (FIN)."""
+    connection.transport.close()
+    await _wait_until_lost(receive)
+
+
+async def _reset(connection: Connection, receive: Receive) -> None:
+    """End the connection without a reply, by a real reset: the client reads ECONNRESET."""
+    sock = connection.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+    connection.transport.abort()
+    await _wait_until_lost(receive)
+
+
+async def _wait_until_lost(receive: Receive) -> None:
+    """uvicorn sends a 500 for an application that returns without a reply, unless it saw the connection end."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read(receive: Receive) -> list[Message]:
