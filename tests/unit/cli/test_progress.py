@@ -1,4 +1,4 @@
-"""What people see of a download."""
+"""Progress bars and log lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miner.cli.progress import Bars, Lines
 from miner.models.catalogue import FileStatus, ModelFile
 
 
-def test_there_is_a_bar_a_file_and_one_for_all_of_them(tmp_path):
+def test_each_file_has_a_bar_and_so_has_the_sum(tmp_path):
     statuses = [
         FileStatus(
             file=ModelFile(folder="vae", name=name, url="u", size=4_000_000),
@@ -37,14 +37,14 @@ def test_there_is_a_bar_a_file_and_one_for_all_of_them(tmp_path):
     assert "3.0/8.0 MB" in both
 
 
-def test_a_file_that_was_not_expected_gets_a_bar_too():
+def test_an_unexpected_file_gets_a_bar_too():
     out = io.StringIO()
     with Bars(Console(file=out, force_terminal=True, width=80), []) as bars:
         bars.update("vae/one.pth", 1_000_000, None)
     assert "one.pth" in out.getvalue()
 
 
-def test_a_log_has_a_line_about_a_file_now_and_then_and_not_for_every_chunk():
+def test_a_log_has_a_line_now_and_then():
     now = [0.0]
     lines = Lines(every=10.0, clock=lambda: now[0])
     structlog.reset_defaults()

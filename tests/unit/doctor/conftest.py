@@ -23,7 +23,7 @@ def library() -> Library:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The embedded engine in a process of its own."""
+    """The embedded engine in its own process."""
     with Testbed(tmp_path_factory.mktemp("engine")) as testbed:
         yield testbed.start_engine("--test-nodes")
 
@@ -36,7 +36,7 @@ def devnet() -> Iterator[Running]:
 
 @pytest.fixture
 def facts_of(tmp_path: Path, library: Library) -> Callable[..., Facts]:
-    """Facts of settings whose sections are given; status is off, so that no other miner's page is asked."""
+    """Facts of settings with these sections; status is off, so that no other miner is queried."""
 
     def make(*, warnings: tuple[str, ...] = (), file: Path | None = None, **sections: dict[str, Any]) -> Facts:
         settings = Settings(
@@ -54,7 +54,7 @@ def facts_of(tmp_path: Path, library: Library) -> Callable[..., Facts]:
 
 
 def only(marks: Any, name: str) -> Mark:
-    """The one mark of that name."""
+    """The only mark of that name."""
     (mark,) = [mark for mark in marks if mark.name == name]
     return mark
 

@@ -1,4 +1,4 @@
-"""ComfyUI in its three ways, the workflows' verdicts and the models."""
+"""External, managed and embedded ComfyUI; workflows and models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def home(tmp_path):
 # ---- an external one --------------------------------------------------------------------------------------------
 
 
-def test_one_that_answers_is_told_and_a_cpu_is_a_warning(facts_of, engine):
+def test_one_that_answers_on_a_cpu_is_a_warning(facts_of, engine):
     mark = only(comfyui(facts_of(comfyui={"url": engine})), "ComfyUI")
     assert mark.level == "warning"
     assert "0.33.0 answers" in mark.says
@@ -54,7 +54,7 @@ def test_one_with_a_gpu_is_good(facts_of):
 
 
 @pytest.mark.parametrize("which", ["refuses", "is something else"])
-def test_one_that_does_not_answer_is_bad_and_no_workflow_can_be_judged(facts_of, devnet, which):
+def test_one_that_does_not_answer_is_bad_and_no_workflow_is_checked(facts_of, devnet, which):
     url = devnet.url if which == "is something else" else f"http://127.0.0.1:{free_port()}"
     facts = facts_of(comfyui={"url": url})
     mark = only(comfyui(facts), "ComfyUI")
@@ -63,7 +63,7 @@ def test_one_that_does_not_answer_is_bad_and_no_workflow_can_be_judged(facts_of,
     assert levels(workflows(facts)) == {"Workflows": "bad"}
 
 
-def test_one_that_hangs_is_given_up():
+def test_one_that_hangs_times_out():
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         found = query_comfyui(Placement(name="0", miner_id="", url=url), timeout=0.2)
@@ -75,7 +75,7 @@ def test_of_two_each_has_its_mark(facts_of, engine):
     assert told == {"ComfyUI 0": "warning", "ComfyUI 1": "bad"}
 
 
-def test_a_folder_that_is_none_is_a_warning(facts_of, engine, tmp_path):
+def test_a_missing_folder_is_a_warning(facts_of, engine, tmp_path):
     there = {"url": engine, "output_dir": tmp_path}
     assert len([m for m in comfyui(facts_of(comfyui=there)) if "output_dir" in m.says]) == 0
     gone = {"url": engine, "output_dir": tmp_path / "gone"}
@@ -83,7 +83,7 @@ def test_a_folder_that_is_none_is_a_warning(facts_of, engine, tmp_path):
     assert mark.level == "warning"
 
 
-def test_a_password_in_its_address_is_not_told(facts_of, engine):
+def test_a_password_in_its_url_is_not_shown(facts_of, engine):
     url = engine.replace("://", "://user:pa55@")
     assert "pa55" not in "".join(mark.says + mark.cure for mark in comfyui(facts_of(comfyui={"url": url})))
 
@@ -91,7 +91,7 @@ def test_a_password_in_its_address_is_not_told(facts_of, engine):
 # ---- a managed one ----------------------------------------------------------------------------------------------
 
 
-def test_a_managed_one_need_not_run_and_its_home_and_python_are_looked_at(facts_of, home, tmp_path):
+def test_the_home_and_python_of_a_managed_one_are_checked(facts_of, home, tmp_path):
     facts = facts_of(comfyui={"home": home, "python": sys.executable, "port": free_port()})
     told = list(comfyui(facts))
     assert levels(told) == {"ComfyUI's home": "good", "ComfyUI's Python": "warning", "ComfyUI": "note"}
@@ -101,14 +101,14 @@ def test_a_managed_one_need_not_run_and_its_home_and_python_are_looked_at(facts_
     assert not (tmp_path / "state").exists()
 
 
-def test_a_home_that_is_none_is_bad(facts_of, tmp_path):
+def test_an_invalid_home_is_bad(facts_of, tmp_path):
     (mark,) = comfyui(facts_of(comfyui={"home": tmp_path}))
     assert mark.level == "bad"
     assert "main.py is missing" in mark.says
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", "/bin/true"])
-def test_a_python_that_is_none_is_bad(facts_of, home, python):
+def test_an_invalid_python_is_bad(facts_of, home, python):
     facts = facts_of(comfyui={"home": home, "python": python})
     assert only(could_start(facts.layout().placements[0].launch), "ComfyUI's Python").level == "bad"
 
@@ -121,7 +121,7 @@ def test_a_python_that_is_none_is_bad(facts_of, home, python):
         ({"torch": "", "av": ""}, "bad"),
     ],
 )
-def test_what_its_python_lacks_is_told(installed, level):
+def test_missing_packages_are_reported(installed, level):
     assert packages("python", "3.11.9", installed, ROOT / "requirements.txt").level == level
 
 
@@ -137,7 +137,7 @@ def test_a_home_without_requirements_is_noted(facts_of, home):
 # ---- the embedded engine ----------------------------------------------------------------------------------------
 
 
-def test_without_either_the_engine_is_started_for_a_moment_and_says_what_it_can_run(facts_of, tmp_path):
+def test_without_url_and_home_the_engine_is_started_briefly(facts_of, tmp_path):
     facts = facts_of(workflows={"enabled": ("upscaler-lanczos", "mochi-fp8")})
     told = list(comfyui(facts))
     assert levels(told) == {"ComfyUI": "warning", "Embedded engine": "good"}
@@ -148,7 +148,7 @@ def test_without_either_the_engine_is_started_for_a_moment_and_says_what_it_can_
         "Workflows": "good",
     }
     (found,) = facts.comfyuis()
-    assert query_comfyui(found.placement).error is not None  # it has ended
+    assert query_comfyui(found.placement).error is not None  # it was stopped
     assert not (tmp_path / "state").exists()
 
 
@@ -168,7 +168,7 @@ def test_a_verdict_names_the_reason_and_its_cure(facts_of, engine):
     assert only(told, "Workflow upscaler").cure
 
 
-def test_before_a_managed_one_runs_its_files_memory_and_version_are_judged(facts_of, home):
+def test_before_a_managed_one_runs_its_files_memory_and_version_are_checked(facts_of, home):
     facts = facts_of(comfyui={"home": home, "port": free_port()}, workflows={"enabled": ("upscaler", "wan22-5b")})
     upscaler, wan = facts.enabled
     facts.gpus = lambda: Gpus(gpus=(Gpu(index=0, name="small", memory_bytes=4 * 10**9),), source="nvml")
@@ -181,7 +181,7 @@ def test_before_a_managed_one_runs_its_files_memory_and_version_are_judged(facts
     assert "nodes are checked once ComfyUI runs" in only(workflows(facts), "Workflow upscaler").says
 
 
-def test_none_that_runs_is_bad_and_some_are_good():
+def test_no_runnable_workflow_is_bad_and_some_are_good():
     assert summary_mark(3, 0).level == "bad"
     assert summary_mark(3, 1).level == "good"
 
@@ -218,13 +218,13 @@ def status(state, **rest):
         ([], "good", "need no files"),
     ],
 )
-def test_files_are_judged(statuses, level, words):
+def test_the_state_of_files_is_a_mark(statuses, level, words):
     (mark,) = model_marks(ROOT, statuses)
     assert mark.level == level
     assert words in mark.says
 
 
-def test_real_files_are_looked_at_and_no_folder_is_made(facts_of, library, tmp_path):
+def test_real_files_are_checked_and_no_folder_is_created(facts_of, library, tmp_path):
     folder = tmp_path / "models"
     facts = facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)})
     (mark,) = models(facts)
@@ -240,12 +240,12 @@ def test_real_files_are_looked_at_and_no_folder_is_made(facts_of, library, tmp_p
     assert not (tmp_path / "state").exists()
 
 
-def test_models_of_a_comfyui_elsewhere_are_noted(facts_of):
+def test_unknown_models_of_an_external_comfyui_are_noted(facts_of):
     (mark,) = models(facts_of(comfyui={"url": "http://127.0.0.1:1"}))
     assert mark.level == "note"
 
 
-def test_a_models_folder_that_cannot_be_read_is_a_warning(facts_of):
+def test_an_unreadable_models_folder_is_a_warning(facts_of):
     facts = facts_of()
     facts.model_files = lambda: ModelFiles(error=MachineFault("/models: Input/output error", hint="see dmesg"))
     (mark,) = models(facts)

@@ -1,4 +1,4 @@
-"""The commands as an operator types them: exit codes, what is printed where, and that no secret is."""
+"""The commands as processes: exit codes and output, without secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BROKEN = RenderResult(name="flux-lora", ok=False, format="jpg", says="failed: no
 
 @pytest.fixture
 def run(tmp_path, devnet, engine):
-    """Runs a command over a configuration that can mine on the engine; `changes` are its sections' other lines."""
+    """Runs a command with a configuration that can mine on the engine; `changes` replace sections."""
 
     def of(*arguments, **changes):
         sections = {
@@ -52,9 +52,9 @@ def run(tmp_path, devnet, engine):
     return of
 
 
-def test_a_machine_that_can_mine_is_told_in_plain_lines_with_what_it_renders(run):
+def test_a_pipe_gets_plain_lines_with_the_trial_renders(run):
     ended = run("doctor", "--render")
-    assert ended.returncode == 1, ended.stdout + ended.stderr  # the engine is no GPU
+    assert ended.returncode == 1, ended.stdout + ended.stderr  # the engine has no GPU
     assert "ok    Workflow upscaler-lanczos: can run\n" in ended.stdout
     assert "ok    Render a picture: png, 64x48" in ended.stdout
     assert "ok    Render upscaler-lanczos: png, 256x192" in ended.stdout
@@ -64,7 +64,7 @@ def test_a_machine_that_can_mine_is_told_in_plain_lines_with_what_it_renders(run
     assert "\x1b" not in ended.stdout
 
 
-def test_json_is_one_object_and_nothing_else(run):
+def test_json_is_one_object(run):
     ended = run("doctor", "--json", workflows='enabled = ["mochi-fp8"]')
     shown = json.loads(ended.stdout)
     assert ended.returncode == shown["exit_code"] == 2
@@ -76,19 +76,19 @@ def test_json_is_one_object_and_nothing_else(run):
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in ended.stdout + ended.stderr]
 
 
-def test_settings_that_are_none_are_marks_with_exit_code_2(run):
+def test_invalid_settings_are_marks_with_exit_code_2(run):
     ended = run("doctor", miner='id = "nobody"\nprefetch = "many"')
     assert ended.returncode == 2
     assert ended.stdout.count("BAD   Configuration: ") == 2
     assert "Traceback" not in ended.stderr
 
 
-def test_an_enabled_workflow_that_is_none_is_an_error_of_the_settings(facts_of):
+def test_an_unknown_enabled_workflow_is_a_config_error(facts_of):
     with pytest.raises(ConfigError, match="unknown workflow 'no-such'"):
         facts_of(workflows={"enabled": ("no-such",)})
 
 
-def test_verify_reads_what_no_hash_is_known_of(run, tmp_path):
+def test_verify_hashes_models_first(run, tmp_path):
     (tmp_path / "models" / "upscale_models").mkdir(parents=True)
     changes = {"models": f'dir = "{tmp_path / "models"}"', "workflows": 'enabled = ["upscaler-lanczos", "upscaler"]'}
     ended = run("doctor", "--verify", **changes)
@@ -96,7 +96,7 @@ def test_verify_reads_what_no_hash_is_known_of(run, tmp_path):
     assert "WARN  Models: 1 of 1 files are missing" in ended.stdout
 
 
-def test_a_bench_is_told_and_saved(run, tmp_path):
+def test_a_bench_is_printed_and_saved(run, tmp_path):
     ended = run("bench", "--json", workflows=f'enabled = ["plain-picture"]\nfolders = ["{STAND_INS}"]')
     assert ended.returncode == 0, ended.stderr
     (row,) = json.loads(ended.stdout)["workflows"]
@@ -119,14 +119,14 @@ def shown(what):
     return capture.get()
 
 
-def test_a_table_has_a_sign_a_name_a_sentence_and_a_cure():
+def test_a_terminal_gets_a_table():
     text = shown(finding_table(finding("it", [good("Disk", "[bold] 9 GB"), warning("GPU 0", "old", "a new one")], 0.0)))
     assert "✓" in text
     assert "[bold] 9 GB" in text
     assert "next: a new one" in text
 
 
-def test_a_pipe_gets_a_line_a_mark():
+def test_a_pipe_gets_a_line_for_each_mark():
     assert list(finding_lines(finding("it", [warning("GPU 0", "old", "a new one")], 0.0))) == [
         "WARN  GPU 0: old",
         "      next: a new one",

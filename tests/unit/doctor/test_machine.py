@@ -35,7 +35,7 @@ def marks(facts, found):
 # ---- GPUs -------------------------------------------------------------------------------------------------------
 
 
-def test_a_card_is_told_with_its_driver_and_its_memory(facts_of):
+def test_a_card_has_marks_for_its_driver_and_memory(facts_of):
     told = marks(facts_of(), FOUND)
     assert levels(told) == {"Driver": "good", "GPU 0": "good", "Memory of GPU 0": "good"}
     assert "compute capability 8.9" in only(told, "GPU 0").says
@@ -51,26 +51,26 @@ def test_a_card_is_told_with_its_driver_and_its_memory(facts_of):
         ({}, "note"),
     ],
 )
-def test_no_card_is_bad_only_where_our_comfyui_needs_one(facts_of, comfyui, level):
+def test_no_card_is_bad_only_where_a_managed_comfyui_needs_one(facts_of, comfyui, level):
     (mark,) = marks(facts_of(comfyui=comfyui), NONE)
     assert mark.level == level
     assert "NVML" in mark.says
 
 
 @pytest.mark.parametrize(("comfyui", "level"), [({"home": "/opt/ComfyUI"}, "bad"), ({}, "warning")])
-def test_a_torch_that_cannot_use_the_card_is_told(facts_of, comfyui, level):
+def test_a_torch_that_cannot_use_the_card_is_reported(facts_of, comfyui, level):
     told = marks(facts_of(comfyui=comfyui), replace(FOUND, problem="torch 2.9.1 cannot use them: driver too old"))
     mark = next(mark for mark in told if mark.name == "GPU")
     assert mark.level == level
     assert "driver too old" in mark.says
 
 
-def test_a_card_that_new_builds_leave_out_is_a_warning():
+def test_a_card_that_newer_builds_do_not_support_is_a_warning():
     assert card_mark(replace(CARD, compute_capability=(6, 1))).level == "warning"
     assert card_mark(replace(CARD, compute_capability=None)).level == "good"
 
 
-def test_memory_that_others_have_is_a_warning_that_names_them():
+def test_memory_that_others_use_is_a_warning_that_names_them():
     busy = replace(CARD, users=(User(pid=os.getpid(), memory_bytes=8 * GB),))
     (mark,) = memory_marks(busy, ours=(), external=False)
     assert mark.level == "warning"
@@ -87,15 +87,15 @@ def test_memory_that_others_have_is_a_warning_that_names_them():
         ((User(pid=1, memory_bytes=None),), (), False, "note"),
     ],
 )
-def test_memory_that_is_ours_or_little_or_unknown_is_no_warning(users, ours, external, level):
+def test_managed_or_little_or_unknown_memory_is_not_a_warning(users, ours, external, level):
     assert [mark.level for mark in memory_marks(replace(CARD, users=users), ours=ours, external=external)] == [level]
 
 
-def test_a_card_that_does_not_tell_its_free_memory_has_no_mark_for_it():
+def test_unknown_free_memory_has_no_mark():
     assert list(memory_marks(replace(CARD, free_bytes=None), ours=(), external=False)) == []
 
 
-def test_the_processes_of_our_comfyui_are_known_by_its_pid_file(tmp_path):
+def test_the_processes_of_a_managed_comfyui_are_known_by_its_pid_file(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
     try:
         started = process_tree.find_process(child.pid).started
@@ -113,17 +113,17 @@ def test_the_processes_of_our_comfyui_are_known_by_its_pid_file(tmp_path):
 
 
 @pytest.mark.parametrize(("free", "level"), [(11, "good"), (9, "warning"), (4, "bad")])
-def test_free_space_is_judged_by_what_a_task_needs(free, level):
+def test_free_space_is_compared_with_the_minimum(free, level):
     assert space(Path("/"), free * GB, 5 * GB).level == level
 
 
-def test_each_file_system_is_looked_at_once(facts_of, tmp_path):
+def test_each_file_system_is_checked_once(facts_of, tmp_path):
     assert file_systems([tmp_path, tmp_path / "a" / "b"]) == [tmp_path]
     assert len(list(disk(facts_of(miner={"min_free_disk_gb": 0.0}, models={"dir": tmp_path})))) == 1
     assert [mark.level for mark in disk(facts_of(miner={"min_free_disk_gb": 1e9}))] == ["bad"]
 
 
-def test_the_disks_speed_is_measured_and_nothing_stays(facts_of, tmp_path):
+def test_measuring_the_disk_leaves_no_file(facts_of, tmp_path):
     (mark,) = disk_speed(facts_of())
     assert "MB/s" in mark.says
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +135,7 @@ def test_a_slow_disk_is_a_warning():
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_disk_that_cannot_be_written_is_a_warning(facts_of, tmp_path):
+def test_a_disk_that_is_not_writable_is_a_warning(facts_of, tmp_path):
     tmp_path.chmod(0o500)
     assert [mark.level for mark in disk_speed(facts_of())] == ["warning"]
 
@@ -143,16 +143,16 @@ def test_a_disk_that_cannot_be_written_is_a_warning(facts_of, tmp_path):
 # ---- ports ------------------------------------------------------------------------------------------------------
 
 
-def test_ports_that_are_free_are_good(facts_of):
+def test_free_ports_are_good(facts_of):
     facts = facts_of(status={"port": free_port()}, comfyui={"url": "http://127.0.0.1:1"})
     assert [mark.level for mark in ports(facts)] == ["good"]
 
 
-def test_a_dashboards_port_that_is_taken_is_a_warning_that_says_how_to_find_out(facts_of):
+def test_a_dashboard_port_in_use_is_a_warning(facts_of):
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         facts = facts_of(status={"port": port}, comfyui={"url": "http://127.0.0.1:1"})
-        facts.worker = lambda: WorkerStatus(has_state_lock=False)  # the real one would ask that port, and wait
+        facts.worker = lambda: WorkerStatus(has_state_lock=False)  # the real one would query that port, and wait
         (mark,) = ports(facts)
         assert mark.level == "warning"
         assert f"sport = :{port}" in mark.cure
@@ -165,7 +165,7 @@ def home_of(folder: Path) -> Path:
     return folder / "home"
 
 
-def test_a_port_that_comfyui_needs_and_cannot_have_is_bad(facts_of, tmp_path):
+def test_a_comfyui_port_in_use_is_bad(facts_of, tmp_path):
     with closing(socket.socket()) as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
@@ -174,7 +174,7 @@ def test_a_port_that_comfyui_needs_and_cannot_have_is_bad(facts_of, tmp_path):
     assert f"port {port} for ComfyUI" in mark.says
 
 
-def test_a_comfyui_that_is_there_already_is_a_warning(facts_of, tmp_path, engine):
+def test_a_running_comfyui_on_the_port_is_a_warning(facts_of, tmp_path, engine):
     port = int(engine.rpartition(":")[2])
     (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
     assert mark.level == "warning"

@@ -1,4 +1,4 @@
-"""The way to the sequencer: against a devnet, ports that refuse or hang, and servers that are something else."""
+"""The checks of the sequencer: against a devnet, ports that refuse or hang, and other servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = "someone-k3yofsomeone"
 
 
 def other_server(status: int, **headers: str) -> ScriptedServer:
-    """A web server that answers everything alike."""
+    """A web server with one answer to every request."""
     given = {"Content_Type": "application/json", **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in given.items()]
     return ScriptedServer(lambda _: reply(b"", *lines, status=status))
@@ -28,7 +28,7 @@ def of(facts_of, url, **rest):
     return list(sequencer(facts_of(sequencer={"url": url, "timeout": 0.5, **rest})))
 
 
-def test_a_sequencer_that_answers_is_good_and_no_task_of_its_own_is_touched(facts_of, devnet):
+def test_a_sequencer_that_answers_is_good_and_its_tasks_are_untouched(facts_of, devnet):
     task_id = devnet.create(task_type="upscaler", workflow_id="4", task_details={"parameters": {"image": "x"}})
     marks = of(facts_of, devnet.url, api_key=KEY)
     assert levels(marks) == {"Sequencer": "good", "Clock": "good", "API key": "note"}
@@ -37,7 +37,7 @@ def test_a_sequencer_that_answers_is_good_and_no_task_of_its_own_is_touched(fact
     assert not devnet.requests("miner_request")
 
 
-def test_a_key_that_opens_what_another_does_not_is_good(facts_of):
+def test_a_key_that_is_accepted_where_another_is_not_is_good(facts_of):
     with serve(DevnetOptions(api_keys=("k3yofsomeone",))) as strict:
         assert only(of(facts_of, strict.url, api_key=KEY), "API key").level == "good"
         assert only(of(facts_of, strict.url, api_key="k3yofsomeone"), "API key").level == "good"
@@ -68,7 +68,7 @@ def test_a_server_that_hangs_is_bad(facts_of):
     assert "within 0.5 s" in mark.says
 
 
-def test_what_speaks_no_tls_is_bad_with_its_own_cure(facts_of, devnet):
+def test_a_server_without_tls_is_bad_with_its_own_cure(facts_of, devnet):
     (mark,) = of(facts_of, devnet.url.replace("http:", "https:"))
     assert mark.level == "bad"
     assert "TLS" in mark.says
@@ -85,7 +85,7 @@ def test_what_speaks_no_tls_is_bad_with_its_own_cure(facts_of, devnet):
         (404, {}, "good", "answers in"),
     ],
 )
-def test_what_a_status_says_of_the_sequencer(facts_of, status, headers, level, words):
+def test_a_status_of_the_sequencer_is_a_mark(facts_of, status, headers, level, words):
     with other_server(status, **headers) as server:
         mark = only(of(facts_of, server.url), "Sequencer")
     assert mark.level == level
@@ -103,7 +103,7 @@ def test_what_a_status_says_of_the_sequencer(facts_of, status, headers, level, w
         (-1000.0, "bad", "refused"),
     ],
 )
-def test_a_clock_that_is_off_is_told(skew, level, words):
+def test_a_clock_that_is_off_is_reported(skew, level, words):
     mark = clock(Answer(status=200, date=1000.0, at=1000.5 + skew, seconds=0.1))
     assert mark.level == level
     assert words in mark.says
@@ -112,7 +112,7 @@ def test_a_clock_that_is_off_is_told(skew, level, words):
 def test_a_real_date_is_compared(facts_of):
     with other_server(200, Date="Sun, 06 Nov 1994 08:49:37 GMT") as server:
         assert only(of(facts_of, server.url), "Clock").level == "bad"
-    with other_server(200) as server:  # none at all
+    with other_server(200) as server:  # without a Date
         assert only(of(facts_of, server.url), "Clock").level == "note"
 
 

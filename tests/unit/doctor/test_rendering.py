@@ -40,7 +40,7 @@ def session(facts_of, engine):
 # ---- the self-test ----------------------------------------------------------------------------------------------
 
 
-def test_everything_that_can_run_renders_and_decodes(session, library):
+def test_every_runnable_workflow_renders_and_decodes(session, library):
     chosen = [library.get(name) for name in ("upscaler-lanczos", "mochi-fp8", "plain-video", "plain-picture")]
     renders = {one.name: one for one in selftest(session, chosen)}
     assert [one.name for one in runnable(session, chosen)] == ["upscaler-lanczos", "plain-video", "plain-picture"]
@@ -52,7 +52,7 @@ def test_everything_that_can_run_renders_and_decodes(session, library):
 
 
 def broken(class_type, **inputs):
-    """An order whose graph ends in a node that does not do what it should."""
+    """A trial render with a node that misbehaves."""
     prompt_id = str(uuid.uuid4())
     graph = {
         "picture": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
@@ -62,7 +62,7 @@ def broken(class_type, **inputs):
     return TrialRender(name=PICTURE, graph=graph, prompt_id=prompt_id, node="save", format="png", limit=30.0)
 
 
-def test_a_node_that_fails_is_bad_with_its_words(session):
+def test_a_node_that_fails_is_bad_with_its_message(session):
     one = render(session, broken("DevnetFail", kind="error"))
     assert not one.ok
     assert "DevnetFail" in one.says
@@ -75,7 +75,7 @@ def test_a_graph_that_is_refused_is_a_failure(session):
     assert "refused" in one.says
 
 
-def test_what_takes_too_long_is_given_up_and_cancelled(session):
+def test_a_render_that_takes_too_long_is_cancelled(session):
     slow = {"seconds": 60.0, "steps": 600, "previews_per_second": 0.0, "until": ""}
     one = render(session, replace(broken("DevnetWait", **slow), limit=0.2))
     assert "not done within" in one.says
@@ -83,7 +83,7 @@ def test_what_takes_too_long_is_given_up_and_cancelled(session):
     assert not queue.pending
 
 
-def test_pixels_that_are_not_those_asked_for_are_a_fault(tmp_path):
+def test_unexpected_pixels_are_a_fault(tmp_path):
     path = tmp_path / "frames.webp"
     path.write_bytes(animation(COLOURS))
     decoded = decode(path)
@@ -99,7 +99,7 @@ def test_pixels_that_are_not_those_asked_for_are_a_fault(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cut.png", "none.webp", "cut.mp4"])
-def test_what_cannot_be_decoded_is_a_fault(tmp_path, name):
+def test_a_broken_file_is_a_fault(tmp_path, name):
     pytest.importorskip("av")
     (tmp_path / name).write_bytes(random_picture((64, 64))[:200])
     with pytest.raises(MachineFault, match="cannot be decoded"):
@@ -119,7 +119,7 @@ def test_an_mp4_is_decoded_frame_by_frame(tmp_path):
     assert (decoded.width, decoded.height, decoded.frames) == (64, 48, 3)
 
 
-def test_without_nvml_there_is_no_peak_and_with_it_there_is_one():
+def test_the_peak_is_known_with_nvml_only():
     nvml = Nvml()
     there = bool(nvml.health())
     nvml.close()
@@ -128,7 +128,7 @@ def test_without_nvml_there_is_no_peak_and_with_it_there_is_one():
     assert (peak.memory is not None) == there
 
 
-# ---- where there is no room ---------------------------------------------------------------------------------------
+# ---- a ComfyUI that is at work --------------------------------------------------------------------------------------
 
 
 def test_a_worker_that_is_at_work_is_not_disturbed(facts_of, engine):
@@ -162,7 +162,7 @@ def test_a_comfyui_that_is_at_work_is_not_disturbed(facts_of, engine):
             until(lambda: not somebody.queue().running, why="the end of the cancelled prompt")
 
 
-def test_a_comfyui_of_ours_is_started_and_stopped_again(facts_of, tmp_path):
+def test_a_managed_comfyui_is_started_and_stopped_again(facts_of, tmp_path):
     facts = facts_of(comfyui={"port": free_port()})
     (placement,) = layout(facts.settings)
     with open_session(placement, facts.settings, IDLE) as session:
@@ -174,7 +174,7 @@ def test_a_comfyui_of_ours_is_started_and_stopped_again(facts_of, tmp_path):
         client.stats()
 
 
-def test_a_state_folder_that_a_miner_has_just_taken_is_left_to_it(facts_of, tmp_path):
+def test_a_state_folder_that_a_miner_has_just_locked_is_left_to_it(facts_of, tmp_path):
     facts = facts_of(comfyui={"port": free_port()})
     (placement,) = layout(facts.settings)
     with (
@@ -188,7 +188,7 @@ def test_a_state_folder_that_a_miner_has_just_taken_is_left_to_it(facts_of, tmp_
 # ---- the bench ----------------------------------------------------------------------------------------------------
 
 
-def test_a_workflow_is_measured_cold_and_warm_and_remembered(session, library, tmp_path):
+def test_a_workflow_is_measured_cold_and_warm_and_saved(session, library, tmp_path):
     row = measure(session, library.get("plain-picture"), runs=2, limit=None)
     assert row.measured.runs == 2
     assert row.measured.tasks_an_hour == pytest.approx(3600 / row.measured.warm)
@@ -199,7 +199,7 @@ def test_a_workflow_is_measured_cold_and_warm_and_remembered(session, library, t
     assert benchmarks.warm_seconds(known, device="another card") == {}
 
 
-def test_a_workflow_that_fails_has_no_figures(session, library):
+def test_a_workflow_that_fails_has_no_measurement(session, library):
     row = measure(session, library.get("mochi-fp8"), runs=1, limit=None)
     assert row.measured is None
     assert row.failure.cure
@@ -231,7 +231,7 @@ def measurement(name, warm=2.0, **rest):
     return Measurement(workflow=name, warm=warm, **{**values, **rest})
 
 
-def test_a_new_figure_replaces_the_workflows_own_and_no_other(tmp_path):
+def test_a_measurement_replaces_only_its_workflows(tmp_path):
     benchmarks.write(tmp_path, [measurement("a"), measurement("b")])
     benchmarks.write(tmp_path, [measurement("a", warm=3.0)])
     assert {name: one.warm for name, one in benchmarks.read(tmp_path).items()} == {"a": 3.0, "b": 2.0}
@@ -249,7 +249,7 @@ def test_a_new_figure_replaces_the_workflows_own_and_no_other(tmp_path):
         '{"schema": 1, "workflows": [1, {}]}',
     ],
 )
-def test_what_is_no_bench_is_not_known(tmp_path, text):
+def test_an_invalid_file_is_ignored(tmp_path, text):
     (tmp_path / benchmarks.FILE).write_text(text)
     assert benchmarks.read(tmp_path) == {}
 
@@ -257,7 +257,7 @@ def test_what_is_no_bench_is_not_known(tmp_path, text):
 @pytest.mark.parametrize(
     "change", [{"warm": "fast"}, {"warm": 0}, {"cold": float("nan")}, {"warm": None}, {"cold": True}]
 )
-def test_a_row_that_makes_no_sense_is_left_out(tmp_path, change):
+def test_an_invalid_row_is_ignored(tmp_path, change):
     benchmarks.write(tmp_path, [measurement("good")])
     document = json.loads((tmp_path / benchmarks.FILE).read_text())
     (row,) = document["workflows"]
@@ -265,7 +265,7 @@ def test_a_row_that_makes_no_sense_is_left_out(tmp_path, change):
     assert list(benchmarks.parse(document)) == ["good"]
 
 
-def test_a_disk_that_takes_no_figures_is_a_fault(tmp_path):
+def test_a_failed_write_is_a_fault(tmp_path):
     (tmp_path / "state").touch()
     with pytest.raises(MachineFault, match="cannot write"):
         benchmarks.write(tmp_path / "state", [measurement("a")])

@@ -1,4 +1,4 @@
-"""Whatever a check does, there is a finding of it, and no finding holds a secret."""
+"""Every check has a finding, whatever it does, and no finding holds a secret."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def broken(_context):
     raise ZeroDivisionError("by zero")
 
 
-def test_a_check_that_breaks_is_a_mark_and_no_traceback():
+def test_a_check_that_crashes_is_a_mark_and_no_traceback():
     (mark,) = one(broken).marks
     assert (mark.level, mark.name) == ("warning", "It")
     assert "ZeroDivisionError: by zero" in mark.says
     assert "bug" in mark.cure
 
 
-def test_an_error_of_ours_is_a_mark_with_its_own_cure():
+def test_a_miner_error_is_a_mark_with_its_hint():
     def raises(_context):
         raise MachineFault("the disk is full", hint="make room")
 
@@ -40,7 +40,7 @@ def test_an_error_of_ours_is_a_mark_with_its_own_cure():
     assert (mark.level, mark.says, mark.cure) == ("bad", "the disk is full", "make room")
 
 
-def test_a_check_that_hangs_is_given_up_and_the_others_are_told():
+def test_a_check_that_hangs_does_not_stop_the_others():
     never = threading.Event()
     checks = [
         Check(name="hangs", title="Hangs", run=lambda _: [good("x", str(never.wait(60)))], limit=0.2),
@@ -55,7 +55,7 @@ def test_a_check_that_hangs_is_given_up_and_the_others_are_told():
     never.set()
 
 
-def test_checks_run_side_by_side_and_are_told_in_their_order():
+def test_checks_run_in_parallel_and_are_reported_in_order():
     both = threading.Barrier(2, timeout=30)
     checks = [
         Check(name=name, title=name, run=lambda _, name=name: [good(name, str(both.wait() >= 0))])
@@ -85,7 +85,7 @@ def test_no_secret_is_in_a_finding():
     assert not [secret for secret in ("pa55", "51gn", "k3y-of-the-operator") if secret in text]
 
 
-def test_the_json_has_the_keys_that_the_documentation_promises():
+def test_the_json_has_the_documented_keys():
     shown = as_json([finding("it", [warning("It", "x", "y")], 0.25)], at=12.0)
     assert shown == {
         "schema": 1,

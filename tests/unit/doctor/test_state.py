@@ -1,4 +1,4 @@
-"""The state folder, the journal and its outbox, and the miner that may be running."""
+"""The state folder, the journal, and a running miner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOUND = JournalSummary(schema=SCHEMA, sound=True, unacknowledged=0, oldest=0.0, 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A state folder whose journal owes two answers and one task, and has one that is done."""
+    """A state folder whose journal has two unacknowledged answers, one unfinished task and one that is done."""
     with closing(Journal(tmp_path / "state")) as written:
         for task_id in ("one", "two", "done"):
             written.answered(MINER_ID, Outcome(task_id=task_id, success=False, msg="no"))
@@ -44,13 +44,13 @@ def folder(tmp_path):
 # ---- the folder -------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there_yet_is_good_and_stays_so(facts_of, tmp_path):
+def test_a_missing_folder_is_good_and_is_not_created(facts_of, tmp_path):
     assert [mark.level for mark in state_folder(facts_of())] == ["good"]
     assert [mark.level for mark in journal(facts_of())] == ["good"]
     assert not (tmp_path / "state").exists()
 
 
-def test_a_folder_that_is_there_is_good(facts_of, folder):
+def test_a_writable_folder_is_good(facts_of, folder):
     (mark,) = state_folder(facts_of())
     assert (mark.level, mark.says) == ("good", f"{folder} is writable")
 
@@ -61,7 +61,7 @@ def test_a_file_in_its_place_is_bad(facts_of, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_bad(facts_of, folder):
+def test_a_folder_that_is_not_writable_is_bad(facts_of, folder):
     folder.chmod(0o500)
     assert [mark.level for mark in state_folder(facts_of())] == ["bad"]
 
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_written_is_bad(facts_of, folder):
 # ---- the journal ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_owed_is_told_and_nothing_is_changed(facts_of, folder):
+def test_unfinished_tasks_are_reported_and_nothing_changes(facts_of, folder):
     before = {path.name: stat.S_IFMT(path.stat().st_mode) for path in folder.iterdir()}
     told = list(journal(facts_of()))
     assert levels(told) == {"Journal": "good", "Outbox": "warning", "Tasks in hand": "warning"}
@@ -78,7 +78,7 @@ def test_what_is_owed_is_told_and_nothing_is_changed(facts_of, folder):
     assert {path.name: stat.S_IFMT(path.stat().st_mode) for path in folder.iterdir()} == before
 
 
-def test_while_a_miner_has_it_open_it_is_read_all_the_same(facts_of, tmp_path):
+def test_a_journal_in_use_can_be_read(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")) as open_one:
         open_one.answered(MINER_ID, Outcome(task_id="one", success=True))
         facts = facts_of()
@@ -88,13 +88,13 @@ def test_while_a_miner_has_it_open_it_is_read_all_the_same(facts_of, tmp_path):
     assert not is_state_locked(tmp_path / "state")
 
 
-def test_one_without_debts_is_good(facts_of, tmp_path):
+def test_a_journal_without_unfinished_tasks_is_good(facts_of, tmp_path):
     Journal(tmp_path / "state").close()
     assert levels(journal(facts_of())) == {"Journal": "good", "Outbox": "good"}
     assert outbox_mark(SOUND, running=False, now=0.0).level == "good"
 
 
-def test_one_that_is_no_database_is_bad_and_is_left_alone(facts_of, folder):
+def test_a_journal_that_is_not_a_database_is_bad_and_is_left_alone(facts_of, folder):
     path = folder / "journal.db"
     path.write_bytes(b"no database at all" * 100)
     (mark,) = journal(facts_of())
@@ -102,7 +102,7 @@ def test_one_that_is_no_database_is_bad_and_is_left_alone(facts_of, folder):
     assert path.read_bytes().startswith(b"no database")
 
 
-def test_one_with_a_damaged_page_is_bad(facts_of, folder):
+def test_a_journal_with_a_damaged_page_is_bad(facts_of, folder):
     path = folder / "journal.db"
     data = bytearray(path.read_bytes())
     data[4096 : 2 * 4096] = os.urandom(4096)
@@ -110,7 +110,7 @@ def test_one_with_a_damaged_page_is_bad(facts_of, folder):
     assert only(journal(facts_of()), "Journal").level == "bad"
 
 
-def test_one_of_a_newer_program_is_bad(facts_of, folder):
+def test_a_journal_of_a_newer_program_is_bad(facts_of, folder):
     with closing(sqlite3.connect(folder / "journal.db")) as db:
         db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     assert only(journal(facts_of()), "Journal").level == "bad"
@@ -126,19 +126,19 @@ def test_without_a_worker_it_is_noted(facts_of):
     assert levels(worker(facts_of(status={"port": free_port()}))) == {"Worker": "note"}
 
 
-def test_a_worker_that_cannot_be_asked_is_a_warning(facts_of, tmp_path):
+def test_a_worker_that_does_not_answer_is_a_warning(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")):
         (mark,) = worker(facts_of())
     assert mark.level == "warning"
     assert "[status] is off" in mark.says
 
 
-def test_what_is_no_worker_is_not_taken_for_one(facts_of, devnet):
+def test_another_server_is_not_taken_for_a_worker(facts_of, devnet):
     port = int(devnet.url.rpartition(":")[2])
     assert levels(worker(facts_of(status={"port": port}))) == {"Worker": "note"}
 
 
-def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
+def test_a_running_worker_is_queried_and_not_disturbed(facts_of, tmp_path, engine):
     port = free_port()
     with Testbed(tmp_path) as testbed:
         testbed.start_devnet()
@@ -154,6 +154,6 @@ def test_a_worker_that_runs_is_asked_and_left_alone(facts_of, tmp_path, engine):
         assert testbed.worker.alive
 
 
-def test_a_paused_worker_with_a_task_in_hand_does_not_rest():
+def test_a_paused_worker_with_a_task_in_hand_is_not_idle():
     assert WorkerStatus(has_state_lock=True, state="paused").is_idle
     assert not WorkerStatus(has_state_lock=True, state="paused", in_hand=1).is_idle

@@ -1,4 +1,4 @@
-"""What a bench measured counts until the tasks themselves tell more."""
+"""Benchmarks count until real tasks were rendered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_benched_workflow_is_known_before_its_first_task():
     assert capabilities_on("card").usual_seconds("upscaler-lanczos") == 2.0
 
 
-def test_figures_of_another_card_do_not_count():
+def test_measurements_of_another_card_do_not_count():
     assert capabilities_on("another").usual_seconds("upscaler-lanczos") is None
 
 

@@ -1,4 +1,4 @@
-"""What is real on any machine, and what is made of what torch, NVML and ComfyUI print."""
+"""The probe on this machine, and how the answers of torch, NVML and ComfyUI are merged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from miner.machine.gpu import Gpus, Nvml, User, chosen, merged, parse, probe, pr
 HAS_NVIDIA = shutil.which("nvidia-smi") is not None
 UUIDS = ("GPU-5a1e7c1d-0000-4000-8000-000000000001", "GPU-5a1e7c1d-0000-4000-8000-000000000002")
 
-# The form is gpu_probe's own; names, sizes and texts are those of real cards and drivers.
+# In gpu_probe's format; names, sizes and texts are from real cards and drivers.
 NVML = {
     "driver": "570.133.20",
     "cuda": "12.8",
@@ -64,7 +64,7 @@ NO_NVML = {"missing": "NVML: NVML Shared Library Not Found"}
 
 
 @pytest.mark.skipif(HAS_NVIDIA, reason="this machine has a GPU")
-def test_a_machine_without_a_gpu_is_a_fact_with_its_reason():
+def test_no_gpu_is_a_result_with_its_reason():
     found = probe()
     assert (found.gpus, found.source) == ((), "none")
     assert "no GPU was found" in found.problem
@@ -79,7 +79,7 @@ def test_without_nvml_there_is_no_health():
 
 
 @pytest.mark.skipif(not HAS_NVIDIA, reason="this machine has no GPU")
-def test_a_real_gpu_is_seen_and_tells_how_it_does():
+def test_a_real_gpu_is_found_and_sampled():
     found = probe()
     assert found.gpus
     assert found.driver
@@ -90,22 +90,22 @@ def test_a_real_gpu_is_seen_and_tells_how_it_does():
 
 
 @pytest.mark.skipif(not os.environ.get("COMFYUI_PYTHON"), reason="COMFYUI_PYTHON is not set: no Python with torch")
-def test_the_torch_of_comfyui_is_asked_in_its_own_python():
+def test_comfyuis_torch_is_found_in_its_own_python():
     assert probe(python=Path(os.environ["COMFYUI_PYTHON"])).torch
 
 
-def test_a_python_that_is_not_there_is_named():
+def test_a_missing_python_is_named():
     assert "cannot run /nonexistent/python" in probe(python=Path("/nonexistent/python")).problem
 
 
-def test_a_probe_that_hangs_is_given_up(tmp_path):
+def test_a_probe_that_hangs_times_out(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o700)
     assert "torch did not answer within 1 s" in probe(python=python, timeout=1.0).problem
 
 
-def test_a_python_that_dies_is_a_fact_with_its_last_words(tmp_path):
+def test_a_python_that_fails_is_a_result_with_its_last_line(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho OSError: libcudart.so.12: cannot open >&2; exit 1\n")
     python.chmod(0o700)
@@ -130,10 +130,10 @@ def test_no_secret_of_the_miner_reaches_the_python_of_comfyui(tmp_path, monkeypa
     assert "s3cret" not in told.read_text()
 
 
-# ---- what is made of it -----------------------------------------------------------------------------------------
+# ---- merging ----------------------------------------------------------------------------------------------------
 
 
-def test_torchs_cards_count_and_nvml_names_them():
+def test_torchs_cards_count_and_nvml_numbers_them():
     """With CUDA_VISIBLE_DEVICES=1, torch's card 0 is nvidia-smi's 1."""
     found = merged(torch=TORCH, nvml=NVML)
     assert (found.source, found.driver, found.cuda, found.torch) == ("torch", "570.133.20", "12.8", "2.9.1+cu128")
@@ -149,13 +149,13 @@ def test_without_torch_nvml_knows_the_cards_and_who_uses_them():
     assert found.gpus[0].users == (User(pid=4711, memory_bytes=495124480), User(pid=4712, memory_bytes=None))
 
 
-def test_cards_that_torch_cannot_use_are_there_with_the_reason():
+def test_cards_that_torch_cannot_use_are_listed_with_the_reason():
     found = merged(torch={**NO_DRIVER, "problem": "The NVIDIA driver is too old (found version 11040)"}, nvml=NVML)
     assert found.source == "nvml"
     assert found.problem == "torch 2.9.1+cu128 cannot use them: The NVIDIA driver is too old (found version 11040)"
 
 
-def test_a_card_that_fell_off_the_bus_leaves_the_others():
+def test_a_card_that_fell_off_the_bus_does_not_hide_the_others():
     nvml = {**NVML, "gpus": [NVML["gpus"][0], {"index": 1, "lost": "GPU is lost"}]}
     found = merged(torch=NO_TORCH, nvml=nvml)
     assert [gpu.index for gpu in found.gpus] == [0]
@@ -170,7 +170,7 @@ def test_a_card_that_fell_off_the_bus_leaves_the_others():
         ({**NO_DRIVER, "cuda": "", "problem": "this torch is built for the CPU only"}, NO_NVML, ["CPU only"]),
     ],
 )
-def test_no_card_at_all_is_said_with_every_reason(torch, nvml, words):
+def test_no_card_is_reported_with_every_reason(torch, nvml, words):
     found = merged(torch=torch, nvml=nvml)
     assert (found.gpus, found.source) == ((), "none")
     assert all(word in found.problem for word in words)
@@ -205,9 +205,9 @@ def test_the_settings_choose_by_index_or_uuid(names, indexes):
 
 
 @pytest.mark.parametrize("printed", ["", "Segmentation fault", "[1, 2]", "{"])
-def test_what_is_no_answer_is_a_fact(printed):
+def test_an_invalid_answer_is_a_result(printed):
     assert "the probe printed" in parse(printed)["missing"]
 
 
-def test_what_a_library_prints_before_the_answer_is_left_out():
+def test_what_a_library_prints_before_the_answer_is_ignored():
     assert parse("hello from some library\n" + json.dumps(NO_NVML) + "\n") == NO_NVML

@@ -17,28 +17,28 @@ from tests.unit.models.server import FileServer, HubServer, hub
 QUICK = RetryPolicy(attempts=4, base=0.01, cap=0.05)
 
 
-class RecordedProgress:
-    """Keeps what it is told."""
+class ProgressRecorder:
+    """Keeps messages and the furthest byte of each file."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.furthest: dict[str, int] = {}
 
     def update(self, name: str, done: int, _total: int | None) -> None:
         self.furthest[name] = max(done, self.furthest.get(name, 0))
 
     def message(self, _name: str, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
-class Bench:
-    """A models folder, a state folder, and one way to pull into them."""
+class Workspace:
+    """A models folder, a state folder, and a pull into them."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "models"
         self.store = Store(self.root)
         self.hash_db = HashDatabase(folder / "state")
-        self.progress = RecordedProgress()
+        self.progress = ProgressRecorder()
         self.stop = Stop()
 
     def pull(self, *wanted: ModelFile, **rest: Any) -> Report:
@@ -66,10 +66,10 @@ def hugging_face() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.hash_db.close()
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path)
+    yield workspace
+    workspace.hash_db.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Contents for tests: bytes that differ from their neighbours, and whole safetensors files."""
+"""Contents for tests: bytes without repeats, and complete safetensors files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 
 def content(size: int, seed: int = 0) -> bytes:
-    """`size` bytes, of which no two blocks are alike."""
+    """`size` bytes without two equal blocks."""
     blocks = (hashlib.sha512(b"%d %d" % (seed, number)).digest() for number in range(size // 64 + 1))
     return b"".join(blocks)[:size]
 
@@ -17,7 +17,7 @@ def sha256(data: bytes) -> str:
 
 
 def safetensors(size: int = 4096, *, header: object = None, data: int | None = None) -> bytes:
-    """A safetensors file with one tensor of `size` bytes; `header` and `data` spoil it."""
+    """A safetensors file with one tensor of `size` bytes; `header` and `data` break it."""
     tensors = {"lora_up": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"a": "b"}}
     head = json.dumps(tensors if header is None else header).encode()
     return len(head).to_bytes(8, "little") + head + content(size if data is None else data)

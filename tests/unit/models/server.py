@@ -23,16 +23,16 @@ PIECE = 1 << 16  # bytes a send
 class Step:
     """What happens to one GET. Everything is off by default."""
 
-    cut: int | None = None  # end the connection after so many bytes of the body
+    cut: int | None = None  # close the connection after so many bytes of the body
     status: int | None = None  # answer this, without a body
-    headers: dict[str, str] = field(default_factory=dict)  # more of them, or others
-    length: int | None = None  # the Content-Length that is claimed
+    headers: dict[str, str] = field(default_factory=dict)  # added or replaced
+    length: int | None = None  # the claimed Content-Length
     content: bytes | None = None  # from now on the file is this
     etag: str | None = None  # and this its ETag
-    no_range: bool = False  # answer 200 with all of it, whatever is asked
-    no_condition: bool = False  # take no notice of If-Range
-    chunked: bool = False  # with no length
-    endless: bool = False  # no length at all: the end of the connection is the end of the file
+    no_range: bool = False  # answer 200 and the whole file
+    no_condition: bool = False  # ignore If-Range
+    chunked: bool = False  # without a length
+    endless: bool = False  # without a length: the file ends with the connection
     trickle: int | None = None  # send so many bytes at a time, with a pause
     hold: threading.Event | None = None  # send half, and the rest once this is set
 
@@ -56,7 +56,7 @@ class FileServer(ScriptedServer):
         super().__init__(host=host)
 
     def put(self, path: str, content: bytes, *script: Step, etag: str | None = None, **rest: object) -> str:
-        """Serve `content` at `path`; gives its URL."""
+        """Serve `content` at `path`; returns its URL."""
         tag = etag_of(content) if etag is None else etag
         self.files[path] = File(content, etag=tag, script=list(script), **rest)  # type: ignore[arg-type]
         return self.url + path
@@ -93,7 +93,7 @@ class FileServer(ScriptedServer):
             yield from self._send(request.path, body if step.cut is None else body[: step.cut], step)
 
     def _start(self, asked: Request, file: File, step: Step) -> int:
-        """Where the answer begins: at the range's first byte, if there is one and its condition holds."""
+        """First byte of the reply: the range's, if requested and its condition holds."""
         span = asked.headers.get("Range", "")
         if not span or not file.ranges or step.no_range:
             return 0
@@ -117,17 +117,17 @@ class FileServer(ScriptedServer):
 
 
 class HubServer(FileServer):
-    """Shaped like Hugging Face: `resolve` answers with headers about a file, and an address on another host."""
+    """Shaped like Hugging Face: `resolve` answers with headers of a file and a redirect to another host."""
 
     def __init__(self, cdn: FileServer) -> None:
         super().__init__()
         self.cdn = cdn
         self.gated: set[str] = set()  # repositories
         self.busy: list[dict[str, str]] = []  # headers of the next answers, which are 429
-        self.tokens: list[str] = []  # what came as Authorization, if anything
+        self.tokens: list[str] = []  # Authorization headers
 
     def publish(self, repo: str, path: str, content: bytes, *script: Step) -> str:
-        """Put a file there; gives its address at the real Hugging Face, as a manifest has it."""
+        """Add a file; returns its URL at the real Hugging Face, as in a manifest."""
         blob = f"/{repo}/{path}"
         self.cdn.put(blob, content, *script, etag='"of-the-store"')
         self.put(f"/{repo}/resolve/main/{path}", content)
@@ -136,7 +136,7 @@ class HubServer(FileServer):
     def respond(self, request: Request) -> Iterator[bytes]:
         path, token = request.path, request.headers.get("Authorization", "")
         repo = "/".join(path.split("/")[1:3])
-        resolves = "/resolve/" in path  # the library asks for other things, too
+        resolves = "/resolve/" in path  # the library sends other requests too
         if resolves:
             self.tokens.append(token)
         if resolves and self.busy:
@@ -158,7 +158,7 @@ class HubServer(FileServer):
 
 
 def closing(status: int, headers: Mapping[str, str] = MappingProxyType({}), *, length: str = "0") -> bytes:
-    """The head of a reply after which the connection ends; a header without a value is left out."""
+    """The head of a reply after which the connection ends; headers without a value are left out."""
     given = {"Connection": "close", "Content-Length": length, **headers}
     return head(status, *(f"{name}: {value}" for name, value in given.items() if value))
 
@@ -169,5 +169,5 @@ def etag_of(content: bytes) -> str:
 
 @contextmanager
 def hub() -> Iterator[HubServer]:
-    with FileServer("127.0.0.2") as cdn, HubServer(cdn) as hub:  # another host than the hub, as in the world
+    with FileServer("127.0.0.2") as cdn, HubServer(cdn) as hub:  # not the hub's host, as in reality
         yield hub

@@ -1,4 +1,4 @@
-"""How fast a download is beside curl's, and what memory it takes. Not a test: `python -m tests.unit.models.speed`.
+"""The speed of a download against curl's, and its memory. Not a test: `python -m tests.unit.models.speed`.
 
 A file is served on loopback with sendfile, and fetched in turns by curl (as it is, and with a flush of the file to the
 disk after it) and by `miner.models`, which hashes and flushes what it fetches. The best of each counts, since other
@@ -78,7 +78,7 @@ def serve(server: socket.socket, path: Path) -> None:
 
 
 def fetch(folder: Path, url: str) -> None:
-    """In a process of its own: one pull, its seconds and the memory that it took on top of what was loaded."""
+    """In its own process: one pull, its seconds and its additional memory."""
     from miner.cli.progress import Lines
     from miner.models.catalogue import ModelFile
     from miner.models.hash_db import HashDatabase

@@ -23,7 +23,7 @@ from tests.unit.models.server import Step
 ONE, TWO, SHARED = content(300_000), content(200_000, seed=2), safetensors(100_000)
 
 
-class Machine:
+class Installation:
     """A miner's settings in a folder, with two small workflows that share a file."""
 
     def __init__(self, folder: Path, hub) -> None:
@@ -79,116 +79,117 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path, hugging_face):
-    return Machine(tmp_path, hugging_face)
+def installation(tmp_path, hugging_face):
+    return Installation(tmp_path, hugging_face)
 
 
-def test_list_pull_and_verify_tell_one_story(machine):
-    """The pull meets a busy hub, a cut, and an address that expired; it has a token, which is for the hub alone."""
-    listed = machine.run("list")
+def test_list_pull_and_verify(installation):
+    """The pull meets a busy hub, a broken connection and an expired URL; its token goes to the hub alone."""
+    listed = installation.run("list")
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.count("missing") == 4  # three files and the summary
     assert "one, two" in listed.stdout
     assert "Tiny [dev] Licence" in listed.stdout
 
-    machine.hub.busy += [{"Retry-After": "0"}, {"RateLimit": '"resolvers";r=0;t=1'}]
-    cdn = machine.hub.cdn
+    installation.hub.busy += [{"Retry-After": "0"}, {"RateLimit": '"resolvers";r=0;t=1'}]
+    cdn = installation.hub.cdn
     cdn.files["/org/repo/one.gguf"].script[:] = [Step(cut=100_000), Step(status=403)]
-    pulled = machine.run("pull", HF_TOKEN="hf_accepted")
+    pulled = installation.run("pull", HF_TOKEN="hf_accepted")
     assert pulled.returncode == 0, pulled.stderr
     assert "3 of 3 files" in pulled.stdout
-    assert machine.file("vae/one.gguf").read_bytes() == ONE
-    assert machine.file("vae/two.gguf").read_bytes() == TWO
-    assert machine.file("text_encoders/shared.safetensors").read_bytes() == SHARED
-    assert not list(machine.models.rglob("*.part*"))
+    assert installation.file("vae/one.gguf").read_bytes() == ONE
+    assert installation.file("vae/two.gguf").read_bytes() == TWO
+    assert installation.file("text_encoders/shared.safetensors").read_bytes() == SHARED
+    assert not list(installation.models.rglob("*.part*"))
     assert cdn.sent == {
         "/org/repo/one.gguf": len(ONE),
         "/org/repo/shared.safetensors": len(SHARED),
         "/org/repo/two.gguf": len(TWO),
     }
-    assert set(machine.hub.tokens) == {"Bearer hf_accepted"}
+    assert set(installation.hub.tokens) == {"Bearer hf_accepted"}
     assert all("Authorization" not in request.headers for request in cdn.requests)
     assert "Hugging Face answered 429; retrying in 1." in pulled.stderr
     assert "s3cret" not in pulled.stdout + pulled.stderr
 
-    verified = machine.run("verify")
+    verified = installation.run("verify")
     assert (verified.returncode, verified.stdout.count(": good")) == (0, 3)
 
 
-def test_each_failure_is_one_clear_line_and_the_next_step(machine):
-    """A gated repository with the page to accept at, a file that is gone, and one that is another by now."""
-    machine.hub.gated.add("gated/repo")
-    machine.workflow("three", vram_gb=0, models=[machine.model("vae", "three.gguf", ONE, repo="gated/repo")])
-    machine.settings(enabled=("one", "two", "three"))
-    machine.hub.publish("org/repo", "one.gguf", ONE[:-1] + b"?")
-    machine.hub.files.pop("/org/repo/resolve/main/two.gguf")
-    pulled = machine.run("pull")
+def test_each_failure_is_one_clear_line_and_the_next_step(installation):
+    """A gated repository, a file that is gone, and one that changed."""
+    installation.hub.gated.add("gated/repo")
+    installation.workflow("three", vram_gb=0, models=[installation.model("vae", "three.gguf", ONE, repo="gated/repo")])
+    installation.settings(enabled=("one", "two", "three"))
+    installation.hub.publish("org/repo", "one.gguf", ONE[:-1] + b"?")
+    installation.hub.files.pop("/org/repo/resolve/main/two.gguf")
+    pulled = installation.run("pull")
     assert pulled.returncode == 1
     assert "1 of 4 files" in pulled.stdout
     errors = [line for line in pulled.stderr.splitlines() if line.startswith("error: ")]
     assert sorted(line.partition(", expected")[0] for line in errors) == [
-        f"error: vae/one.gguf: {machine.hub.url}/org/repo/resolve/main/one.gguf has SHA-256 " + sha256(ONE[:-1] + b"?"),
+        f"error: vae/one.gguf: {installation.hub.url}/org/repo/resolve/main/one.gguf has SHA-256 "
+        + sha256(ONE[:-1] + b"?"),
         "error: vae/three.gguf: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
         "error: vae/two.gguf: org/repo has no two.gguf at main",
     ]
     assert "next:  then set HF_TOKEN to a token of that account" in pulled.stderr
     assert "Traceback" not in pulled.stderr
-    assert machine.hub.cdn.gets("/org/repo/one.gguf") == []
+    assert installation.hub.cdn.gets("/org/repo/one.gguf") == []
 
 
-def test_an_endpoint_that_is_no_hub_is_named(machine):
-    url = machine.hub.cdn.put("/org/repo/resolve/main/one.gguf", ONE).partition("/org")[0]
-    pulled = machine.run("pull", "one", HF_ENDPOINT=url)
+def test_an_endpoint_that_is_not_a_hub(installation):
+    url = installation.hub.cdn.put("/org/repo/resolve/main/one.gguf", ONE).partition("/org")[0]
+    pulled = installation.run("pull", "one", HF_ENDPOINT=url)
     assert pulled.returncode == 1
     assert "does not answer as Hugging Face does" in pulled.stderr
     assert "HF_ENDPOINT" in pulled.stderr
 
 
-def test_prune_asks_first(machine):
-    with contextlib.closing(HashDatabase(machine.folder / "state")) as hash_db:
-        path = machine.file("vae/two.gguf")
+def test_prune_asks_first(installation):
+    with contextlib.closing(HashDatabase(installation.folder / "state")) as hash_db:
+        path = installation.file("vae/two.gguf")
         path.parent.mkdir(parents=True)
         path.write_bytes(TWO)
         hash_db.add_download(path, path.stat(), sha256(TWO))
-    machine.settings(enabled=("one",))
-    refused = machine.run("prune", answer="n\n")
+    installation.settings(enabled=("one",))
+    refused = installation.run("prune", answer="n\n")
     assert refused.returncode == 1
     assert "vae/two.gguf" in refused.stdout
     assert path.exists()
-    assert machine.run("prune", "--yes").returncode == 0
+    assert installation.run("prune", "--yes").returncode == 0
     assert not path.exists()
 
 
-def test_on_start_brings_what_fits_the_gpu_and_writes_lines(machine):
-    """No GPU has 10 TB, so the second workflow is left out anywhere."""
-    pulled = machine.run("pull", "--on-start", XALORA_LOG_FORMAT="json")
+def test_on_start_downloads_what_fits_the_gpu_and_logs_lines(installation):
+    """No GPU has 10 TB, so no machine gets the second workflow."""
+    pulled = installation.run("pull", "--on-start", XALORA_LOG_FORMAT="json")
     assert pulled.returncode == 0, pulled.stderr
     events = [json.loads(line) for line in pulled.stderr.splitlines()]
     assert {event["workflow"] for event in events if event["event"] == "models_left_out"} == {"two"}
     assert [event["source"] for event in events if event["event"] == "gpus"]
     assert {event["file"] for event in events if event["event"] == "model_download"} >= {"vae/one.gguf"}
-    assert machine.file("vae/one.gguf").exists()
-    assert not machine.file("vae/two.gguf").exists()
+    assert installation.file("vae/one.gguf").exists()
+    assert not installation.file("vae/two.gguf").exists()
 
 
-def test_ctrl_c_ends_it_at_once_and_keeps_what_was_fetched(machine):
+def test_ctrl_c_stops_at_once_and_keeps_the_downloaded_bytes(installation):
     hold = threading.Event()
-    machine.hub.cdn.files["/org/repo/one.gguf"].script.append(Step(hold=hold))
-    partial = machine.file("vae/one.gguf.part")
-    with machine.start("pull", "one") as process:
+    installation.hub.cdn.files["/org/repo/one.gguf"].script.append(Step(hold=hold))
+    partial = installation.file("vae/one.gguf.part")
+    with installation.start("pull", "one") as process:
         until(lambda: partial.exists() and partial.stat().st_size, why="a part to grow")
-        process.send_signal(signal.SIGINT)  # the server is silent, and is not waited for
+        process.send_signal(signal.SIGINT)  # although the server sends nothing
         _, err = process.communicate(timeout=20)
         hold.set()
     assert process.returncode == 130, err
     assert "run the same command to resume" in err
     assert 0 < partial.stat().st_size < len(ONE)
-    assert not machine.file("vae/one.gguf").exists()
+    assert not installation.file("vae/one.gguf").exists()
 
 
-def test_a_lora_of_hugging_face_is_named_as_tasks_name_it(machine):
-    machine.hub.publish("me/style", "style.safetensors", safetensors(9_000))
-    pulled = machine.run("pull-lora", "hf://me/style/style.safetensors")
+def test_a_lora_of_hugging_face_is_named_as_tasks_name_it(installation):
+    installation.hub.publish("me/style", "style.safetensors", safetensors(9_000))
+    pulled = installation.run("pull-lora", "hf://me/style/style.safetensors")
     assert pulled.returncode == 0, pulled.stderr
     assert "tasks name it style" in pulled.stdout
-    assert machine.file("loras/style.safetensors").read_bytes() == safetensors(9_000)
+    assert installation.file("loras/style.safetensors").read_bytes() == safetensors(9_000)

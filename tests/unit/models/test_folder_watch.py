@@ -1,4 +1,4 @@
-"""What came to the models folders, or went, is told once, and not before it is whole."""
+"""A model that is added or removed is reported once, and not before it is complete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def link_a_folder(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [put, put_in_a_new_folder, rename, delete, link_a_folder])
-def test_a_change_anywhere_under_the_root_is_told_once(root: Path, change: Callable[[Path], None]) -> None:
+def test_a_change_under_the_root_is_reported_once(root: Path, change: Callable[[Path], None]) -> None:
     folder_watch = FolderWatch([root])
     assert statuses(folder_watch) == NEVER
     change(root)
@@ -58,13 +58,13 @@ def test_a_change_anywhere_under_the_root_is_told_once(root: Path, change: Calla
 
 
 @pytest.mark.parametrize("name", ["new.safetensors.part", "new.safetensors.part.json", "preview.png", "cache.db"])
-def test_what_is_no_model_by_its_name_is_none(root: Path, name: str) -> None:
+def test_other_files_are_ignored(root: Path, name: str) -> None:
     folder_watch = FolderWatch([root])
     (root / "loras" / name).write_bytes(b"")
     assert statuses(folder_watch) == NEVER
 
 
-def test_what_grows_is_told_once_it_has_stopped(root: Path) -> None:
+def test_a_growing_file_is_reported_once_it_stops(root: Path) -> None:
     folder_watch = FolderWatch([root])
     with (root / "loras" / "copied.safetensors").open("wb", buffering=0) as file:
         for _ in range(3):
@@ -75,7 +75,7 @@ def test_what_grows_is_told_once_it_has_stopped(root: Path) -> None:
     assert not folder_watch.unsettled
 
 
-def test_a_copy_that_is_given_up_was_never_there(root: Path) -> None:
+def test_an_abandoned_copy_is_not_reported(root: Path) -> None:
     folder_watch = FolderWatch([root])
     put(root)
     assert not folder_watch.changed()
@@ -84,10 +84,10 @@ def test_a_copy_that_is_given_up_was_never_there(root: Path) -> None:
     assert not folder_watch.unsettled
 
 
-def test_a_root_may_come_later_and_a_link_may_lead_back(root: Path) -> None:
+def test_a_root_may_appear_later_and_a_link_may_lead_back(root: Path) -> None:
     folder_watch = FolderWatch([root / "loras", root.parent / "later"])
     (root.parent / "later").symlink_to(root)
     (root / "loras" / "again").symlink_to(root)
-    assert statuses(folder_watch) == NEVER  # each of its models was known by another way
+    assert statuses(folder_watch) == NEVER  # its models are known by another path
     put(root)
     assert statuses(folder_watch) == ONCE

@@ -15,37 +15,37 @@ def file(tmp_path):
     return path
 
 
-def test_a_hash_holds_until_the_file_changes(bench, file):
-    bench.hash_db.add_hash(file, file.stat(), "abc")
-    assert bench.hash_db.hash_of(file) == "abc"
+def test_a_hash_is_valid_until_the_file_changes(workspace, file):
+    workspace.hash_db.add_hash(file, file.stat(), "abc")
+    assert workspace.hash_db.hash_of(file) == "abc"
     os.utime(file, ns=(0, 1))
-    assert bench.hash_db.hash_of(file) == ""
+    assert workspace.hash_db.hash_of(file) == ""
 
 
-def test_a_download_is_ours_until_somebody_changes_it(bench, file):
-    bench.hash_db.add_download(file, file.stat(), "abc")
-    assert bench.hash_db.downloaded_hash(file) == "abc"
+def test_a_download_counts_until_the_file_changes(workspace, file):
+    workspace.hash_db.add_download(file, file.stat(), "abc")
+    assert workspace.hash_db.downloaded_hash(file) == "abc"
     file.write_bytes(b"somebody's")
-    assert bench.hash_db.downloaded_hash(file) == ""
+    assert workspace.hash_db.downloaded_hash(file) == ""
 
 
-def test_a_link_in_place_of_a_download_is_not_ours(bench, file, tmp_path):
-    bench.hash_db.add_download(file, file.stat(), "abc")
+def test_a_link_in_place_of_a_download_does_not_count(workspace, file, tmp_path):
+    workspace.hash_db.add_download(file, file.stat(), "abc")
     file.rename(tmp_path / "other")
     file.symlink_to(tmp_path / "other")
-    assert bench.hash_db.downloaded_hash(file) == ""
+    assert workspace.hash_db.downloaded_hash(file) == ""
 
 
-def test_records_are_shared_and_kept(bench, file, tmp_path):
-    bench.hash_db.add_download(file, file.stat(), "abc")
+def test_the_database_is_shared_between_processes_and_kept(workspace, file, tmp_path):
+    workspace.hash_db.add_download(file, file.stat(), "abc")
     other = HashDatabase(tmp_path / "state")
     assert other.downloaded_hash(file) == "abc"
     other.forget(file)
     other.close()
-    assert bench.hash_db.hash_of(file) == bench.hash_db.downloaded_hash(file) == ""
+    assert workspace.hash_db.hash_of(file) == workspace.hash_db.downloaded_hash(file) == ""
 
 
-def test_damaged_records_are_an_error_that_says_they_can_be_deleted(tmp_path):
+def test_a_damaged_database_is_an_error_that_says_to_delete_it(tmp_path):
     (tmp_path / "models.db").write_bytes(b"no database at all, but long enough to be looked at" * 20)
     with pytest.raises(MachineFault) as caught:
         HashDatabase(tmp_path)

@@ -1,4 +1,4 @@
-"""What the commands do, without their processes: prune, verify, LoRAs, and where models are."""
+"""What the commands do, in this process: prune, verify, LoRAs, and the models folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from miner.models.store import store_of
 from miner.models.verify import verdict
 from miner.task.errors import ConfigError
 from miner.workflows import Library, Workflow, load_library
-from tests.unit.models.conftest import RecordedProgress
+from tests.unit.models.conftest import ProgressRecorder
 from tests.unit.models.samples import content, safetensors, sha256
 from tests.unit.models.server import Step
 
@@ -29,7 +29,7 @@ ONE, TWO, SHARED = content(300_000), content(200_000, seed=2), safetensors(100_0
 
 @pytest.fixture
 def library(server) -> Library:
-    """Two workflows with files on the server, which they name by http: no manifest may, so it is put in after."""
+    """Two workflows with files on the server. Manifests refuse http, so the URLs are set afterwards."""
     bare = load_library([WORKFLOWS], ids={})
 
     def with_models(name: str, *models: tuple[str, str, bytes]) -> Workflow:
@@ -56,8 +56,8 @@ def library(server) -> Library:
 
 
 @pytest.fixture
-def machine(tmp_path, library):
-    """Makes sites of one machine, with these workflows enabled."""
+def open_models(tmp_path, library):
+    """Opens this machine's models with these workflows enabled."""
     made: list[LocalModels] = []
 
     def make(*enabled: str) -> LocalModels:
@@ -73,7 +73,7 @@ def machine(tmp_path, library):
 
 
 def pull(local: LocalModels) -> None:
-    assert not local.pull(files_of(local.enabled), progress=RecordedProgress()).failed
+    assert not local.pull(files_of(local.enabled), progress=ProgressRecorder()).failed
 
 
 def names(local: LocalModels) -> list[str]:
@@ -91,9 +91,9 @@ BOTH = ("upscaler", "upscaler-lanczos")
 # ---- prune ------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_no_enabled_workflow_needs_is_deleted(machine):
-    pull(machine(*BOTH))
-    local = machine("upscaler")
+def test_only_what_no_enabled_workflow_needs_is_deleted(open_models):
+    pull(open_models(*BOTH))
+    local = open_models("upscaler")
     assert [(one.path.name, one.size, one.needed_by) for one in local.unused_files()] == [
         ("two.pth", len(TWO), ("upscaler-lanczos",))
     ]
@@ -101,8 +101,8 @@ def test_only_what_no_enabled_workflow_needs_is_deleted(machine):
     assert names(local) == ["one.pth", "shared.safetensors"]
 
 
-def test_what_somebody_else_put_there_stays(machine):
-    local = machine("upscaler")
+def test_a_file_of_somebody_else_stays(open_models):
+    local = open_models("upscaler")
     theirs = local.store.root / "vae" / "two.pth"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(TWO)
@@ -110,37 +110,37 @@ def test_what_somebody_else_put_there_stays(machine):
     assert theirs.exists()
 
 
-def test_a_download_that_somebody_changed_since_stays(machine):
-    pull(machine(*BOTH))
-    local = machine("upscaler")
+def test_a_changed_download_stays(open_models):
+    pull(open_models(*BOTH))
+    local = open_models("upscaler")
     (local.store.root / "vae" / "two.pth").write_bytes(b"somebody's")
     prune(local)
     assert "two.pth" in names(local)
 
 
-def test_a_file_of_a_workflow_that_is_no_longer_known_stays(machine, library):
-    pull(machine(*BOTH))
-    settings = machine("upscaler").settings
+def test_a_file_of_an_unknown_workflow_stays(open_models, library):
+    pull(open_models(*BOTH))
+    settings = open_models("upscaler").settings
     with LocalModels(settings, Library(workflows=library.workflows[:1], ids={})) as local:
         prune(local)
         assert "two.pth" in names(local)
 
 
-def test_a_lora_stays(machine, server):
-    local = machine("upscaler")
+def test_a_lora_stays(open_models, server):
+    local = open_models("upscaler")
     file = lora(server.put("/style.safetensors", safetensors()))
-    assert not local.pull([file], progress=RecordedProgress(), max_bytes=MAX_BYTES).failed
+    assert not local.pull([file], progress=ProgressRecorder(), max_bytes=MAX_BYTES).failed
     prune(local)
     assert names(local) == ["style.safetensors"]
 
 
-def test_a_broken_off_download_goes_unless_somebody_is_at_it(machine, server):
+def test_a_partial_file_is_deleted_unless_it_is_locked(open_models, server):
     server.files["/two.pth"].script[:] = [Step(cut=50_000), Step(status=404)]
-    local = machine(*BOTH)
-    assert local.pull(files_of(local.enabled), progress=RecordedProgress()).failed
+    local = open_models(*BOTH)
+    assert local.pull(files_of(local.enabled), progress=ProgressRecorder()).failed
     target = local.store.root / "vae" / "two.pth"
-    assert machine(*BOTH).unused_files() == ()
-    disabled = machine("upscaler")
+    assert open_models(*BOTH).unused_files() == ()
+    disabled = open_models("upscaler")
     with locked_partial(target, stop=Stop(), on_wait=lambda: None):
         assert disabled.unused_files() == ()
     assert [one.size for one in disabled.unused_files()] == [50_000]
@@ -153,20 +153,20 @@ def test_a_broken_off_download_goes_unless_somebody_is_at_it(machine, server):
 
 
 def verified(local: LocalModels, **options: Any) -> dict[str, str]:
-    report = local.verify(files_of(local.enabled), **{"progress": RecordedProgress(), "again": False, **options})
+    report = local.verify(files_of(local.enabled), **{"progress": ProgressRecorder(), "again": False, **options})
     return {status.file.name: verdict(status, local.hash_db) for status in report.done.values()}
 
 
 def spoil_silently(path: Path) -> None:
-    """As a disk does it: nobody wrote, so size and time stay."""
+    """As a bad disk does: size and time stay."""
     stat = path.stat()
     data = path.read_bytes()
     path.write_bytes(bytes(1000) + data[1000:])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_damaged_file_is_found_by_its_hash_and_fetched_anew(machine):
-    local = machine("upscaler")
+def test_a_damaged_file_is_found_by_its_hash_and_downloaded_again(open_models):
+    local = open_models("upscaler")
     pull(local)
     assert verified(local) == {"one.pth": "good", "shared.safetensors": "good"}
     path = local.store.root / "vae" / "one.pth"
@@ -178,55 +178,55 @@ def test_a_damaged_file_is_found_by_its_hash_and_fetched_anew(machine):
     assert path.read_bytes() == ONE
 
 
-def test_a_hash_is_taken_once_while_nobody_writes(machine):
-    local = machine("upscaler")
+def test_an_unchanged_file_is_hashed_once(open_models):
+    local = open_models("upscaler")
     for name, data in (("vae/one.pth", ONE), ("text_encoders/shared.safetensors", SHARED)):
         path = local.store.root / name
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
-    progress = RecordedProgress()
+    progress = ProgressRecorder()
     assert set(verified(local, progress=progress).values()) == {"good"}
     assert progress.furthest == {"vae/one.pth": len(ONE), "text_encoders/shared.safetensors": len(SHARED)}
-    progress = RecordedProgress()
+    progress = ProgressRecorder()
     assert set(verified(local, progress=progress).values()) == {"good"}
     assert progress.furthest == {}
 
 
-def test_a_file_of_another_size_is_damaged_without_a_look_inside(machine):
-    local = machine("upscaler")
+def test_a_file_of_another_size_is_damaged_without_reading_it(open_models):
+    local = open_models("upscaler")
     pull(local)
     os.truncate(local.store.root / "vae" / "one.pth", 7)
     assert "it has 7 bytes, expected 300000" in verified(local)["one.pth"]
 
 
-def test_what_is_missing_is_said(machine):
-    assert "missing" in verified(machine("upscaler"))["one.pth"]
+def test_a_missing_file_is_reported(open_models):
+    assert "missing" in verified(open_models("upscaler"))["one.pth"]
 
 
 # ---- LoRAs ------------------------------------------------------------------------------------------------------
 
 
-def test_a_lora_is_named_by_the_server_where_its_address_does_not_say(machine, server):
+def test_the_server_names_a_lora_whose_url_does_not(open_models, server):
     named = Step(headers={"Content-Disposition": 'attachment; filename="My Style.safetensors"'})
     file = lora(server.put("/api/download/42", safetensors(), named) + "?token=s3cret")
-    local = machine("upscaler")
-    assert not local.pull([file], progress=RecordedProgress()).failed
+    local = open_models("upscaler")
+    assert not local.pull([file], progress=ProgressRecorder()).failed
     assert (local.store.root / "loras" / "My_Style.safetensors").read_bytes() == safetensors()
 
 
-def test_a_lora_that_is_there_is_replaced_only_if_asked(machine, server):
-    local = machine("upscaler")
+def test_a_present_lora_is_replaced_only_on_request(open_models, server):
+    local = open_models("upscaler")
     file = lora(server.put("/a.safetensors", safetensors(7)))
-    assert not local.pull([file], progress=RecordedProgress()).failed
+    assert not local.pull([file], progress=ProgressRecorder()).failed
     server.put("/a.safetensors", safetensors(9))
     target = local.store.target(file)
-    assert not local.pull([file], progress=RecordedProgress()).failed
+    assert not local.pull([file], progress=ProgressRecorder()).failed
     assert target.read_bytes() == safetensors(7)
-    assert not local.pull([file], progress=RecordedProgress(), replace=True).failed
+    assert not local.pull([file], progress=ProgressRecorder(), replace=True).failed
     assert target.read_bytes() == safetensors(9)
 
 
-def test_an_address_that_names_nothing_is_refused(server):
+def test_a_url_without_a_file_name_is_refused(server):
     with pytest.raises(ConfigError, match="has no file name") as caught:
         lora(server.put("/42", b"") + "?token=s3cret")
     assert "--name" in caught.value.hint
@@ -234,19 +234,19 @@ def test_an_address_that_names_nothing_is_refused(server):
 
 
 @pytest.mark.parametrize("data", [b"<html>Please log in</html>" * 9, b"\x80\x04\x95" + bytes(500), safetensors()[:-9]])
-def test_a_lora_that_is_no_safetensors_file_is_not_kept(machine, server, data):
-    local = machine("upscaler")
+def test_a_lora_that_is_not_a_safetensors_file_is_not_kept(open_models, server, data):
+    local = open_models("upscaler")
     file = lora(server.put("/a.safetensors", data))
     assert (
-        "the downloaded file" in local.pull([file], progress=RecordedProgress()).failed["loras/a.safetensors"].message
+        "the downloaded file" in local.pull([file], progress=ProgressRecorder()).failed["loras/a.safetensors"].message
     )
     assert names(local) == []
 
 
-def test_a_lora_of_unknown_size_ends_at_the_most_that_is_taken(machine, server):
-    local = machine("upscaler")
+def test_a_lora_of_unknown_size_has_a_limit(open_models, server):
+    local = open_models("upscaler")
     file = lora(server.put("/a.safetensors", safetensors(50_000), Step(chunked=True)))
-    failed = local.pull([file], progress=RecordedProgress(), max_bytes=10_000).failed
+    failed = local.pull([file], progress=ProgressRecorder(), max_bytes=10_000).failed
     assert "more than 10000 bytes" in failed["loras/a.safetensors"].message
 
 
@@ -257,7 +257,7 @@ def settings_of(tmp_path: Path, **sections: Any) -> Settings:
     return Settings(state={"dir": tmp_path}, **sections)
 
 
-def test_models_go_into_models_dir_else_into_comfyuis_own_folder(tmp_path):
+def test_models_are_stored_in_models_dir_or_comfyuis_own_folder(tmp_path):
     home, folder = tmp_path / "ComfyUI", tmp_path / "models"
     home.mkdir()
     assert store_of(settings_of(tmp_path, comfyui={"home": home})).root == home / "models"

@@ -1,4 +1,4 @@
-"""Many files, and several at once."""
+"""Many files, and several pulls at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from miner.models.partial_file import is_locked, origin_path, partial_path
 from miner.models.store import Store
 from miner.task.errors import ConfigError, MachineFault
 from tests.support.testbed import until
-from tests.unit.models.conftest import RecordedProgress
+from tests.unit.models.conftest import ProgressRecorder
 from tests.unit.models.samples import content, sha256
 from tests.unit.models.server import Step
 
@@ -47,69 +47,69 @@ def many(server, model, count=6):
     return found
 
 
-def test_files_come_side_by_side_each_once(server, bench, model):
+def test_files_are_downloaded_in_parallel_each_once(server, workspace, model):
     files = many(server, model)
-    report = bench.pull(*files, jobs=3)
+    report = workspace.pull(*files, jobs=3)
     assert sorted(report.done) == sorted(file.relative_path for file in files)
     assert set(server.sent.values()) == {100_000}
-    assert all(sha256(bench.content(file)) == file.sha256 for file in files)
+    assert all(sha256(workspace.content(file)) == file.sha256 for file in files)
 
 
-def test_one_failure_leaves_the_others_alone(server, bench, model):
+def test_one_failure_does_not_stop_the_others(server, workspace, model):
     files = many(server, model)
     server.files["/3"].script[:] = [Step(status=404)]
-    report = bench.pull(*files)
+    report = workspace.pull(*files)
     assert list(report.failed) == ["vae/3.pth"]
     assert len(report.done) == 5
 
 
-def test_what_is_there_is_not_asked_for(server, bench, model):
+def test_a_present_file_is_not_requested(server, workspace, model):
     file = model(server.put("/model.pth", DATA), size=len(DATA))
-    target = bench.store.target(file)
+    target = workspace.store.target(file)
     target.parent.mkdir(parents=True)
     target.write_bytes(DATA)
-    assert not bench.pull(file).failed
+    assert not workspace.pull(file).failed
     assert server.requests == []
 
 
-def test_two_pulls_at_once_fetch_a_file_once(server, bench, model):
-    """The second waits for the first, and then sees that it is done."""
-    hold, second = threading.Event(), RecordedProgress()
+def test_two_pulls_at_once_download_a_file_once(server, workspace, model):
+    """The second waits for the first and finds the file."""
+    hold, second = threading.Event(), ProgressRecorder()
     file = model(server.put("/model.pth", DATA, Step(hold=hold)), size=len(DATA), sha256=sha256(DATA))
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(bench.pull, file)
+        one = pool.submit(workspace.pull, file)
         assert server.half.wait(30)
-        two = pool.submit(bench.pull, file, progress=second)
-        until(lambda: second.said, why="the second pull to wait")
-        assert is_locked(bench.store.target(file))
+        two = pool.submit(workspace.pull, file, progress=second)
+        until(lambda: second.messages, why="the second pull to wait")
+        assert is_locked(workspace.store.target(file))
         hold.set()
         assert not one.result().failed
         assert not two.result().failed
-    assert second.said == ["waiting for another download of it"]
+    assert second.messages == ["waiting for another download of it"]
     assert server.sent == {"/model.pth": len(DATA)}
-    assert bench.names() == ["vae/model.pth"]
+    assert workspace.names() == ["vae/model.pth"]
 
 
-def test_the_second_pull_goes_on_where_a_first_one_failed(server, bench, model):
-    hold, second = threading.Event(), RecordedProgress()
+def test_the_second_pull_resumes_where_the_first_failed(server, workspace, model):
+    hold, second = threading.Event(), ProgressRecorder()
     gone = [Step(hold=hold, cut=300_000), Step(status=404)]
     file = model(server.put("/model.pth", DATA, *gone), size=len(DATA), sha256=sha256(DATA))
     with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(bench.pull, file)
+        one = pool.submit(workspace.pull, file)
         assert server.half.wait(30)
-        two = pool.submit(bench.pull, file, progress=second)
-        until(lambda: second.said, why="the second pull to wait")
+        two = pool.submit(workspace.pull, file, progress=second)
+        until(lambda: second.messages, why="the second pull to wait")
         hold.set()
         assert one.result().failed
         assert not two.result().failed
-    assert bench.content(file) == DATA
+    assert workspace.content(file) == DATA
     assert server.sent == {"/model.pth": len(DATA)}
 
 
-def test_a_pull_that_was_killed_leaves_no_final_name_and_the_next_goes_on(server, bench, model, tmp_path):
+def test_a_killed_pull_leaves_a_partial_file_that_the_next_resumes(server, workspace, model, tmp_path):
     hold = threading.Event()
     file = model(server.put("/model.pth", DATA, Step(hold=hold)))
-    target = bench.store.target(file)
+    target = workspace.store.target(file)
     command = [sys.executable, "-c", KILLED, str(tmp_path), file.url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         assert server.half.wait(30)
@@ -122,87 +122,87 @@ def test_a_pull_that_was_killed_leaves_no_final_name_and_the_next_goes_on(server
     hold.set()
     assert not target.exists()
     had = partial_path(target).stat().st_size
-    assert not bench.pull(file).failed
-    assert bench.content(file) == DATA
+    assert not workspace.pull(file).failed
+    assert workspace.content(file) == DATA
     assert server.gets("/model.pth")[-1].headers["Range"] == f"bytes={had}-"
 
 
-def test_a_file_of_somebody_else_is_never_replaced_unasked(server, bench, model):
+def test_a_file_of_somebody_else_is_replaced_only_on_request(server, workspace, model):
     file = model(server.put("/model.pth", DATA), size=len(DATA))
-    target = bench.store.target(file)
+    target = workspace.store.target(file)
     target.parent.mkdir(parents=True)
     target.write_bytes(b"mine")
-    error = bench.pull(file).failed[file.relative_path]
+    error = workspace.pull(file).failed[file.relative_path]
     assert "it has 4 bytes, expected 500000" in error.message
     assert "--replace" in error.hint
     assert target.read_bytes() == b"mine"
-    assert not bench.pull(file, replace=True).failed
+    assert not workspace.pull(file, replace=True).failed
     assert target.read_bytes() == DATA
 
 
-def test_a_download_of_ours_is_replaced_when_the_manifest_names_another_file(server, bench, model):
+def test_a_download_of_ours_is_replaced_when_the_manifest_names_another_file(server, workspace, model):
     url = server.put("/model.pth", DATA)
-    bench.pull(model(url, sha256=sha256(DATA)))
+    workspace.pull(model(url, sha256=sha256(DATA)))
     newer = content(500_000, seed=1)
     server.put("/model.pth", newer)
-    assert not bench.pull(model(url, sha256=sha256(newer))).failed
-    assert bench.content(model(url)) == newer
+    assert not workspace.pull(model(url, sha256=sha256(newer))).failed
+    assert workspace.content(model(url)) == newer
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(server, bench, model):
+def test_the_old_file_stays_until_the_new_one_is_complete(server, workspace, model):
     url = server.put("/model.pth", DATA)
-    bench.pull(model(url, sha256=sha256(DATA)))
+    workspace.pull(model(url, sha256=sha256(DATA)))
     server.put("/model.pth", content(500_000, seed=1), *[Step(cut=10)] * 9, ranges=False)
-    assert bench.pull(model(url, sha256="0" * 64)).failed
-    assert bench.content(model(url)) == DATA
+    assert workspace.pull(model(url, sha256="0" * 64)).failed
+    assert workspace.content(model(url)) == DATA
 
 
-def test_a_file_in_a_folder_that_comfyui_also_reads_counts_as_there(bench, model, tmp_path):
+def test_a_file_in_a_folder_that_comfyui_also_reads_is_present(workspace, model, tmp_path):
     other = tmp_path / "comfyui" / "models"
     file = model("https://example.org/x", folder="text_encoders", size=4)
     (other / "clip").mkdir(parents=True)
     (other / "clip" / file.name).write_bytes(b"clip")
-    status = Store(bench.root, also=(other,)).status(file, bench.hash_db)
+    status = Store(workspace.root, also=(other,)).status(file, workspace.hash_db)
     assert (status.state, status.path) == ("present", other / "clip" / file.name)
 
 
-def test_a_download_that_does_not_fit_is_refused_before_it_begins(bench, model):
+def test_a_download_that_does_not_fit_is_refused_before_it_begins(workspace, model):
     status = FileStatus(
-        file=model("https://example.org/x", size=10**18), state="missing", path=bench.root / "vae" / "x"
+        file=model("https://example.org/x", size=10**18), state="missing", path=workspace.root / "vae" / "x"
     )
     with pytest.raises(MachineFault, match=r"needs 1000000000\.0 GB") as caught:
         require_room([status], keep_free=0, freeable=7_000_000_000)
     assert "prune` would free 7.0 GB" in caught.value.hint
 
 
-def test_a_part_needs_room_for_the_rest_alone(bench, model):
+def test_a_partial_file_needs_room_only_for_the_rest(workspace, model):
     big = 10**18
     status = FileStatus(
-        file=model("https://example.org/x", size=big), state="partial", path=bench.root / "x", present_bytes=big - 1
+        file=model("https://example.org/x", size=big), state="partial", path=workspace.root / "x", present_bytes=big - 1
     )
     require_room([status], keep_free=0, freeable=0)
 
 
-def test_a_download_of_unknown_size_that_does_not_fit_is_refused_at_the_first_answer(server, bench, model):
+def test_a_download_of_unknown_size_that_does_not_fit_is_refused_at_the_first_answer(server, workspace, model):
     file = model(server.put("/model.pth", DATA, *[Step(length=10**18, cut=10)] * 9))
-    error = bench.pull(file).failed[file.relative_path]
+    error = workspace.pull(file).failed[file.relative_path]
     assert "needs 1000000000.0 GB" in error.message
 
 
-def test_a_folder_that_cannot_be_made_is_named(server, bench, model):
-    bench.root.write_text("a file where the folder should be")
-    error = bench.pull(model(server.put("/model.pth", DATA))).failed["vae/model.pth"]
-    assert str(bench.root) in error.message
+def test_a_folder_that_cannot_be_created_is_named(server, workspace, model):
+    workspace.root.write_text("a file where the folder should be")
+    error = workspace.pull(model(server.put("/model.pth", DATA))).failed["vae/model.pth"]
+    assert str(workspace.root) in error.message
 
 
-def test_what_is_no_address_is_an_error_of_the_settings(bench, model):
-    error = bench.pull(model("ftp://example.org/x")).failed["vae/model.pth"]
+def test_an_invalid_url_is_a_config_error(workspace, model):
+    error = workspace.pull(model("ftp://example.org/x")).failed["vae/model.pth"]
     assert isinstance(error, ConfigError)
     assert "ftp://example.org/x is not the URL of a file" in error.message
 
 
-def test_an_empty_part_is_not_left_behind(server, bench, model):
+def test_an_empty_partial_file_is_not_left_behind(server, workspace, model):
     file = model(server.put("/model.pth", DATA, Step(status=404)))
-    assert bench.pull(file).failed
-    assert bench.names() == []
-    assert not origin_path(bench.store.target(file)).exists()
+    assert workspace.pull(file).failed
+    assert workspace.names() == []
+    assert not origin_path(workspace.store.target(file)).exists()

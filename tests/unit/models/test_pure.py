@@ -1,4 +1,4 @@
-"""What needs no disk and no network: what workflows need, what addresses mean, what answers mean."""
+"""Without disk or network: the files of workflows, URLs, and range replies."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_only_workflows_that_fit_the_memory_are_chosen(memory, names):
     assert [workflow.name for workflow in fitting(LIBRARY.workflows, memory=memory)] == names
 
 
-def test_a_file_that_an_enabled_workflow_shares_is_not_spare():
+def test_a_file_that_an_enabled_workflow_shares_is_needed():
     names = [file.name for file in unneeded(LIBRARY.workflows, ["mochi-fp8"])]
     assert "flux1-dev.safetensors" in names
     assert "t5xxl_fp16.safetensors" not in names
@@ -87,11 +87,11 @@ def test_a_file_that_an_enabled_workflow_shares_is_not_spare():
         ("hf://o/r", None),
     ],
 )
-def test_an_address_is_hugging_faces_or_plain(url, file):
+def test_a_url_is_hugging_faces_or_plain(url, file):
     assert hub_file(url) == (HubFile(repo=file[0], revision=file[1], path=file[2]) if file else None)
 
 
-def test_an_address_to_show_has_no_secret():
+def test_a_displayed_url_has_no_secret():
     assert without_query("https://me:pw@h:1/x?token=s#f") == "https://h:1/x"
 
 
@@ -106,7 +106,7 @@ def test_an_address_to_show_has_no_secret():
         ("https://h/a.safetensors", "b.safetensors", "b.safetensors"),
     ],
 )
-def test_a_lora_is_named_by_its_address_or_as_told(source, name, becomes):
+def test_a_lora_is_named_by_its_url_or_on_request(source, name, becomes):
     file = lora(source, name=name)
     assert file.relative_path == f"loras/{becomes}"
 
@@ -120,7 +120,7 @@ def test_a_lora_is_named_by_its_address_or_as_told(source, name, becomes):
         ("https://h/a.safetensors", "x" * 300),
     ],
 )
-def test_what_is_no_lora_is_refused_before_anything_is_fetched(source, name):
+def test_what_is_not_a_lora_is_refused_before_any_request(source, name):
     with pytest.raises(ConfigError, match="safetensors"):
         lora(source, name=name)
 
@@ -136,7 +136,7 @@ def test_what_is_no_lora_is_refused_before_anything_is_fetched(source, name):
         ("attachment", ""),
     ],
 )
-def test_a_name_that_a_server_gives_is_made_plain(header, name):
+def test_a_servers_file_name_is_sanitized(header, name):
     assert disposition_name(header) == name
 
 
@@ -158,7 +158,7 @@ def test_a_name_that_a_server_gives_is_made_plain(header, name):
         (5, TAGGED, Source(url="u", display_url="http://h/x", identity="abc"), FILE, 0),
     ],
 )
-def test_what_is_there_is_kept_only_if_a_change_would_show(length, origin, source, file, start):
+def test_bytes_are_kept_only_if_a_change_would_be_noticed(length, origin, source, file, start):
     assert resume_at(length, origin, source, file) == start
 
 
@@ -171,7 +171,7 @@ def test_what_is_there_is_kept_only_if_a_change_would_show(length, origin, sourc
         (7, Origin(url="u"), {"Range": "bytes=7-"}),
     ],
 )
-def test_a_range_is_asked_for_on_the_condition_that_nothing_changed(start, origin, headers):
+def test_a_range_is_requested_on_the_condition_that_nothing_changed(start, origin, headers):
     assert range_headers(start, origin) == headers
 
 
@@ -195,14 +195,14 @@ def test_a_range_is_asked_for_on_the_condition_that_nothing_changed(start, origi
         (404, {}, 7, "refused"),
     ],
 )
-def test_an_answer_means_one_thing(status, headers, start, verdict):
+def test_a_reply_is_classified(status, headers, start, verdict):
     assert classify(status, CaseInsensitiveDict(headers), start=start, origin=TAGGED) == verdict
 
 
 # ---- safetensors ------------------------------------------------------------------------------------------------
 
 
-def test_a_whole_safetensors_file_has_no_flaw(tmp_path):
+def test_a_complete_safetensors_file_has_no_flaw(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors())
     assert flaw_of(path) == ""
@@ -225,7 +225,7 @@ def test_a_whole_safetensors_file_has_no_flaw(tmp_path):
         ((10**12).to_bytes(8, "little") + bytes(100), "is not a safetensors file"),
     ],
 )
-def test_what_is_no_safetensors_file_is_found_out_by_its_header(tmp_path, data, flaw):
+def test_a_broken_safetensors_file_is_found_by_its_header(tmp_path, data, flaw):
     path = tmp_path / "x.safetensors"
     path.write_bytes(data)
     assert flaw in flaw_of(path)
@@ -245,5 +245,5 @@ def test_what_is_no_safetensors_file_is_found_out_by_its_header(tmp_path, data, 
         b"[" * 100_000,
     ],
 )
-def test_no_header_is_an_exception(header):
+def test_an_invalid_header_never_raises(header):
     assert "invalid header" in header_flaw(header, data=1)

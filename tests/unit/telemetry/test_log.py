@@ -1,4 +1,4 @@
-"""The log: a task's story in one line, what happens next after every failure, repeats folded, no secret."""
+"""The log: a next step after every failure, repeats folded, no secret."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from miner.telemetry.log import FOLD_FOR, Folding, is_journal
 
 MINER = Path(log.__file__).parents[1]
 LOGGED = ("comfy", "dashboard", "sequencer", "task", "worker", "worker/lane")
-"""Where operators' failures are told; devnet and the commands have no operator to tell."""
+"""The rooms that log failures for operators."""
 
 
 def calls(path):
-    """Every call of the module's logger that tells of a failure."""
+    """Every logging call of a failure."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("log.warning", "log.error", "log.exception"):
             yield node
@@ -51,8 +51,8 @@ def clock():
 
 
 @pytest.fixture
-def told(clock):
-    """A logger, and the lines that it told so far."""
+def logged(clock):
+    """The lines that were logged so far."""
     out = io.StringIO()
     structlog.configure(
         processors=[structlog.processors.add_log_level, Folding(structlog.processors.JSONRenderer(), clock=clock)],
@@ -68,45 +68,45 @@ def fail(reason="refused", **more):
 
 
 class TestRepeatedFailures:
-    def test_are_told_at_once_and_then_once_a_minute_with_their_count(self, told, clock):
+    def test_are_logged_at_once_and_then_once_a_minute_with_their_count(self, logged, clock):
         for _ in range(5):
             fail()
             clock.at += 10.0
-        assert len(told()) == 1
+        assert len(logged()) == 1
         clock.at = FOLD_FOR
         fail()
-        assert [line.get("times") for line in told()] == [None, 5]
+        assert [line.get("times") for line in logged()] == [None, 5]
 
-    def test_that_have_ended_are_told_by_the_next_line_of_any_kind(self, told, clock):
+    def test_that_have_ended_are_logged_with_the_next_line_of_any_kind(self, logged, clock):
         fail()
         fail()
         clock.at = FOLD_FOR + 1
         structlog.get_logger().info("task_done")
-        assert [(line["event"], line.get("times")) for line in told()] == [
+        assert [(line["event"], line.get("times")) for line in logged()] == [
             ("no_answer", None),
             ("no_answer", 1),
             ("task_done", None),
         ]
 
     @pytest.mark.parametrize("other", [{"reason": "reset"}, {"lane": "1"}, {"task_id": "t"}, {"workflow": "w"}])
-    def test_of_different_kinds_are_told_apart(self, told, other):
+    def test_of_different_kinds_are_separate(self, logged, other):
         fail()
         fail(**other)
-        assert len(told()) == 2
+        assert len(logged()) == 2
 
-    def test_are_bounded_in_number(self, told):
+    def test_are_bounded_in_number(self, logged):
         for number in range(1000):
             fail(reason=str(number))
-        assert len(told()) == 1000
+        assert len(logged()) == 1000
 
-    def test_news_is_never_folded(self, told):
+    def test_info_lines_are_never_folded(self, logged):
         for _ in range(3):
             structlog.get_logger().info("task_done", task_id="same")
-        assert len(told()) == 3
+        assert len(logged()) == 3
 
 
 def lines(tmp_path, level="INFO", *, as_journal):
-    """What a few calls write to a file that is the journal's, or is not."""
+    """The lines of a few calls, to systemd's journal or not."""
     with (tmp_path / "out").open("w+") as out:
         status = os.fstat(out.fileno())
         log.setup(level=level, style="json", out=out, journal=f"{status.st_dev}:{status.st_ino}" if as_journal else "")
@@ -123,17 +123,17 @@ def test_in_the_journal_each_line_has_its_priority(tmp_path):
     assert [line[:3] for line in lines(tmp_path, as_journal=True)] == ["<6>", "<4>", "<3>"]
 
 
-def test_elsewhere_each_line_is_json_and_nothing_is_secret(tmp_path):
-    told = lines(tmp_path, as_journal=False)
-    assert [json.loads(line)["level"] for line in told] == ["info", "warning", "error"]
-    assert "secret" not in "".join(told)
+def test_elsewhere_each_line_is_json_without_secrets(tmp_path):
+    logged = lines(tmp_path, as_journal=False)
+    assert [json.loads(line)["level"] for line in logged] == ["info", "warning", "error"]
+    assert "secret" not in "".join(logged)
 
 
-def test_at_debug_every_line_is_told(tmp_path):
+def test_at_debug_every_line_is_logged(tmp_path):
     assert len(lines(tmp_path, level="DEBUG", as_journal=False)) == 4
 
 
-def test_another_program_s_journal_is_not_ours(tmp_path):
+def test_another_programs_journal_is_not_ours(tmp_path):
     with (tmp_path / "out").open("w") as out:
         assert not is_journal("", out)
         assert not is_journal("1:2", out)
