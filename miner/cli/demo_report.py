@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +46,10 @@ class WorkerLog:
 
     def settle(self, tasks: Sequence[Task]) -> None:
         """Wait for the last log lines of `tasks`, which come a moment after their results."""
-        deadline = time.monotonic() + SETTLE_TIMEOUT
         with self._changed:
             self._changed.wait_for(
                 lambda: all(task.task_id in self.done or not task.task_id for task in tasks),
-                timeout=deadline - time.monotonic(),
+                timeout=SETTLE_TIMEOUT,
             )
 
     def _take(self, line: str) -> None:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from miner.doctor.report import Finding
     from miner.doctor.trial_render import RenderResult
     from miner.task.errors import ConfigError
-    from miner.telemetry.health import Mark
-    from miner.worker.layout import Placement
 
     Show = Callable[[Finding], None]
 
@@ -110,37 +108,12 @@ def _verify(facts: Facts) -> None:
 
 
 def _render(facts: Facts, renders: list[RenderResult], show: Show) -> Finding:
-    """The self-test on every ComfyUI; each result is added to `renders` and shown at once."""
-    from miner.doctor.report import finding, of_error
-    from miner.task.errors import ConfigError
-    from miner.worker.layout import layout
+    """The self-test; each mark is shown at once."""
+    from miner.doctor.report import finding
+    from miner.doctor.selftest import trial_marks
 
     began, marks = time.monotonic(), []
-
-    def add(one: Mark) -> None:
-        marks.append(one)
-        show(finding("render", [one], 0.0))
-
-    try:
-        for placement in layout(facts.settings):
-            _render_at(placement, facts, renders, add)
-    except ConfigError as error:
-        add(of_error("Render", error))
+    for mark in trial_marks(facts, renders):
+        marks.append(mark)
+        show(finding("render", [mark], 0.0))
     return finding("render", marks, time.monotonic() - began)
-
-
-def _render_at(placement: Placement, facts: Facts, renders: list[RenderResult], add: Callable[[Mark], None]) -> None:
-    from miner.doctor.comfy_session import Busy, open_session
-    from miner.doctor.report import of_error, warning
-    from miner.doctor.selftest import mark, selftest
-    from miner.task.errors import MinerError
-
-    try:
-        with open_session(placement, facts.settings, facts.worker()) as session:
-            for one in selftest(session, facts.enabled):
-                renders.append(one)
-                add(mark(one))
-    except Busy as busy:
-        add(warning("Render", f"skipped: {busy.message}", busy.hint))
-    except MinerError as error:
-        add(of_error("Render", error))

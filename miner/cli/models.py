@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.common import ConfigFile, library_of, load, plain_console, print_warnings
+from miner.cli.common import ConfigFile, library_of, load, plain_console, print_error, print_warnings
 
 if TYPE_CHECKING:
     from miner.cli.progress import Bars, Lines
@@ -102,7 +102,6 @@ def verify(
     config: ConfigFile = None,
 ) -> None:
     """Check downloaded files by their hashes."""
-    from miner.cli.tables import print_failures
     from miner.models.catalogue import files_of
     from miner.models.verify import verdict
 
@@ -113,7 +112,8 @@ def verify(
             report = local.verify(files, progress=progress, again=again)
         for status in report.done.values():
             console.print(f"{status.file.relative_path}: {verdict(status, local.hash_db)}")
-    print_failures(report.failed)
+    for error in report.failed.values():
+        print_error(error)
     sys.exit(FAILED if report.failed or any(status.state != "present" for status in report.done.values()) else 0)
 
 
@@ -164,7 +164,6 @@ def _pull(
     max_bytes: int | None = None,
 ) -> Report:
     """Check the free space, download what is missing, and print what failed."""
-    from miner.cli.tables import print_failures
 
     statuses = local.statuses(files)
     local.require_room(statuses)
@@ -173,7 +172,8 @@ def _pull(
         _progress([status for status in statuses if status.state != "present"], plain=plain) as progress,
     ):
         report = local.pull(files, progress=progress, jobs=jobs, replace=replace, max_bytes=max_bytes)
-    print_failures(report.failed)
+    for error in report.failed.values():
+        print_error(error)
     return report
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 import structlog
 from rich.console import Console
@@ -42,46 +41,36 @@ class Bars:
         )
         self._mutex = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
-        self._bytes: dict[str, tuple[int, int]] = {}  # name → bytes that are present, and in all
         for status in statuses:
             self._add(status.file.relative_path, done=status.present_bytes, total=status.file.size)
-        self._all: TaskID | None = None
-        if len(statuses) > 1:
-            done, total = self._sums()
-            self._all = self._progress.add_task("total", total=total, completed=done)
+        self._all = self._progress.add_task("total", total=None) if len(statuses) > 1 else None
+        self._sum()
 
     def __enter__(self) -> Bars:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def update(self, name: str, done: int, total: int | None) -> None:
         with self._mutex:
-            task = self._task(name)
-            self._bytes[name] = (done, total or self._bytes[name][1])
-            all_done, all_total = self._sums()
-        self._progress.update(task, completed=done, total=total)
-        if self._all is not None:
-            self._progress.update(self._all, completed=all_done, total=all_total)
+            if name not in self._tasks:
+                self._add(name, done=0, total=None)
+            self._progress.update(self._tasks[name], completed=done, total=total)
+            self._sum()
 
     def message(self, name: str, text: str) -> None:
         self._progress.console.print(f"{name}: {text}", markup=False, highlight=False)  # above the bars
 
-    def _task(self, name: str) -> TaskID:
-        if name not in self._tasks:
-            self._add(name, done=0, total=None)
-        return self._tasks[name]
-
     def _add(self, name: str, *, done: int, total: int | None) -> None:
-        self._bytes[name] = (done, total or 0)
         self._tasks[name] = self._progress.add_task(name.rpartition("/")[2], total=total, completed=done)
 
-    def _sums(self) -> tuple[int, int]:
-        return sum(done for done, _ in self._bytes.values()), sum(total for _, total in self._bytes.values())
+    def _sum(self) -> None:
+        if self._all is not None:
+            files = [task for task in self._progress.tasks if task.id != self._all]
+            total = sum(task.total or 0 for task in files)
+            self._progress.update(self._all, completed=sum(task.completed for task in files), total=total)
 
 
 class Lines:
@@ -95,9 +84,7 @@ class Lines:
     def __enter__(self) -> Lines:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def update(self, name: str, done: int, total: int | None) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from miner.cli.common import print_error
 from miner.cli.status import COLOURS, SIGNS
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
 from miner.machine.disk import free_bytes
 from miner.machine.sizes import gb
 from miner.models.catalogue import FileStatus
 from miner.models.prune import UnusedFile
-from miner.task.errors import MinerError
 from miner.telemetry.health import Mark
 
 NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
@@ -76,11 +74,6 @@ def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) 
             console.print(f"{status.file.relative_path}: {status.reason}", style="red")
         elif status.state != "present" and status.file.gated:
             console.print(f"{status.file.relative_path}: accept its licence first, at {status.file.gated}")
-
-
-def print_failures(failed: Mapping[str, MinerError]) -> None:
-    for error in failed.values():
-        print_error(error)
 
 
 # ---- doctor -----------------------------------------------------------------------------------------------------

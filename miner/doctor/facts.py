@@ -19,12 +19,12 @@ from typing import Any, Generic, TypeVar
 from miner.comfy.client import ComfyClient, ComfyDown
 from miner.comfy.launch import embedded_launch
 from miner.comfy.preflight import Machine
+from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import Stats
 from miner.config import Loaded, Settings
 from miner.config.settings import State
 from miner.dashboard.bind import url_of
 from miner.dashboard.client import Port
-from miner.doctor.engine import started_engine
 from miner.machine.gpu import Gpus, probe_for
 from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
@@ -36,6 +36,7 @@ from miner.worker.layout import Placement, layout
 from miner.workflows import Library, Workflow
 
 COMFYUI_TIMEOUT = 10.0  # seconds for one reply
+ENGINE_TIMEOUT = 20.0  # seconds for the embedded engine to start
 
 T = TypeVar("T")
 
@@ -168,11 +169,14 @@ def query_engine(settings: Settings) -> ComfyStatus:
             port=_free_port(), state=Path(folder), models_dir=settings.models.dir, extra_args=settings.comfyui.args
         )
         placement = Placement(name="0", miner_id=settings.miner.id, url=launch.url, launch=launch)
+        engine = ComfyProcess(launch, state=Path(folder), start_timeout=ENGINE_TIMEOUT, stop_grace=2.0)
         try:
-            with started_engine(launch, Path(folder)):
-                return query_comfyui(placement)
+            engine.start(threading.Event())
+            return query_comfyui(placement)
         except ComfyDown as down:
             return ComfyStatus(placement=placement, error=down)
+        finally:
+            engine.stop()
 
 
 def _free_port() -> int:

@@ -16,20 +16,40 @@ from PIL import Image
 
 from miner.comfy.host import folder_of
 from miner.comfy.preflight import check_workflow, installed_loras
-from miner.doctor.comfy_session import ComfySession
+from miner.doctor.comfy_session import Busy, ComfySession, open_session
 from miner.doctor.decode import Colour
-from miner.doctor.facts import machine_of
-from miner.doctor.report import bad, good, warning
+from miner.doctor.facts import Facts, machine_of
+from miner.doctor.report import bad, good, of_error, warning
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
-from miner.task.errors import MinerError
+from miner.task.errors import ConfigError, MinerError
 from miner.task.stages import Graph
 from miner.telemetry.health import Mark
+from miner.worker.layout import layout
 from miner.workflows import Workflow
 
 SIZE = (64, 48)  # pixels
 FRAMES = 3
 PLAIN_LIMIT = 120.0  # seconds; the first prompt of a new ComfyUI imports a lot
 PICTURE, VIDEO = "a picture", "a short video"
+
+
+def trial_marks(facts: Facts, renders: list[RenderResult]) -> Iterator[Mark]:
+    """The self-test on every ComfyUI: a mark for each render as it comes, and its result added to `renders`."""
+    try:
+        placements = layout(facts.settings)
+    except ConfigError as error:
+        yield of_error("Render", error)
+        return
+    for placement in placements:
+        try:
+            with open_session(placement, facts.settings, facts.worker()) as session:
+                for one in selftest(session, facts.enabled):
+                    renders.append(one)
+                    yield mark(one)
+        except Busy as busy:
+            yield warning("Render", f"skipped: {busy.message}", busy.hint)
+        except MinerError as error:
+            yield of_error("Render", error)
 
 
 def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[RenderResult]:

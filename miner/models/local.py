@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import structlog
 
@@ -37,9 +36,7 @@ class LocalModels:
     def __enter__(self) -> LocalModels:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.hash_db.close()
 
     def workflows(self, names: Sequence[str] | None) -> tuple[Workflow, ...]:
