@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from miner.telemetry import log
 from tests.campaigns.fuzz.load import LoadTestbed, Order
-from tests.campaigns.fuzz.way import way_in
+from tests.campaigns.fuzz.replies import Replies
 from tests.support.strategies import replies
 
 REPLIES = 400  # a round
@@ -27,17 +27,17 @@ Tried = Counter[str]
 
 
 def try_replies(folder: Path, number: int) -> Tried:
-    """Replies of a sequencer through the code of a lane, in this process."""
-    with way_in(folder) as way:
+    """Replies of a sequencer through its client's parser and the journal, in this process."""
+    with Replies(folder) as tried:
 
         @seed(number)
         @_many(REPLIES, Phase.generate, Phase.shrink)
-        @given(replies(way.library, way.ids))
+        @given(replies(tried.library, tried.ids))
         def take(reply: bytes) -> None:
-            way.take(reply)
+            tried.take(reply)
 
         take()
-        return Counter({f"reply: {end}": count for end, count in way.tried.items()})
+        return Counter({f"reply: {end}": count for end, count in tried.ends.items()})
 
 
 def try_tasks(folder: Path, number: int) -> Tried:

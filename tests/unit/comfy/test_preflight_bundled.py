@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
-from miner.comfy.preflight import Machine, check_workflow, inputs_of, installed_loras
+from miner.comfy.preflight import Machine, check_graph, check_workflow, inputs_of, installed_loras
+from miner.task.errors import JobFault
 from miner.workflows import Library
+from miner.workflows.parameters import place_of
+from tests.support.strategies import LORAS, parameters_of
 
 ObjectInfo = dict[str, Any]
 NAMES = ["upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"]
@@ -59,3 +63,23 @@ def test_the_loras_are_those_that_comfyui_lists_but_for_pickles(stocked: ObjectI
     assert installed_loras(stocked) == ("detail.safetensors", "sub/line.safetensors")
     assert installed_loras(recorded) == ()
     assert installed_loras({}) == ()
+
+
+@EVERY
+def test_any_value_that_is_accepted_is_one_that_comfyui_takes(bundled: Library, stocked: ObjectInfo, name: str) -> None:
+    workflow = bundled.get(name)
+    parameters = workflow.manifest.parameters
+
+    @settings(max_examples=30)
+    @given(parameters_of(parameters))
+    def fill(given_values: dict[str, Any]) -> None:
+        try:
+            checked = workflow.check(given_values, loras=LORAS)
+        except JobFault:
+            return
+        names = dict.fromkeys(checked.images, "image.png")
+        graph = workflow.fill(checked.values, images=names, prefix="out")
+        uploaded = {place_of(bind) for image in names for bind in parameters[image].bind}
+        assert check_graph(graph, stocked, bound=uploaded) == ()
+
+    fill()

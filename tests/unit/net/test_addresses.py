@@ -16,9 +16,11 @@ from miner.net.addresses import Refused, is_public, parse_allow, parse_url
 from miner.net.deadline import Deadline
 from miner.net.session import Guard, Session
 from miner.task.errors import ConfigError, JobFault
-from tests.support.scripted_server import Answer, ScriptedServer, in_turn, redirect, says, trickles
-from tests.system.hostile.addresses import PUBLIC_V4, PUBLIC_V6
-from tests.system.hostile.answers import OK
+from tests.support.scripted_comfyui import png
+from tests.support.scripted_server import Answer, ScriptedServer, in_turn, redirect, says, trickles, whole
+
+PUBLIC_V4, PUBLIC_V6 = "93.184.216.34", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
+OK = whole(png(), "Content-Type: image/png")
 
 
 class Answers:
