@@ -1,11 +1,11 @@
-// The page: keeps the stream of events, tells when it is cut, routes between the four pages, presses the buttons.
+// The page: follows the event stream, shows when it is lost, routes between the four pages, handles the buttons.
 
 import { $, address, age, clock, el, say, seconds, setClock, show } from "./dom.js";
 import { showCards, showDay, showNow, showPreview, tickNow } from "./now.js";
 import { nameWorkflows, noteNews, openHistory } from "./history.js";
 import { showHealth, showLoops, showWorkflows } from "./health.js";
 
-const SILENCE = 12; // seconds; the stream says something every 5
+const SILENCE = 12; // seconds; the stream sends something every 5
 const AGAIN = 2000; // milliseconds
 const PAGES = ["now", "history", "workflows", "health"];
 const STATES = { working: "Working", paused: "Paused", draining: "Draining" };
@@ -60,7 +60,7 @@ function heard() {
   if (cutSince === null) return;
   cutSince = null;
   show($("cut"), false);
-  say($("news"), "Connected to the miner again.");
+  say($("news"), "Reconnected to the miner.");
   document.body.classList.remove("is-cut");
   if (latest) showHead();
 }
@@ -68,14 +68,14 @@ function heard() {
 function cut() {
   cutSince ??= new Date();
   document.body.classList.add("is-cut");
-  const after = latest?.state === "draining" ? " It was draining, so it has probably ended." : "";
-  complain(`Cut off from the miner since ${cutSince.toLocaleTimeString()}; trying again by itself.${after}`);
+  const after = latest?.state === "draining" ? " It was draining, and has probably exited." : "";
+  complain(`No connection to the miner since ${cutSince.toLocaleTimeString()}; retrying.${after}`);
   $("state").dataset.state = "cut";
-  say($("state-word"), "Cut off");
+  say($("state-word"), "Disconnected");
   $("pause").disabled = $("drain").disabled = true;
 }
 
-/** The browser gave up, so there was a reply, and a wrong one: perhaps the token is another now. */
+/** The browser gave up after an error reply: perhaps the token changed. */
 async function askWhy() {
   const reply = await fetch("/api/now").catch(() => null);
   if (reply?.status === 401) location.href = "/sign-in";
@@ -123,7 +123,7 @@ async function press(action) {
     if (!reply.ok) throw new Error(body.message);
     readers.now(body);
   } catch (error) {
-    complain(`${action} did not work: ${error.message}`);
+    complain(`${action} failed: ${error.message}`);
   }
 }
 

@@ -13,7 +13,7 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-/** One chart: `points` are [Unix seconds, value]; `most` is the top of the scale, and `text` shows a value. */
+/** One chart: `points` are [Unix seconds, value]; `most` is the top of the scale; `text` formats a value. */
 export function chart({ title, points, most, text }) {
   const known = points.filter(([, value]) => value !== null);
   if (!known.length) return null;

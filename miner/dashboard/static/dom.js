@@ -1,9 +1,8 @@
-// Small tools: elements that are made of text, and numbers as people read them.
-// Nothing here, and nothing that uses it, ever turns text into markup.
+// Elements from text, and numbers for people. Text never becomes markup, here or in callers.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element; `properties` with a dash become attributes, the others are set as they are. */
+/** An element; `properties` with a dash become attributes. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,7 +14,7 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Change an element's text, only where it is another one, so that a selection and a screen reader are left alone. */
+/** Set an element's text only if it changed, to keep selections and spare screen readers. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -45,15 +44,15 @@ export function percent(share) {
   return `${Math.round(share * 100)} %`;
 }
 
-/** An address, as much of both ends as a person compares. */
+/** An address, shortened to both ends. */
 export const address = (id) => (id.length <= 20 ? id : `${id.slice(0, 8)}…${id.slice(-8)}`);
 
-/** A long id, as much of it as tells it apart. */
+/** A long id, shortened. */
 export function short(id, most = 12) {
   return id.length <= most ? id : `${id.slice(0, most - 1)}…`;
 }
 
-let offset = 0; // seconds that the miner's clock is ahead of this one
+let offset = 0; // seconds the miner's clock is ahead
 
 /** The miner's clock, in Unix seconds. */
 export const clock = () => Date.now() / 1000 + offset;
@@ -62,7 +61,7 @@ export function setClock(at) {
   offset = at - Date.now() / 1000;
 }
 
-/** "3 min ago", with the full date for whoever asks. */
+/** "3 min ago", with the full date as a tooltip. */
 export function ago(at) {
   const date = new Date(at * 1000);
   const time = el("time", { dateTime: date.toISOString(), title: date.toLocaleString() });
@@ -71,7 +70,7 @@ export function ago(at) {
   return time;
 }
 
-/** Bring every `ago` up to date. */
+/** Update every `ago`. */
 export function age() {
   document.querySelectorAll("time[data-at]").forEach(tell);
 }
@@ -83,9 +82,9 @@ function tell(time) {
   say(time, words);
 }
 
-export const WORDS = { done: "Done", failed: "Failed", refused: "Refused", lost: "Taken away" };
+export const WORDS = { done: "Done", failed: "Failed", refused: "Refused", lost: "Lost" };
 
-/** A finished task's small picture, or a sign of why there is none. */
+/** A finished task's thumbnail, or a sign of its outcome. */
 export function thumbnail(task) {
   if (!task.pictured) {
     const sign = { done: "▶", failed: "!", refused: "✕", lost: "↩" }[task.outcome];
@@ -94,6 +93,6 @@ export function thumbnail(task) {
   const query = new URLSearchParams({ miner: task.miner_id, task: task.task_id });
   return el("img", {
     className: "thumb", loading: "lazy", decoding: "async", src: `/api/thumbnail?${query}`,
-    alt: `The result of ${short(task.task_id)}, ${task.pixels[0]} by ${task.pixels[1]} pixels`,
+    alt: `Result of ${short(task.task_id)}, ${task.pixels[0]} by ${task.pixels[1]} pixels`,
   });
 }

@@ -3,8 +3,8 @@
 import { $, clock, el, say, seconds, show } from "./dom.js";
 
 const STATES = {
-  offered: ["good", "Offered"], resting: ["warning", "Resting"], "not runnable": ["bad", "Cannot run here"],
-  unknown: ["note", "Not known yet"], "not enabled": ["off", "Not enabled"],
+  offered: ["good", "Advertised"], resting: ["warning", "Paused after failures"], "not runnable": ["bad", "Cannot run here"],
+  unknown: ["note", "Not checked yet"], "not enabled": ["off", "Not enabled"],
 };
 const SIGNS = { good: "✓", note: "i", warning: "!", bad: "✕", off: "–" };
 const LEVELS = { good: "Good", note: "Note", warning: "Warning", bad: "Bad" };
@@ -12,15 +12,15 @@ const LEVELS = { good: "Good", note: "Note", warning: "Warning", bad: "Bad" };
 const sign = (level) => el("span", { className: `sign ${level}`, "aria-hidden": "true" }, SIGNS[level]);
 
 function why(workflow) {
-  if (workflow.state === "offered") return `The sequencer is asked for it as ${workflow.ids.join(", ") || "nothing: no id names it"}.`;
-  if (workflow.state === "resting") return `This machine failed at it, so it rests for ${seconds(Math.max(workflow.rests_until - clock(), 0))}, and then goes one task at a time.`;
-  if (workflow.state === "unknown") return "ComfyUI has not said yet what it can do.";
-  if (workflow.state === "not enabled") return "It is there, but the configuration does not name it.";
+  if (workflow.state === "offered") return workflow.ids.length ? `Workflow id: ${workflow.ids.join(", ")}.` : "No workflow id is mapped to it, so no task comes.";
+  if (workflow.state === "resting") return `Failed on this machine. In ${seconds(Math.max(workflow.rests_until - clock(), 0))} the miner tries one task.`;
+  if (workflow.state === "unknown") return "Waiting for ComfyUI's list of nodes and models.";
+  if (workflow.state === "not enabled") return "Not in [workflows] enabled.";
   return "";
 }
 
 function help(workflow) {
-  if (workflow.state === "not enabled") return ["Name it in [workflows] enabled, then reload.", `XALORA_WORKFLOWS=…,${workflow.name}`];
+  if (workflow.state === "not enabled") return ["add it to [workflows] enabled, then reload.", `XALORA_WORKFLOWS=…,${workflow.name}`];
   return [workflow.cure, workflow.command];
 }
 
@@ -30,7 +30,7 @@ function workflowItem(workflow) {
   return el("li", { className: level },
     el("h3", {}, sign(level), workflow.name, el("span", { className: `tag ${level}` }, word)),
     el("p", {}, workflow.description),
-    el("p", { className: "quiet" }, `${workflow.task_type} → ${workflow.format} · ${workflow.vram_gb ? `${workflow.vram_gb} GB of video memory` : "no video memory"}`),
+    el("p", { className: "quiet" }, `${workflow.task_type} → ${workflow.format} · ${workflow.vram_gb ? `${workflow.vram_gb} GB of GPU memory` : "no GPU memory needed"}`),
     why(workflow) && el("p", {}, why(workflow)),
     workflow.reasons.length ? el("ul", { className: "reasons" }, ...workflow.reasons.slice(0, 5).map((reason) => el("li", {}, reason))) : null,
     workflow.reasons.length > 5 ? el("p", { className: "quiet" }, `and ${workflow.reasons.length - 5} more`) : null,
@@ -42,18 +42,18 @@ export function showWorkflows(workflows) {
   const offered = workflows.filter((workflow) => workflow.state === "offered").length;
   const enabled = workflows.filter((workflow) => workflow.state !== "not enabled").length;
   say($("workflows-lead"), offered
-    ? `${offered} of the ${enabled} enabled ${offered === 1 ? "is" : "are"} offered to the sequencer.`
-    : "None is offered to the sequencer, so no task comes.");
+    ? `${offered} of ${enabled} enabled workflows advertised.`
+    : "No workflow is advertised, so no task comes.");
   $("workflows").replaceChildren(...workflows.map(workflowItem));
 }
 
 export function showHealth(marks) {
   const wrong = marks.filter((mark) => mark.level === "bad" || mark.level === "warning");
   say($("health-lead"), wrong.length
-    ? `${wrong.length} of ${marks.length} checks ${wrong.length === 1 ? "wants" : "want"} a look.`
-    : `All ${marks.length} checks are well.`);
+    ? `${wrong.length} of ${marks.length} checks need attention.`
+    : `All ${marks.length} checks passed.`);
   say($("wrong"), String(wrong.length));
-  $("wrong").title = `${wrong.length} want a look`;
+  $("wrong").title = `${wrong.length} need attention`;
   show($("wrong"), wrong.length);
   const order = ["bad", "warning", "note", "good"];
   const sorted = [...marks].sort((a, b) => order.indexOf(a.level) - order.indexOf(b.level));
@@ -63,7 +63,7 @@ export function showHealth(marks) {
 }
 
 export function showLoops(now) {
-  const groups = [...now.lanes.map((lane) => [`Lane ${lane.name}`, lane.loops]), ["For all lanes", [now.outbox]]];
+  const groups = [...now.lanes.map((lane) => [`Lane ${lane.name}`, lane.loops]), ["All lanes", [now.outbox]]];
   $("loops").replaceChildren(...groups.map(([name, loops]) => el("section", { className: "loops", "aria-label": name },
     el("h4", {}, name),
     el("dl", {}, ...loops.map((loop) => el("div", {}, el("dt", {}, loop.name),

@@ -1,10 +1,10 @@
-// The page "History": the last tasks from the journal, filtered, a page at a time.
+// The page "History": recent tasks from the journal, filtered and paged.
 
 import { $, WORDS, ago, bytes, el, seconds, short, show, thumbnail } from "./dom.js";
 
 const STAGES = ["prepare", "queue", "render", "deliver"];
-let news = null; // what is shown
-let wanted = null; // what there is
+let news = null; // shown
+let wanted = null; // latest
 
 const chosen = () => Object.fromEntries([...new FormData($("filters"))].filter(([, value]) => value));
 
@@ -28,7 +28,7 @@ function row(task) {
         el("span", { className: `tag ${task.outcome}` }, WORDS[task.outcome]),
         el("strong", {}, task.workflow || task.task_type || "unknown"), ago(task.ended_at)),
       el("p", { className: "quiet" }, el("code", { title: task.task_id }, short(task.task_id)),
-        size && ` · ${size}`, task.seconds.total !== null ? ` · ${seconds(task.seconds.total)} in all` : ""),
+        size && ` · ${size}`, task.seconds.total !== null ? ` · ${seconds(task.seconds.total)} total` : ""),
       task.reason && el("p", { className: "reason", title: task.reason }, task.reason)),
     stages(task));
 }
@@ -46,8 +46,8 @@ async function load(before) {
   const nothing = !before && !tasks.length;
   show($("no-past"), nothing);
   $("no-past").textContent = Object.keys(chosen()).length
-    ? "No task of the last days fits these filters."
-    : "No task has ended yet: each one shows here with its picture, its times and, where it failed, the reason in words.";
+    ? "No recent task matches these filters."
+    : "No finished tasks yet.";
 }
 
 async function refresh() {
@@ -55,11 +55,11 @@ async function refresh() {
   try {
     await load();
   } catch {
-    news = null; // the stream says that we are cut off; the next news tries again
+    news = null; // the stream shows the lost connection; the next news retries
   }
 }
 
-/** There may be news; they are fetched while the page is looked at, and its older rows are not taken away. */
+/** Fetch news while the page is visible, but keep its older rows. */
 export function noteNews(number) {
   wanted = number;
   const reading = $("past").children.length > 40;

@@ -1,4 +1,4 @@
-// The page "Now": a card a lane, the last day in figures, the latest pictures, the GPUs.
+// The page "Now": a card per lane, figures of the last day, latest pictures, GPUs.
 
 import { $, ago, bytes, clock, el, percent, say, seconds, short, show, thumbnail } from "./dom.js";
 import { chart } from "./chart.js";
@@ -9,7 +9,7 @@ const lanes = new Map();
 
 const capital = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}`;
 
-/** The one that is furthest speaks for the lane. */
+/** The task to show for the lane: the furthest. */
 function foremost(tasks) {
   const order = ["render", "deliver", "queue", "prepare", "answer"];
   return [...tasks].sort((a, b) => order.indexOf(a.stage) - order.indexOf(b.stage))[0];
@@ -20,12 +20,12 @@ class LaneCard {
     this.task = null;
     this.title = el("h3", {});
     this.device = el("p", { className: "quiet" });
-    this.picture = el("img", { className: "preview", alt: "Preview of what is being rendered", hidden: true });
+    this.picture = el("img", { className: "preview", alt: "Preview of the render", hidden: true });
     this.blank = el("div", { className: "preview blank", "aria-hidden": "true" }, el("span", {}));
     this.screen = el("div", { className: "screen" }, this.picture, this.blank);
     this.steps = el("ol", { className: "steps" }, ...STAGES.map((stage) => el("li", { className: stage }, stage)));
-    this.whole = this.bar("The whole task");
-    this.node = this.bar("This node");
+    this.whole = this.bar("Whole task");
+    this.node = this.bar("Current node");
     this.left = el("p", { className: "left" });
     this.others = el("ul", { className: "others" });
     this.busy = el("div", { className: "busy" }, this.steps, this.whole.row, this.node.row, this.left, this.others);
@@ -53,8 +53,8 @@ class LaneCard {
     this.root.classList.toggle("away", !lane.comfyui_ready);
     if (this.task) this.showTask(this.task, lane.tasks);
     else {
-      say(this.title, lane.comfyui_ready ? "Nothing in hand" : "ComfyUI is not ready");
-      say(this.idle, alone ? "The next task shows here: its stage, its progress and a live picture." : `${capital(lane.says)}.`);
+      say(this.title, lane.comfyui_ready ? "Idle" : "ComfyUI is not ready");
+      say(this.idle, alone ? "The next task appears here." : `${capital(lane.says)}.`);
       this.show("");
     }
     this.tick();
@@ -93,7 +93,7 @@ class LaneCard {
     say(this.blank.firstChild, this.task ? "no preview yet" : "");
   }
 
-  /** What only time changes. */
+  /** Update the times. */
   tick() {
     const task = this.task;
     if (!task) return;
@@ -101,7 +101,7 @@ class LaneCard {
     const left = task.usual_seconds - taken;
     let words = `${DOING[task.stage]} ${short(task.task_id, 9)} for ${seconds(taken)}`;
     if (task.stage === "render" && task.usual_seconds) {
-      words += left > 0 ? `, about ${seconds(left)} left` : `; it usually takes ${seconds(task.usual_seconds)}`;
+      words += left > 0 ? `, about ${seconds(left)} left` : `; usually ${seconds(task.usual_seconds)}`;
     }
     say(this.left, words);
   }
@@ -138,8 +138,8 @@ export function showDay(past) {
   const day = past.day;
   const ended = day.done + day.failed;
   const figures = [
-    ["Done", day.done], ["Failed", day.failed], ["Refused", day.refused], ["Taken away", day.lost],
-    ["Went well", ended ? percent(day.done / ended) : "–"], ["Rendering", seconds(day.render_seconds)],
+    ["Done", day.done], ["Failed", day.failed], ["Refused", day.refused], ["Lost", day.lost],
+    ["Success", ended ? percent(day.done / ended) : "–"], ["Rendering", seconds(day.render_seconds)],
   ];
   $("figures").replaceChildren(...figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
   const pictures = past.latest.map((task) => el("li", {}, thumbnail(task),

@@ -144,7 +144,7 @@ def test_a_browser_signs_in_once(open_testbed, open_page):
     page.get_by_label("Token").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url("**/sign-in#wrong")
-    page.get_by_text("That was not it").wait_for()
+    page.get_by_text("Wrong token").wait_for()
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
     page.locator("#state", has_text="Paused").wait_for()

@@ -16,11 +16,11 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(testbed, ope
     page = open_page(testbed.url)
     task_id = testbed.slow(60.0, gate="page", previews=2.0)
     says(page, f"rendering {task_id[:8]}… step")
-    bar = page.get_by_label("This node")
+    bar = page.get_by_label("Current node")
     first = bar.evaluate("bar => bar.value")
-    page.wait_for_function("at => document.querySelector('[aria-label=\"This node\"]').value > at", arg=first)
+    page.wait_for_function("at => document.querySelector('[aria-label=\"Current node\"]').value > at", arg=first)
     assert (
-        page.get_by_role("img", name="Preview of what is being rendered").get_attribute("src").startswith("data:image/")
+        page.get_by_role("img", name="Preview of the render").get_attribute("src").startswith("data:image/")
     )
     assert page.locator("[aria-current=step]").text_content() == "render"
     testbed.open("page")
@@ -82,7 +82,7 @@ def test_history_is_filtered_by_outcome_and_workflow(testbed, open_page):
     rows.filter(has_text="prompt is missing").first.wait_for()
     rows.filter(has_text="Done").first.wait_for(state="detached")
     page.get_by_role("combobox", name="Workflow").select_option("slow")
-    page.get_by_text("No task of the last days fits these filters.").wait_for()
+    page.get_by_text("No recent task matches these filters.").wait_for()
     page.get_by_role("combobox", name="Outcome").select_option("")
     rows.filter(has_text=done[:8]).wait_for()
     assert not rows.filter(has_text=refused[:8]).count()
@@ -91,7 +91,7 @@ def test_history_is_filtered_by_outcome_and_workflow(testbed, open_page):
 def test_workflows_say_why_they_are_not_offered_and_what_helps(testbed, open_page):
     page = open_page(f"{testbed.url}/#workflows")
     offered = page.locator("#workflows > li", has=page.get_by_role("heading", name="slow"))
-    offered.get_by_text("Offered").wait_for()
+    offered.get_by_text("Advertised").wait_for()
     other = page.locator("#workflows > li", has=page.get_by_role("heading", name="flux-lora"))
     assert "Not enabled" in other.text_content()
     assert "XALORA_WORKFLOWS" in other.text_content()
@@ -105,14 +105,14 @@ def test_everything_is_reached_by_keyboard(testbed, open_page):
         page.keyboard.press("Tab")
         focused.append(page.evaluate("document.activeElement.textContent.trim()"))
     assert [text.rstrip("0123456789") for text in focused] == [
-        "Skip to the content", "Pause", "Drain…", "Now", "History", "Workflows", "Health",
+        "Skip to content", "Pause", "Drain…", "Now", "History", "Workflows", "Health",
     ]  # fmt: skip
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Health").wait_for()
     assert page.evaluate("document.activeElement.id") == "title-health"
     page.get_by_role("button", name="Drain…").focus()
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.textContent") == "Keep it running"
+    assert page.evaluate("document.activeElement.textContent") == "Keep running"
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").count()
     assert testbed.now()["state"] == "working"
@@ -140,15 +140,15 @@ def test_the_miner_dies_and_comes_back_and_so_does_the_page(testbed, open_page):
     page = open_page(testbed.url, but="net::ERR_")  # the browser itself says that nobody answers
     says(page, "waiting for a task")
     testbed.worker.kill()
-    page.get_by_role("alert").filter(has_text="Cut off from the miner").wait_for()
+    page.get_by_role("alert").filter(has_text="No connection to the miner").wait_for()
     assert page.get_by_role("button", name="Pause").is_disabled()
     testbed.restart_worker()
     page.get_by_role("alert").wait_for(state="hidden")
     says(page, "waiting for a task")
     assert page.locator("#latest img").count()  # the journal has outlived it
     page.get_by_role("button", name="Drain…").click()
-    page.get_by_role("button", name="Drain it").click()
-    page.get_by_role("alert").filter(has_text="it has probably ended").wait_for()
+    page.get_by_role("button", name="Drain", exact=True).click()
+    page.get_by_role("alert").filter(has_text="has probably exited").wait_for()
     assert testbed.worker.popen.wait(30) == 0
     testbed.worker.kill()
     testbed.restart_worker()
