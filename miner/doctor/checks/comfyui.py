@@ -40,8 +40,8 @@ def comfyui(facts: Facts) -> Iterator[Mark]:
         says = "not set; the embedded engine runs image nodes on the CPU, and upscaling models with torch"
         yield warning("ComfyUI", says, cure)
     found = facts.comfyuis()
-    if facts.managed and found and not found[0].stats:
-        yield from could_start(found[0].placement.launch)
+    if facts.managed and found and not found[0].stats and (launch := found[0].placement.launch):
+        yield from could_start(launch)
     for one in found:
         name = "Embedded engine" if facts.embedded else f"ComfyUI {one.placement.name}" if len(found) > 1 else "ComfyUI"
         yield from _answering(name, one, managed=facts.managed)
@@ -73,10 +73,8 @@ def folders(name: str, found: ComfyStatus) -> Iterator[Mark]:
             yield warning(name, f"[comfyui] {key} {path} is not a writable folder", cure)
 
 
-def could_start(launch: Launch | None) -> Iterator[Mark]:
+def could_start(launch: Launch) -> Iterator[Mark]:
     """Whether ComfyUI is installed and its Python has the required packages. Runs that Python briefly."""
-    if launch is None:
-        return
     home, python = launch.cwd, launch.argv[0]
     yield good("ComfyUI's home", f"{version_of(home) or 'an unknown version'} in {home}")
     name, requirements = "ComfyUI's Python", home / "requirements.txt"

@@ -19,9 +19,7 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(testbed, ope
     bar = page.get_by_label("Current node")
     first = bar.evaluate("bar => bar.value")
     page.wait_for_function("at => document.querySelector('[aria-label=\"Current node\"]').value > at", arg=first)
-    assert (
-        page.get_by_role("img", name="Preview of the render").get_attribute("src").startswith("data:image/")
-    )
+    assert page.get_by_role("img", name="Preview of the render").get_attribute("src").startswith("data:image/")
     assert page.locator("[aria-current=step]").text_content() == "render"
     testbed.open("page")
     page.locator(f"#latest img[src*='{task_id}']").wait_for()

@@ -19,7 +19,6 @@ from miner.doctor.peak import PeakMemory
 from miner.doctor.selftest import PICTURE, VIDEO, animation, mark, random_picture, runnable, selftest
 from miner.doctor.trial_render import TrialRender, render, require, trial_render
 from miner.machine import benchmarks
-from miner.machine.benchmarks import Measurement
 from miner.machine.gpu import Nvml
 from miner.task.errors import ConfigError, MachineFault
 from miner.task.journal import Journal
@@ -224,48 +223,3 @@ def test_no_two_tasks_of_a_bench_are_alike(session, library):
         for _ in range(2)
     }
     assert len(made) == 2
-
-
-def measurement(name, warm=2.0, **rest):
-    values = {"cold": 9.0, "runs": 1, "peak_memory": None, "device": "cpu", "comfyui": "0.33.0", "at": 1.0}
-    return Measurement(workflow=name, warm=warm, **{**values, **rest})
-
-
-def test_a_measurement_replaces_only_its_workflows(tmp_path):
-    benchmarks.write(tmp_path, [measurement("a"), measurement("b")])
-    benchmarks.write(tmp_path, [measurement("a", warm=3.0)])
-    assert {name: one.warm for name, one in benchmarks.read(tmp_path).items()} == {"a": 3.0, "b": 2.0}
-    assert [path.name for path in tmp_path.iterdir()] == [benchmarks.FILE]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        '{"schema": 2, "workflows": [{}]}',
-        '{"schema": 1, "workflows": {}}',
-        '{"schema": 1, "workflows": [1, {}]}',
-    ],
-)
-def test_an_invalid_file_is_ignored(tmp_path, text):
-    (tmp_path / benchmarks.FILE).write_text(text)
-    assert benchmarks.read(tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    "change", [{"warm": "fast"}, {"warm": 0}, {"cold": float("nan")}, {"warm": None}, {"cold": True}]
-)
-def test_an_invalid_row_is_ignored(tmp_path, change):
-    benchmarks.write(tmp_path, [measurement("good")])
-    document = json.loads((tmp_path / benchmarks.FILE).read_text())
-    (row,) = document["workflows"]
-    document["workflows"].append({**row, "workflow": "wrong", **change})
-    assert list(benchmarks.parse(document)) == ["good"]
-
-
-def test_a_failed_write_is_a_fault(tmp_path):
-    (tmp_path / "state").touch()
-    with pytest.raises(MachineFault, match="cannot write"):
-        benchmarks.write(tmp_path / "state", [measurement("a")])
