@@ -100,7 +100,7 @@ def _sequencer(scene: Scene) -> Mark:
             name=name,
             level=level,
             says=f"{now.sequencer} has not answered since the start",
-            cure="see the log's lines no_answer, and XALORA_WORKFLOW_URL",
+            cure="see the log's lines lease_request_failed, and XALORA_WORKFLOW_URL",
         )
     silence = scene.at - now.answered_at
     if silence > SILENT + scene.wait:

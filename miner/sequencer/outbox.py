@@ -141,7 +141,7 @@ class Outbox:
             pause = backoff(letter.attempt, rng=self._rng, at_least=at_least)
             metrics.SUBMISSIONS.labels("error").inc()
             metrics.RETRIES.labels("answer").inc()
-            log.warning("answer_not_taken", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
+            log.warning("answer_not_accepted", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
             with self._changed:
                 letter.due = self._clock() + pause
                 letter.in_hand = False

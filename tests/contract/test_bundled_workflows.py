@@ -36,7 +36,7 @@ def testbed(tmp_path_factory):
     with Testbed(tmp_path_factory.mktemp("real")) as testbed:
         testbed.start_devnet()
         testbed.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
-        until(lambda: testbed.logged("workflows_offered"), why="the preflight")
+        until(lambda: testbed.logged("workflows_advertised"), why="the preflight")
         yield testbed
         assert testbed.devnet.stats()["violations"] == 0
         assert testbed.worker.stop(60) == 0
@@ -44,7 +44,7 @@ def testbed(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
-    if name not in testbed.logged("workflows_offered")[-1]["names"]:
+    if name not in testbed.logged("workflows_advertised")[-1]["names"]:
         reason = testbed.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
         pytest.skip(f"this ComfyUI cannot run {name}: {reason}")
     task_type, parameters, size = TASKS[name]

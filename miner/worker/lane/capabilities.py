@@ -73,7 +73,7 @@ class Capabilities:
         if first or has != had:
             came, went = ([], []) if first else (sorted(has - had), sorted(had - has))
             names, count = list(self.runnable), len(loras)
-            log.info("workflows_offered", names=names, loras=count, came=came or None, went=went or None)
+            log.info("workflows_advertised", names=names, loras=count, came=came or None, went=went or None)
         return has != had
 
     def cold(self) -> None:

@@ -134,7 +134,7 @@ class Poll:
         if trouble != self._complaint or self.clock() - self._complained_at >= COMPLAIN_EVERY:
             self._complaint, self._complained_at = trouble, self.clock()
             reasons = {name: r[0].text for name, r in self.capabilities.verdicts.items() if r}
-            log.warning("not_asking", reason=trouble, workflows=reasons or None, next="asking when that is over")
+            log.warning("not_leasing", reason=trouble, workflows=reasons or None, next="asking when that is over")
 
     def _failed(self, error: Retryable, version: int, *, pace: float) -> None:
         """`pace` are the seconds between two requests where all goes well: the first pause is about as long, so that a
@@ -144,6 +144,6 @@ class Poll:
         base = max(FIRST_PAUSE, pace)
         pause = backoff(self._failures, rng=self._rng, base=base, at_least=error.retry_after or 0.0)
         self.doing = f"waiting for the sequencer: {error.message}"
-        log.warning("no_answer", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
+        log.warning("lease_request_failed", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
         self.liveness.beat(pause + TURN)
         self.desk.pause(pause, since=version)

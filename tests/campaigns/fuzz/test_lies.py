@@ -184,6 +184,6 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:
     endless = REFUSED["a header by the letter"]
     with LiedToTestbed(tmp_path, endless, sequencer__timeout=0.5, sequencer__wait=0.0) as testbed:
-        until(lambda: testbed.logged("no_answer"), why="the end of the request")
+        until(lambda: testbed.logged("lease_request_failed"), why="the end of the request")
         testbed.worker.send(signal.SIGTERM)
         assert testbed.worker.stop(20.0) == 0

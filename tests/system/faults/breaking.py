@@ -162,7 +162,7 @@ def sequencer_killed(testbed: RelayedTestbed) -> Iterator[None]:
 @contextmanager
 def sequencer_away(testbed: RelayedTestbed) -> Iterator[None]:
     """No connection to it, until the worker has noticed."""
-    said = ("heartbeat_missed", "no_answer", "answer_not_taken")
+    said = ("heartbeat_missed", "lease_request_failed", "answer_not_accepted")
     before = _count(testbed, *said)
     with testbed.sequencer.away():
         yield

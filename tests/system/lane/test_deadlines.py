@@ -65,7 +65,7 @@ def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: 
     until(lambda: testbed.queue()["queue_running"], why="the render")
     testbed.devnet.fault("fail", "miner_submit")
     wrong = testbed.create(workflow_id="5", parameters={"image": "no URL"})
-    until(lambda: testbed.logged("answer_not_taken"), why="a submission in vain")
+    until(lambda: testbed.logged("answer_not_accepted"), why="a submission in vain")
     testbed.worker.kill()
     testbed.engine.kill()
     testbed.devnet.clear_faults()

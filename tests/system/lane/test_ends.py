@@ -39,7 +39,7 @@ def test_a_bug_in_a_loop_ends_the_process_with_its_own_code(testbed: Testbed) ->
 
 @pytest.mark.parametrize(
     ("step", "route", "event"),
-    [("rendered", "store_put", "upload_failed"), ("answered", "miner_submit", "answer_not_taken")],
+    [("rendered", "store_put", "upload_failed"), ("answered", "miner_submit", "answer_not_accepted")],
 )
 def test_two_signals_end_it_though_what_is_left_keeps_failing(
     relayed: RelayedTestbed, step: Step, route: str, event: str

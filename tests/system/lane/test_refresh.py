@@ -129,7 +129,7 @@ def test_what_has_come_is_asked_about_once_and_told_in_one_line(bench: Bench) ->
     with capture_logs() as lines:
         assert [bench.at(now) for now in (1001, 1002, 1003, 1004)] == [0, 1, 0, 0]
     assert bench.capabilities.runnable == ("upscaler",)
-    assert [(line["event"], line["came"]) for line in lines] == [("workflows_offered", ["upscaler"])]
+    assert [(line["event"], line["came"]) for line in lines] == [("workflows_advertised", ["upscaler"])]
     assert bench.desk.version > version  # so that the lane asks for it at once
 
 
@@ -140,7 +140,7 @@ def test_what_has_gone_is_offered_no_more(bench: Bench) -> None:
     with capture_logs() as lines:
         assert [bench.at(now) for now in (1003, 1004)] == [0, 1]
     assert bench.capabilities.runnable == ()
-    assert [line["event"] for line in lines] == ["workflow_not_runnable", "workflows_offered"]
+    assert [line["event"] for line in lines] == ["workflow_not_runnable", "workflows_advertised"]
 
 
 def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
@@ -193,7 +193,7 @@ def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_taken_for_sick(be
     with bench.relay.away(), capture_logs() as lines:
         bench.at(1002)
         bench.at(1003)
-    assert [line["event"] for line in lines] == ["offer_not_refreshed"]
+    assert [line["event"] for line in lines] == ["capabilities_not_refreshed"]
     assert bench.host.ready.is_set()
     assert [bench.at(1002 + RETRY - 1), bench.at(1002 + RETRY)] == [0, 1]
 
@@ -249,12 +249,12 @@ def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Te
     testbed.start_devnet()
     testbed.start_worker("", workflows={"4": ["upscaler"]}, **settings, models__dir=str(testbed.folder / "models"))
     until(
-        lambda: testbed.logged("not_asking", reason="no enabled workflow can run on this machine"), why="the preflight"
+        lambda: testbed.logged("not_leasing", reason="no enabled workflow can run on this machine"), why="the preflight"
     )
     target = testbed.folder / "models" / MODEL
     target.parent.mkdir(parents=True)
     target.write_bytes(b"a model by its name")
-    until(lambda: testbed.logged("workflows_offered", came=["upscaler"]), why="the offer")
+    until(lambda: testbed.logged("workflows_advertised", came=["upscaler"]), why="the offer")
     until(lambda: offered(testbed, "4"), why="a request with it")
     assert len(testbed.logged("comfyui_started")) == 1
     assert testbed.worker.stop() == 0

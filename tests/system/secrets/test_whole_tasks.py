@@ -133,7 +133,7 @@ def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path:
     with SecretsTestbed(tmp_path) as testbed:
         testbed.sequencer.otherwise = refuses
         testbed.start()
-        until(lambda: testbed.logged("no_answer"), why="the refusal")
+        until(lambda: testbed.logged("lease_request_failed"), why="the refusal")
         pages = testbed.pages()
         assert testbed.worker.stop() == 0
         log = (tmp_path / "worker.log").read_text()
@@ -147,7 +147,7 @@ def test_a_comfyui_that_is_away_does_not_show_its_password(tmp_path: Path) -> No
     with SecretsTestbed(tmp_path) as testbed, testbed.comfyui.away():
         testbed.start()
         until(lambda: testbed.logged("comfyui_not_ready"), why="the complaint")
-        until(lambda: testbed.logged("not_asking"), why="the reason for not asking")
+        until(lambda: testbed.logged("not_leasing"), why="the reason for not asking")
         pages = testbed.pages()
         assert testbed.worker.stop() == 0
         assert leaks((tmp_path / "worker.log").read_text()) == []

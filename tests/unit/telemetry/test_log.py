@@ -64,7 +64,7 @@ def logged(clock):
 
 
 def fail(reason="refused", **more):
-    structlog.get_logger().warning("no_answer", reason=reason, next="asking again", **more)
+    structlog.get_logger().warning("lease_request_failed", reason=reason, next="asking again", **more)
 
 
 class TestRepeatedFailures:
@@ -83,8 +83,8 @@ class TestRepeatedFailures:
         clock.at = FOLD_FOR + 1
         structlog.get_logger().info("task_done")
         assert [(line["event"], line.get("times")) for line in logged()] == [
-            ("no_answer", None),
-            ("no_answer", 1),
+            ("lease_request_failed", None),
+            ("lease_request_failed", 1),
             ("task_done", None),
         ]
 
@@ -112,7 +112,7 @@ def lines(tmp_path, level="INFO", *, as_journal):
         log.setup(level=level, style="json", out=out, journal=f"{status.st_dev}:{status.st_ino}" if as_journal else "")
         structlog.get_logger().info("task_done", task_id="t")
         for _ in range(2):
-            structlog.get_logger().warning("no_answer", api_key="very-secret", url="https://h/p?sig=secret")
+            structlog.get_logger().warning("lease_request_failed", api_key="very-secret", url="https://h/p?sig=secret")
         structlog.get_logger().error("loop_failed")
         out.seek(0)
         structlog.reset_defaults()
