@@ -46,11 +46,11 @@ def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -
 # ---- tasks ------------------------------------------------------------------------------------------------------
 
 TASKS = _counter(
-    "tasks", "Tasks that ended, by workflow and outcome: done, refused, failed, lost.", "workflow", "outcome"
+    "tasks", "Finished tasks, by workflow and outcome: done, refused, failed, lost.", "workflow", "outcome"
 )
 STAGE_SECONDS = _histogram(
     "task_stage_seconds",
-    "Seconds that tasks spent in a stage: prepare, queue, render, deliver; total is from lease to answer.",
+    "Seconds per task in a stage: prepare, queue, render, deliver; total is from lease to answer.",
     "stage",
     "workflow",
     buckets=_STAGES,
@@ -65,18 +65,18 @@ INPUT_BYTES = _counter("input_bytes", "Bytes of downloaded inputs.")
 OUTPUT_BYTES = _counter("output_bytes", "Bytes of uploaded results.")
 RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
 TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
-LAST_DONE = _gauge("last_done_timestamp_seconds", "When a task was last answered with a result; 0 before the first.")
+LAST_DONE = _gauge("last_done_timestamp_seconds", "Time of the last answer with a result; 0 if none yet.")
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
 
 LEASE_REQUESTS = _counter(
-    "lease_requests", "Requests for a task, by reply: task, nothing, running, refused (the id or key), error.", "reply"
+    "lease_requests", "Lease requests, by reply: task, nothing, running, refused (the id or key), error.", "reply"
 )
 SUBMISSIONS = _counter("submissions", "Answers sent, by reply: acknowledged, refused, gone, error.", "reply")
 SEQUENCER_ANSWERED = _gauge(
     "sequencer_answered_timestamp_seconds", "When the sequencer last gave a valid answer; 0 before the first."
 )
-OUTBOX_DEPTH = _gauge("outbox_depth", "Answers that the sequencer has not acknowledged.")
+OUTBOX_DEPTH = _gauge("outbox_depth", "Answers not yet acknowledged.")
 
 # ---- ComfyUI and the machine ------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ DISK_FREE = _gauge("disk_free_bytes", "Free bytes on the fullest file system tha
 DISK_NEEDED = _gauge("disk_needed_bytes", "Free bytes below which no task is leased.")
 GPU_LOAD = _gauge("gpu_utilization_ratio", "Share of recent time that the GPU was busy.", "gpu")
 GPU_MEMORY_USED = _gauge("gpu_memory_used_bytes", "Video memory in use, by any process.", "gpu")
-GPU_MEMORY_TOTAL = _gauge("gpu_memory_total_bytes", "Video memory of the card.", "gpu")
+GPU_MEMORY_TOTAL = _gauge("gpu_memory_total_bytes", "Total video memory of the GPU.", "gpu")
 GPU_TEMPERATURE = _gauge("gpu_temperature_celsius", "Temperature of the GPU.", "gpu")
 GPU_POWER = _gauge("gpu_power_watts", "Power draw of the card.", "gpu")
 
