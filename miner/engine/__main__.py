@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -23,6 +23,7 @@ from miner.engine.app import build_app
 from miner.engine.flags import Flags, parse
 from miner.engine.folders import prepare
 from miner.engine.modelpaths import ModelPathsError
+from miner.engine.nodes import Node
 
 log = logging.getLogger("engine")
 
@@ -57,7 +58,8 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def main() -> int:
+def main(nodes: Iterable[Node] = ()) -> int:
+    """Serve what the command line asks for; returns the exit code. A program of yours may add `nodes` of its own."""
     flags = parse(sys.argv[1:])
     _log(flags)
     with contextlib.ExitStack() as stack:
@@ -71,7 +73,7 @@ def main() -> int:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         config = uvicorn.Config(
-            build_app(flags, folders),
+            build_app(flags, folders, nodes),
             lifespan="on",
             ws="websockets-sansio",
             ws_per_message_deflate=False,

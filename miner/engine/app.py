@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -23,7 +23,7 @@ from miner.engine.flags import Flags
 from miner.engine.folders import Folders
 from miner.engine.hub import Hub
 from miner.engine.interrupt import Interrupt
-from miner.engine.nodes import nodes_for
+from miner.engine.nodes import Node, nodes_for
 from miner.engine.prompts import Prompts
 from miner.engine.run import Workshop
 from miner.engine.state import Engine
@@ -66,12 +66,15 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-def build_app(flags: Flags, folders: Folders) -> Starlette:
-    """The engine as an ASGI application. Its executor and its sender start and end with the application's lifespan."""
+def build_app(flags: Flags, folders: Folders, nodes: Iterable[Node] = ()) -> Starlette:
+    """The engine as an ASGI application, with `nodes` beside its own.
+
+    Its executor and its sender start and end with the application's lifespan.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.engine = engine = _start(flags, folders)
+        app.state.engine = engine = _start(flags, folders, nodes_for(flags.dialect, nodes))
         sender = asyncio.create_task(engine.hub.drain(), name="sender")
         engine.executor.start()
         try:
@@ -88,13 +91,12 @@ def build_app(flags: Flags, folders: Folders) -> Starlette:
     return Starlette(routes=routes, middleware=[Middleware(OnlyLocal)], lifespan=lifespan)
 
 
-def _start(flags: Flags, folders: Folders) -> Engine:
+def _start(flags: Flags, folders: Folders, nodes: Mapping[str, Node]) -> Engine:
     hub, interrupt = Hub(), Interrupt()
     queue = Prompts(
         changed=lambda left: hub.publish("status", {"status": {"exec_info": {"queue_remaining": left}}}, None),
         interrupt=interrupt,
     )
-    nodes = nodes_for(flags.dialect, test_nodes=flags.test_nodes)
     workshop = Workshop(
         dialect=flags.dialect,
         nodes=nodes,

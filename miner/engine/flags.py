@@ -39,7 +39,6 @@ class Flags:
     max_upload: int  # bytes, for any request's body
     cache: bool  # keep the last prompt's results
     dialect: Dialect
-    test_nodes: bool
     parent: int | None  # end when this process is no longer the parent
     level: str
     log_to_stdout: bool
@@ -64,7 +63,6 @@ def parse(arguments: Sequence[str]) -> Flags:
         max_upload=round(found.max_upload_size * 1024 * 1024),
         cache=not found.cache_none,
         dialect=DIALECTS[found.like],
-        test_nodes=found.test_nodes,
         parent=found.parent_pid,
         level=_level(found.verbose),
         log_to_stdout=found.log_stdout,
@@ -90,7 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-stdout", action="store_true")
     ours = parser.add_argument_group("not in ComfyUI")
     ours.add_argument("--like", choices=tuple(DIALECTS), default=NEWEST, help="the ComfyUI whose behaviour to follow")
-    ours.add_argument("--test-nodes", action="store_true", help="also have DevnetWait, DevnetBusy and DevnetFail")
     ours.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is no longer the parent")
     _accept_ignored(parser.add_argument_group("taken, and without effect here"))
     return parser

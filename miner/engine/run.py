@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from miner.engine import faults
+from miner.engine import exceptions
 from miner.engine.cache import Cache
 from miner.engine.dialect import Dialect
 from miner.engine.folders import Folders
@@ -98,9 +98,9 @@ class Run:
             self._report.message(
                 "execution_error",
                 **self._which(node),
-                exception_message=faults.message(error),
-                exception_type=faults.type_name(error),
-                traceback=faults.lines(error),
+                exception_message=exceptions.message(error),
+                exception_type=exceptions.type_name(error),
+                traceback=exceptions.lines(error),
                 current_inputs={name: [_printable(value)] for name, value in inputs.items()},
                 current_outputs=list(self._prompt),
             )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from miner.engine import faults
+from miner.engine import exceptions
 from miner.engine.dialect import Dialect
 from miner.engine.folders import Folders
 from miner.engine.nodes.base import Node, Spec
@@ -116,8 +116,8 @@ class Validation:
                 "exception_during_validation",
                 "Exception when validating node",
                 str(error),
-                exception_type=faults.type_name(error),
-                traceback=faults.lines(error),
+                exception_type=exceptions.type_name(error),
+                traceback=exceptions.lines(error),
             )
             self._found[output] = [wrong]
             return [wrong]
@@ -173,8 +173,8 @@ class Validation:
                     str(error),
                     **about,
                     exception_message=str(error),
-                    exception_type=faults.type_name(error),
-                    traceback=faults.lines(error),
+                    exception_type=exceptions.type_name(error),
+                    traceback=exceptions.lines(error),
                     linked_node=link,
                 )
             ]

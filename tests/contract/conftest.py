@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support.paths import ROOT
+
 from .graphs import encoded, picture
 from .wire import Comfy
 
@@ -23,13 +25,15 @@ VERSIONS = ["real"] if REAL else ["0.33.0", "0.3.64"]
 
 
 @contextlib.contextmanager
-def engine(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def engine(
+    folder: Path, *flags: str, module: str = "tests.support.engine"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running engine: its process, its URL. Its log is `folder / "log"`."""
-    command = [sys.executable, "-m", "miner.engine", "--port", "0", "--base-directory", str(folder), *flags]
+    command = [sys.executable, "-m", module, "--port", "0", "--base-directory", str(folder), *flags]
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen(
-            [*command, "--parent-pid", str(os.getpid())], stdout=subprocess.PIPE, stderr=log, text=True
+            [*command, "--parent-pid", str(os.getpid())], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
         try:
@@ -50,7 +54,7 @@ def comfy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield Comfy(REAL, session, None)
             return
         folder = tmp_path_factory.mktemp("engine")
-        flags = ("--like", request.param, "--test-nodes", "--preview-method", "auto", "--max-upload-size", "8")
+        flags = ("--like", request.param, "--preview-method", "auto", "--max-upload-size", "8")
         _, url = stack.enter_context(engine(folder, *flags))
         yield Comfy(url, session, folder)
 
@@ -59,7 +63,7 @@ def comfy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def only_engine(comfy: Comfy) -> Comfy:
     """For what a real ComfyUI does not have."""
     if comfy.folder is None:
-        pytest.skip("a real ComfyUI has no test nodes")
+        pytest.skip("a real ComfyUI has no trial nodes")
     return comfy
 
 

@@ -22,8 +22,8 @@ ENGINE = (sys.executable, "-m", "miner.engine")
 
 
 @contextlib.contextmanager
-def started(folder: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], Comfy]]:
-    with engine(folder, *flags) as (process, url), requests.Session() as session:
+def started(folder: Path, *flags: str, **options: str) -> Iterator[tuple[subprocess.Popen[str], Comfy]]:
+    with engine(folder, *flags, **options) as (process, url), requests.Session() as session:
         yield process, Comfy(url, session, folder)
 
 
@@ -50,7 +50,7 @@ def test_it_starts_in_comfyuis_place(tmp_path: Path) -> None:
     flags += ["--disable-api-nodes", "--disable-auto-launch", "--dont-print-server", "--cuda-device", "0", "--lowvram"]
     flags += ["--database-url", "sqlite:///:memory:", "--fast", "--verbose", "INFO", "--reserve-vram", "1.5"]
     flags += ["--extra-model-paths-config", str(extra), "--disable-metadata", "--cache-none"]
-    with started(tmp_path, *flags) as (_, comfy):
+    with started(tmp_path, *flags, module="miner.engine") as (_, comfy):
         graph = simple()
         (file,) = comfy.run(graph).files
         assert (folders["output"] / file["subfolder"] / file["filename"]).is_file()
@@ -73,7 +73,7 @@ def test_it_says_where_it_is_and_nothing_else_and_ends_when_told(tmp_path: Path)
 
 
 def test_it_ends_though_a_client_is_connected_and_a_node_runs(tmp_path: Path) -> None:
-    with started(tmp_path, "--test-nodes") as (process, comfy), comfy.stream() as stream:
+    with started(tmp_path) as (process, comfy), comfy.stream() as stream:
         comfy.submit(waiting(seconds=600), client_id=stream.client)
         stream.until_outline("executing 2")
         process.send_signal(signal.SIGINT)
@@ -195,7 +195,7 @@ def test_previews_come_with_metadata_to_who_understands_it(only_engine: Comfy) -
 
 
 def test_there_are_no_previews_unless_asked_for(tmp_path: Path) -> None:
-    with started(tmp_path, "--test-nodes") as (_, comfy):
+    with started(tmp_path) as (_, comfy):
         ran = comfy.run(waiting(seconds=0.05, previews_per_second=20))
     assert "progress" in ran.outline
     assert not any(isinstance(event, Preview) for event in ran.events)
@@ -262,16 +262,16 @@ def test_a_failure_can_be_counted(only_engine: Comfy) -> None:
 
 
 def test_a_cuda_fault_lasts_until_the_restart(tmp_path: Path) -> None:
-    with started(tmp_path, "--test-nodes") as (_, comfy):
+    with started(tmp_path) as (_, comfy):
         error = comfy.run(failing("cuda", times=1, label="once")).event("execution_error")
         assert error["exception_message"].startswith("CUDA error: an illegal memory access was encountered")
         assert "execution_error" in comfy.run(waiting(seconds=0)).outline
-    with started(tmp_path, "--test-nodes") as (_, comfy):
+    with started(tmp_path) as (_, comfy):
         assert comfy.run(failing("cuda", times=1, label="once")).entry["status"]["completed"] is True
 
 
 def test_an_exit_in_a_node_leaves_http_alive_and_the_queue_standing(tmp_path: Path) -> None:
-    with started(tmp_path, "--test-nodes") as (process, comfy):
+    with started(tmp_path) as (process, comfy):
         with comfy.stream() as stream:
             dead = comfy.submit(failing("exit"), client_id=stream.client)
             stream.until_outline("executing 2")

@@ -69,7 +69,7 @@ class DashboardTestbed(Testbed):
             self.devnet, self.engine_url = self._beside.devnet, self._beside.engine_url
         else:
             self.start_devnet()
-            self.start_engine("--test-nodes", "--preview-method", "auto")
+            self.start_engine("--preview-method", "auto")
         keys = {
             "status__enabled": True,
             "status__port": self.port,

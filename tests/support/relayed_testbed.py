@@ -94,7 +94,7 @@ class RelayedTestbed(Testbed):
 
     def set_up(self) -> None:
         self.add_workflow("gated", GATED, parameters=PARAMETERS)
-        self.comfyui = self.relay(self.start_engine("--test-nodes", port=free_port()))
+        self.comfyui = self.relay(self.start_engine(port=free_port()))
         self.sequencer = self.relay(self.start_devnet(s3=self._with_s3).url)
         web = ScriptedServer(lambda request: reply((self.folder / request.path[1:]).read_bytes()))
         self.inputs = self.relay(self.stack.enter_context(web).url)  # the consumer's web server

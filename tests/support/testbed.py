@@ -156,9 +156,8 @@ class Testbed:
         return self.devnet
 
     def start_engine(self, *options: str, port: int = 0) -> str:
-        command = [sys.executable, "-m", "miner.engine", "--port", str(port)]
-        folders = ["--base-directory", str(self.folder / "engine")]
-        self.engine = self._start(Process([*command, *folders, *options], self.folder / "engine.log"))
+        flags = ["--port", str(port), "--base-directory", str(self.folder / "engine"), *options]
+        self.engine = self._start(_ours("tests.support.engine", *flags, log=self.folder / "engine.log"))
         self.engine_url = self.engine.first_line()
         assert self.engine_url, (self.folder / "engine.log").read_text()
         return self.engine_url

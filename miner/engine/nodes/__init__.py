@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 
 from miner.engine.dialect import Dialect
-from miner.engine.nodes import images, saving, trial, upscale, video
+from miner.engine.nodes import images, saving, upscale, video
 from miner.engine.nodes.base import Node
 
 
-def nodes_for(dialect: Dialect, *, test_nodes: bool) -> Mapping[str, Node]:
-    """Every node that can run here. Looks for libraries, and loads none of them."""
+def nodes_for(dialect: Dialect, more: Iterable[Node] = ()) -> Mapping[str, Node]:
+    """Every node that can run here, and `more`. Looks for libraries, and loads none of them."""
     found: list[Node] = [*images.NODES, *saving.NODES]
     if _installed("av"):
         found += video.NODES
     if _installed("torch", "spandrel", "numpy"):
         found += upscale.NODES
-    if test_nodes:
-        found += trial.NODES
+    found += more
     if not dialect.savers_pass_on:
         found = [replace(node, returns=()) if node.saves else node for node in found]
     return {node.name: node for node in found}

@@ -76,7 +76,7 @@ class BenchTestbed:
         folder = self.fresh("engine")
         testbed = self._stack.enter_context(Testbed(folder))
         # no metadata: so the worker starts a ComfyUI of its own
-        url = testbed.start_engine("--test-nodes", "--preview-method", "auto", "--disable-metadata")
+        url = testbed.start_engine("--preview-method", "auto", "--disable-metadata")
         return Engine(url, folder / "engine")
 
     def work(self, workflow: str, *, milliseconds: int = 0, **values: Value) -> Work:

@@ -51,7 +51,7 @@ class ChaosTestbed(Testbed):
         self.start_devnet("--leases", "2", port=self._devnet_port, s3=True)
 
     def start_engine_again(self) -> None:
-        self.start_engine("--test-nodes", port=self._engine_port)
+        self.start_engine(port=self._engine_port)
 
     def restart_worker(self) -> None:
         """After its end, whichever that was."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.engine import make_home
 from tests.support.relayed_testbed import RelayedTestbed
 from tests.support.testbed import Testbed, free_port
 
@@ -25,6 +27,12 @@ def relayed(tmp_path: Path) -> Iterator[RelayedTestbed]:
 
 
 @pytest.fixture
-def managed() -> dict[str, Any]:
-    """Settings for an engine with test nodes that is the worker's own process."""
-    return {"comfyui__port": free_port(), "comfyui__args": ["--test-nodes"], "state__keep_days": 7}
+def managed(tmp_path: Path) -> dict[str, Any]:
+    """Settings for an engine with trial nodes that is the worker's own process."""
+    home = make_home(tmp_path / "home")
+    return {
+        "comfyui__home": str(home),
+        "comfyui__python": sys.executable,
+        "comfyui__port": free_port(),
+        "state__keep_days": 7,
+    }

@@ -1,4 +1,4 @@
-"""Graphs that wait, gate and fail, for `Testbed.add_workflow`. They need an engine with --test-nodes."""
+"""Graphs that wait, gate and fail, for `Testbed.add_workflow`. They need an engine with the trial nodes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def render(testbed: Testbed, *, timeout: float) -> str:
     """A task in the middle of a render that is longer than its workflow's time; returns its id."""
     testbed.start_devnet()
     testbed.add_workflow("late", flows.wait(LONG), timeout=timeout)
-    engine = testbed.start_engine("--test-nodes", port=free_port())
+    engine = testbed.start_engine(port=free_port())
     testbed.start_worker(engine, workflows={"4": ["late"], "5": ["upscaler-lanczos"]}, comfyui__interrupt_grace=2.0)
     task_id = testbed.create(parameters={})
     until(lambda: testbed.queue()["queue_running"], why="the render")
@@ -32,7 +32,7 @@ def test_one_that_renders_too_long_is_interrupted_and_answered(testbed: Testbed)
 def test_the_time_that_the_sequencer_gives_counts_before_the_workflows_own(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.add_workflow("late", flows.wait(LONG))
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     testbed.start_worker(engine, workflows={"4": ["late"], "5": ["upscaler-lanczos"]})
     late, good = testbed.ended(testbed.create(parameters={}, timeout_seconds=1.5), testbed.create(workflow_id="5"))
     assert (late["status"], good["status"]) == ("failed", "finished")
@@ -59,7 +59,7 @@ def test_it_is_answered_by_the_next_start_though_comfyui_is_down(testbed: Testbe
 def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: Testbed) -> None:
     testbed.start_devnet("--leases", "2")
     testbed.add_workflow("long", flows.wait(LONG))
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     testbed.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
     testbed.create(parameters={})
     until(lambda: testbed.queue()["queue_running"], why="the render")

@@ -103,7 +103,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(testbed: Testbed) -> None:
 def test_the_third_signal_ends_it_at_once(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.add_workflow("deaf", flows.wait(600.0, interruptible=False))
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     worker = testbed.start_worker(engine, workflows={"4": ["deaf"]}, comfyui__interrupt_grace=600.0)
     testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")

@@ -13,9 +13,7 @@ from tests.system.lane import flows
 def start(testbed: Testbed, leases: int) -> None:
     testbed.start_devnet("--leases", str(leases))
     testbed.add_workflow("gated", flows.wait(3600.0, until="gate"))
-    testbed.start_worker(
-        testbed.start_engine("--test-nodes"), workflows={"4": ["gated"]}, sequencer__poll_interval=0.01
-    )
+    testbed.start_worker(testbed.start_engine(), workflows={"4": ["gated"]}, sequencer__poll_interval=0.01)
 
 
 def open_gate(testbed: Testbed) -> None:

@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_in_the_middle_is_started_again_and_the_task_do
     task_id = testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
     kill_engine(testbed)
-    (testbed.folder / "state" / "comfyui-embedded" / "input" / "gate").touch()
+    (testbed.folder / "state" / "comfyui-default" / "input" / "gate").touch()
     (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert processes(testbed) == 2
@@ -75,7 +75,7 @@ def test_a_process_that_hangs_in_the_middle_is_ended_and_the_task_done_by_the_ne
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
     (started,) = testbed.logged("comfyui_started")
     os.kill(started["pid"], signal.SIGSTOP)
-    (testbed.folder / "state" / "comfyui-embedded" / "input" / "gate").touch()
+    (testbed.folder / "state" / "comfyui-default" / "input" / "gate").touch()
     (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert processes(testbed) == 2
@@ -98,7 +98,7 @@ def test_a_process_that_outlived_its_miner_is_kept_with_the_prompt_in_it(
     testbed.worker.kill()
     testbed.restart_worker()
     until(lambda: testbed.logged("task_picked_up", next="follow"), why="the prompt's recovery")
-    (testbed.folder / "state" / "comfyui-embedded" / "input" / "gate").touch()
+    (testbed.folder / "state" / "comfyui-default" / "input" / "gate").touch()
     (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert (processes(testbed), len(testbed.logged("comfyui_adopted"))) == (1, 1)
@@ -116,7 +116,7 @@ def render(testbed: Testbed, graph: flows.Graph) -> tuple[str, str, list[str]]:
     """A task's status and message, and what ComfyUI was told meanwhile."""
     testbed.start_devnet()
     testbed.add_workflow("flow", graph)
-    with closing(Relay(testbed.start_engine("--test-nodes"))) as comfyui:
+    with closing(Relay(testbed.start_engine())) as comfyui:
         testbed.start_worker(comfyui.url, workflows={"4": ["flow"]})
         (task,) = testbed.ended(testbed.create(parameters={}))
         told = [line.decode().split()[1] for line in comfyui.seen if line.startswith((b"POST /prompt", b"POST /free"))]

@@ -30,6 +30,7 @@ from miner.worker.lane.leases import Desk
 from miner.worker.lane.refresh import ASK_EVERY, ASK_HUNGRY, PATIENCE, RETRY, Refresh
 from miner.worker.lane.shutdown import Signals
 from miner.workflows import load_library
+from tests.support.engine import make_home
 from tests.support.paths import ROOT
 from tests.support.relay import Relay
 from tests.support.testbed import Process, Testbed, free_port, until
@@ -233,12 +234,7 @@ def test_a_workflow_that_lacks_room_is_refused_for_that_until_there_is_room(benc
 @pytest.fixture
 def managed(tmp_path: Path) -> Iterator[tuple[Testbed, dict[str, Any]]]:
     """A testbed, and settings for a ComfyUI that the worker starts."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "main.py").write_text(
-        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "runpy.run_module('tests.system.lane.with_models', run_name='__main__')\n"
-    )
+    home = make_home(tmp_path / "home", "tests.system.lane.with_models")
     settings = {"comfyui__home": str(home), "comfyui__python": sys.executable, "comfyui__port": free_port()}
     with Testbed(tmp_path) as testbed:
         yield testbed, settings

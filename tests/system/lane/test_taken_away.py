@@ -18,7 +18,7 @@ from tests.system.lane import flows
 def render(testbed: Testbed) -> str:
     """A task of ten minutes in the middle of its render; returns its id."""
     testbed.add_workflow("long", flows.wait(600.0))
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     testbed.start_worker(engine, workflows={"4": ["long"], "5": ["upscaler-lanczos"]})
     task_id = testbed.create(parameters={})
     until(lambda: testbed.queue()["queue_running"], why="the render")
@@ -93,9 +93,7 @@ def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_
     the object that was uploaded for the first lease is not at the place that the second one is for."""
     with serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as testbed.devnet:
         testbed.add_workflow("gated", flows.wait(600.0, until="gate"))
-        testbed.start_worker(
-            testbed.start_engine("--test-nodes"), workflows={"4": ["gated"]}, sequencer__heartbeat=3600.0
-        )
+        testbed.start_worker(testbed.start_engine(), workflows={"4": ["gated"]}, sequencer__heartbeat=3600.0)
         task_id = testbed.create(parameters={})
         until(lambda: len(testbed.task(task_id)["leases"]) == 1, why="the lease")
         until(lambda: testbed.task(task_id)["status"] == "waiting", why="the loss")
@@ -113,7 +111,7 @@ def test_one_that_is_leased_again_while_it_is_in_hand_goes_to_its_new_place(test
     ):
         testbed.add_workflow("gated", flows.wait(600.0, until="gate"))
         testbed.start_worker(
-            testbed.start_engine("--test-nodes"),
+            testbed.start_engine(),
             workflows={"4": ["gated"]},
             sequencer__url=relay.url,
             network__allow=[relay.host],

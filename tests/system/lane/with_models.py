@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from miner.engine.__main__ import main
-from miner.engine.nodes import images, upscale
-
-images.NODES = (*images.NODES, *upscale.NODES)
+from miner.engine.nodes import upscale
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(upscale.NODES))

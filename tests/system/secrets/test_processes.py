@@ -68,9 +68,9 @@ def test_what_a_consumer_sent_is_gone_from_every_folder_however_the_task_ended(
     testbed.start_devnet()
     if managed:
         comfyui, url = testbed.folder / "state" / "comfyui-embedded", ""
-        settings: dict[str, Any] = {"comfyui__port": free_port(), "comfyui__args": ["--test-nodes"]}
+        settings: dict[str, Any] = {"comfyui__port": free_port()}
     else:
-        comfyui, url = testbed.folder / "engine", testbed.start_engine("--test-nodes")
+        comfyui, url = testbed.folder / "engine", testbed.start_engine()
         settings = {f"comfyui__{name}_dir": str(comfyui / name) for name in ("input", "output")}
     testbed.start_worker(url, environ={"TMPDIR": str(temporary)}, **settings)
     good = testbed.create()

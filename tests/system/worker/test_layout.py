@@ -16,6 +16,7 @@ import pytest
 from miner.config import Settings
 from miner.worker.layout import Placement, layout
 from tests.support.dashboard_testbed import quiet_port
+from tests.support.engine import make_home
 from tests.support.paths import ROOT
 from tests.support.testbed import MINER_ID, Testbed, until
 
@@ -51,10 +52,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """One whose main.py is the embedded engine."""
-    (tmp_path / "main.py").write_text(
-        f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\nrunpy.run_module('miner.engine', run_name='__main__')\n"
-    )
-    return tmp_path
+    return make_home(tmp_path / "home", "miner.engine")
 
 
 def seen(home: Path, *gpus: str, **environ: str) -> tuple[list[str], bool, list[list[Any]]]:

@@ -97,7 +97,7 @@ def test_each_wrong_task_is_answered_with_its_reason_and_the_worker_goes_on(test
 
 def test_a_drain_finishes_what_is_in_hand(testbed):
     testbed.start_devnet()
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     worker = testbed.start_worker(
         engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=1.0)]
     )
@@ -111,7 +111,7 @@ def test_a_drain_finishes_what_is_in_hand(testbed):
 
 def test_a_second_signal_interrupts_and_says_so(testbed):
     testbed.start_devnet()
-    engine = testbed.start_engine("--test-nodes")
+    engine = testbed.start_engine()
     worker = testbed.start_worker(
         engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=60.0)]
     )

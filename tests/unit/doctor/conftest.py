@@ -25,7 +25,7 @@ def library() -> Library:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The embedded engine in its own process."""
     with Testbed(tmp_path_factory.mktemp("engine")) as testbed:
-        yield testbed.start_engine("--test-nodes")
+        yield testbed.start_engine()
 
 
 @pytest.fixture(scope="session")

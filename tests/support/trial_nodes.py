@@ -1,4 +1,4 @@
-"""Nodes for benches and fault tests, there only with `--test-nodes`. They pass an IMAGE on, so they fit into any graph.
+"""Nodes that wait, work or fail as a test asks, for `tests.support.engine`. They pass an IMAGE on.
 
 Their names begin with Devnet, so that nobody takes them for ComfyUI's. `DevnetFail` raises what a real ComfyUI raises,
 under the same names, and dies as one does.
@@ -18,7 +18,7 @@ from PIL import Image
 
 from miner.engine.nodes.base import Context, Frames, Node, Result, fixed
 
-_MODULE = "miner.engine.nodes.trial"
+_MODULE = "tests.support.trial_nodes"
 _PREVIEW = (64, 64)  # pixels
 _BLOCK = bytes(1 << 20)
 _GATE_CHECK = 0.01  # seconds
