@@ -144,6 +144,6 @@ class Poll:
         base = max(FIRST_PAUSE, pace)
         pause = backoff(self._failures, rng=self._rng, base=base, at_least=error.retry_after or 0.0)
         self.doing = f"waiting for the sequencer: {error.message}"
-        log.warning("lease_request_failed", reason=error.message, hint=error.hint, next=f"asking again in {pause:.1f} s")
+        log.warning("lease_request_failed", reason=error.message, hint=error.hint, next=f"retrying in {pause:.1f} s")
         self.liveness.beat(pause + TURN)
         self.desk.pause(pause, since=version)

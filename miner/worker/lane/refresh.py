@@ -89,7 +89,7 @@ class Refresh:
             self.host.ask_again(self._judge)
         except ComfyDown as down:
             self._not_before = self.clock() + RETRY
-            log.warning("capabilities_not_refreshed", reason=down.message, hint=down.hint, next=f"again in {RETRY:.0f} s")
+            log.warning("capabilities_not_refreshed", reason=down.message, hint=down.hint, next=f"in {RETRY:.0f} s")
         else:
             self._came_at = None
 
