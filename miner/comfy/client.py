@@ -1,8 +1,8 @@
-"""ComfyUI over HTTP: submit a prompt, ask for the truth about it, fetch what it wrote.
+"""ComfyUI over HTTP: submit a prompt, query its state, fetch its outputs.
 
-It translates ComfyUI's answers and the HTTP library's errors into ours, once. It never waits for a prompt to end (see
-`follow`), never retries, and never starts or stops a process. ComfyUI's behaviour is described in docs/comfyui.md;
-0.3.64 and 0.33.0 are the versions it was written against.
+ComfyUI's answers and urllib3's errors are translated into ours here. It never waits for a prompt to end (see `follow`),
+never retries, and never starts or stops a process. docs/comfyui.md describes ComfyUI's behaviour, as of 0.3.64 and
+0.33.0.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from miner.task.errors import JobFault, MachineFault
 from miner.task.stages import Graph, OutputFile
 
 CHUNK = 1 << 20  # bytes read at a time
-POOL = 4  # connections that are kept: the loops of a lane, and one to spare
-MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far below
+POOL = 4  # connections that are kept: the loops of a lane, and a spare one
+MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far smaller
 MAX_OUTPUT = 8 << 30  # bytes of one output file
 
 
 class ComfyDown(MachineFault):
-    """ComfyUI does not answer, or not as ComfyUI would."""
+    """ComfyUI does not answer, or the answer is not from a ComfyUI."""
 
 
 class DiskFault(MachineFault):
-    """This machine's disk did not take a file; when there is room again, it may."""
+    """A file could not be written to this machine's disk; with more free space it may succeed."""
 
 
 class OutputGone(MachineFault):
-    """A file that ComfyUI named is not there any more."""
+    """A file that ComfyUI named no longer exists."""
 
 
 class PromptRefused(JobFault):
-    """ComfyUI refused the graph. `details` is for the log: it may name local models."""
+    """ComfyUI rejected the graph. `details` is for the log: it may name local models."""
 
     def __init__(self, message: str, *, details: str) -> None:
         super().__init__(message)
@@ -51,9 +51,9 @@ class PromptRefused(JobFault):
 
 
 class ComfyClient:
-    """One ComfyUI. Methods block for at most `timeout` seconds a read, and raise ComfyDown when it does not answer.
+    """One ComfyUI. Methods block for at most `timeout` seconds per read, and raise ComfyDown if it does not answer.
 
-    May be called from any thread.
+    Any thread may call them.
     """
 
     def __init__(self, url: str, *, client_id: str, timeout: float = 10.0) -> None:
@@ -70,19 +70,19 @@ class ComfyClient:
         return parse_stats(self._json("GET", "/system_stats"))
 
     def object_info(self) -> dict[str, Any]:
-        """Every node class with its inputs: 0.5 MB and slow, so for preflight, not for health."""
+        """Every node class with its inputs: 0.5 MB and slow, so for preflight, not for health checks."""
         return self._json("GET", "/object_info", timeout=60.0)
 
     def queue(self) -> Queue:
         return parse_queue(self._json("GET", "/queue"))
 
     def history(self, prompt_id: str) -> History | None:
-        """The prompt's end, or None: pending, unknown, evicted or lost in a restart, and only the queue tells which."""
+        """How the prompt ended. None: pending, unknown, evicted or lost in a restart; the queue tells which."""
         entry = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
         return parse_history(entry) if isinstance(entry, dict) else None
 
     def submit(self, graph: Graph, prompt_id: str) -> None:
-        """Queue a prompt under an id of our own. Raises PromptRefused; ComfyUI never removes duplicates."""
+        """Queue a prompt under our own id. Raises PromptRefused. ComfyUI does not reject duplicates."""
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
         status, data = self._post("/prompt", body)
         if status == 400:
@@ -91,23 +91,23 @@ class ComfyClient:
             raise ComfyDown(f"{answered('ComfyUI', status)} to /prompt")
         reply = _parse(data, "/prompt")
         if reply.get("node_errors"):
-            # one output of several was dropped, and it may be ours
+            # ComfyUI dropped one of several outputs, which may be ours
             self.cancel(prompt_id)
             raise _refusal(reply)
 
     def cancel(self, prompt_id: str) -> None:
-        """The gentle end of a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""
+        """Cancel a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""
         status, _ = self._send("POST", f"/api/jobs/{prompt_id}/cancel")
-        if status != 200:  # an older one has no jobs
+        if status != 200:  # older versions have no jobs API
             self._post("/queue", {"delete": [prompt_id]})
             self._post("/interrupt", {"prompt_id": prompt_id})
 
     def free(self) -> None:
-        """Ask it to unload its models, which it does between two prompts."""
+        """Ask it to unload its models. It does so between prompts."""
         self._post("/free", {"unload_models": True, "free_memory": True})
 
     def upload_image(self, data: bytes, name: str, *, subfolder: str) -> str:
-        """Put an input image there; gives the name for LoadImage. ComfyUI takes 100 MB at most."""
+        """Upload an input image, at most 100 MB (ComfyUI's limit). Returns its name for LoadImage."""
         form = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
         body, kind = encode_multipart_formdata({"image": (name, data, "application/octet-stream"), **form})
         status, answer = self._send("POST", "/upload/image", body=body, kind=kind, timeout=60.0)
@@ -118,11 +118,11 @@ class ComfyClient:
         return f"{folder}/{reply['name']}" if folder else str(reply["name"])
 
     def download(self, file: OutputFile, target: Path) -> None:
-        """Stream one of its files to `target`. Raises MachineFault when it is not there any more."""
+        """Stream one of its files to `target`. Raises OutputGone, or another MachineFault."""
         query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.kind})
         with self._exchange("GET", f"/view?{query}", timeout=60.0) as response:
             if response.status == 404:
-                raise OutputGone("ComfyUI does not have the output any more")
+                raise OutputGone("ComfyUI no longer has the output")
             if response.status != 200:
                 raise ComfyDown(f"{answered('ComfyUI', response.status)} for an output")
             _save(response, target)
@@ -139,7 +139,7 @@ class ComfyClient:
     def _send(
         self, method: str, path: str, *, body: bytes | None = None, kind: str = "", timeout: float | None = None
     ) -> tuple[int, bytes]:
-        """Status and body of one exchange; `kind` is the content type of what is sent."""
+        """Status and body of one exchange; `kind` is the content type of `body`."""
         with self._exchange(method, path, body=body, kind=kind, timeout=timeout) as response:
             return response.status, _read(response)
 
@@ -165,7 +165,7 @@ class ComfyClient:
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:
-    """A URL without its user part, and the headers that say the same: no message or page can show what is not in it."""
+    """A URL without its user part, and the headers that replace it, so that no message or page can show a password."""
     parts = urlsplit(url.rstrip("/"))
     user, _, place = parts.netloc.rpartition("@")
     if not user:
@@ -175,7 +175,7 @@ def without_user(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
-    """Stream a body to a file; half a file does not stay."""
+    """Stream a body to a file; a partial file is removed."""
     try:
         with target.open("wb") as out:
             size = 0
@@ -189,17 +189,17 @@ def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
         raise
     except OSError as error:
         target.unlink(missing_ok=True)
-        raise DiskFault(f"an output cannot be written here: {error.strerror}", hint="free some disk space") from error
+        raise DiskFault(f"cannot write an output: {error.strerror}", hint="free some disk space") from error
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """A body within its bound; what answers on that port may not be ComfyUI."""
+    """A body within its bound: another program may be listening on that port."""
     data = bytearray()
     while chunk := response.read1(CHUNK, decode_content=False):
         data += chunk
         if len(data) > MAX_REPLY:
             raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
-    response.release_conn()  # urllib3 keeps the connection of an empty body otherwise
+    response.release_conn()  # urllib3 does not release it after an empty body
     return bytes(data)
 
 
@@ -207,12 +207,12 @@ def _parse(data: bytes, path: str) -> dict[str, Any]:
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ComfyDown(f"what answers to {path} is not ComfyUI: it sent no JSON") from error
+        raise ComfyDown(f"the answer to {path} is not from ComfyUI: it is not JSON") from error
     if not isinstance(parsed, dict):
-        raise ComfyDown(f"what answers to {path} is not ComfyUI: it sent no JSON object")
+        raise ComfyDown(f"the answer to {path} is not from ComfyUI: it is not a JSON object")
     return parsed
 
 
 def _refusal(reply: dict[str, Any]) -> PromptRefused:
     said = refusal_reasons(reply)
-    return PromptRefused(f"the renderer refused the graph: {said}", details=json.dumps(reply)[:2000])
+    return PromptRefused(f"the renderer rejected the graph: {said}", details=json.dumps(reply)[:2000])

@@ -1,8 +1,8 @@
-"""ComfyUI's websocket: what it says while it works, as a closed union of events.
+"""ComfyUI's websocket, as a closed union of events.
 
-The stream is a hint: what was missed while it was cut never comes again, and the queue and the history are the truth.
-So `next` gives None on silence and on a cut alike, and reconnects by itself, the old socket closed first; `follow` asks
-for the truth after every reconnect. Unknown events are skipped, unknown fields ignored.
+The stream is a hint: events missed while it was disconnected are never sent again; the queue and the history are
+authoritative. So `next` returns None on silence and on a disconnect alike, and reconnects by itself, after closing the
+old socket; `follow` polls after every reconnect. Unknown events are skipped, unknown fields ignored.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import websocket
 
 from miner.comfy.client import without_user
 
-FIRST_PAUSE = 0.1  # seconds between two connections; doubles up to LONGEST_PAUSE
+FIRST_PAUSE = 0.1  # seconds between connections; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0
-STEADY = 5.0  # seconds that a connection has to last for the next one to be made at once
+STEADY = 5.0  # seconds a connection must last for the next one to follow at once
 CONNECT_TIMEOUT = 5.0
 
 PREVIEW_IMAGE = 1
@@ -35,7 +35,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a prompt is. `done` and `nodes` count whole nodes; `value` of `of` is the current one's own count."""
+    """A prompt's progress. `done` of `nodes` are whole nodes; `value` of `of` is the current node's own progress."""
 
     prompt_id: str
     value: float
@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """A small picture of what is being rendered."""
+    """A small picture of the render in progress."""
 
     mime: str
     image: bytes
@@ -54,7 +54,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """ComfyUI is done with the prompt, well or badly; the history knows which."""
+    """The prompt has ended; its history says how."""
 
     prompt_id: str
 
@@ -63,7 +63,7 @@ Event = Started | Progress | Preview | Ended
 
 
 class EventStream:
-    """One websocket, kept open. Use it from one thread; `close` may come from another."""
+    """One websocket, kept open. Use it from one thread; another may call `close`."""
 
     def __init__(
         self,
@@ -84,14 +84,14 @@ class EventStream:
         self._pause = 0.0  # before the next connection
         self._retry_at = 0.0
         self._connected_at = 0.0
-        self.connections = 0  # how often it connected; a change means that events may have been missed
+        self.connections = 0  # how often it connected; after a change, events may be missing
 
     @property
     def connected(self) -> bool:
         return self._socket is not None
 
     def next(self, timeout: float) -> Event | None:
-        """The next event, or None after about `timeout` seconds (CONNECT_TIMEOUT more where it has to connect)."""
+        """The next event, or None after about `timeout` seconds (plus CONNECT_TIMEOUT if it must connect)."""
         if self._socket is None and not self._connect(timeout):
             return None
         socket = self._socket
@@ -115,7 +115,7 @@ class EventStream:
         self._drop()
 
     def _connect(self, timeout: float) -> bool:
-        """One attempt when its time has come, else wait for it; so that a dead ComfyUI costs no spin."""
+        """Try once if the pause is over, else wait, so that a dead ComfyUI causes no busy loop."""
         wait = self._retry_at - self._clock()
         if wait > 0:
             self._closed.wait(min(wait, timeout))
@@ -139,7 +139,7 @@ class EventStream:
         return True
 
     def _drop(self) -> None:
-        """Let go of the socket; the shorter its life was, the longer is the pause before the next one."""
+        """Close the socket; connections that fail soon make the pause before the next one longer."""
         socket, self._socket = self._socket, None
         if socket is not None:
             socket.shutdown()  # type: ignore[no-untyped-call]  # untyped in the library
@@ -150,7 +150,7 @@ class EventStream:
 
 
 def parse(opcode: int, data: bytes) -> Event | None:
-    """One frame as an event; None for those that say nothing to a miner."""
+    """One frame as an event; None for those that do not matter to a miner."""
     if opcode == websocket.ABNF.OPCODE_BINARY:
         return _parse_preview(data)
     if opcode != websocket.ABNF.OPCODE_TEXT:

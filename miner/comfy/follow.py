@@ -1,7 +1,7 @@
-"""Following one prompt to its end: the events for speed, the history and the queue for truth.
+"""Follows one prompt to its end: events for speed, the history and the queue for certainty.
 
-It promises to notice the end of a prompt however often the stream breaks, and to notice when ComfyUI has forgotten it.
-It never submits, cancels or restarts anything.
+It promises to notice the end of a prompt however often the stream breaks, and that ComfyUI has lost it. It never
+submits, cancels or restarts anything.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from miner.comfy.events import Ended, Event, EventStream, Started
 from miner.comfy.replies import History
 from miner.task.errors import MachineFault
 
-POLL = 3.0  # seconds between two looks at the truth while the stream is up
+POLL = 3.0  # seconds between polls while the stream is connected
 POLL_BLIND = 0.25  # … and while it is not
-WAKE = 0.5  # seconds at most between two calls of `tick`
+WAKE = 0.5  # most seconds between calls of `tick`
 PATIENCE = 20.0  # seconds without any answer until ComfyUI counts as down
 
 
 class PromptLost(MachineFault):
-    """The prompt is neither in ComfyUI's queue nor in its history: it was restarted, or somebody deleted it."""
+    """The prompt is neither in ComfyUI's queue nor in its history: ComfyUI was restarted, or somebody deleted it."""
 
 
 class Stalled(ComfyDown):
-    """ComfyUI's executing thread is dead or hangs, though its port is alive (trap 12 of docs/comfyui.md)."""
+    """ComfyUI's executing thread is dead or hangs, although it answers (trap 12 of docs/comfyui.md)."""
 
 
 def follow(
@@ -39,11 +39,11 @@ def follow(
     stall: float = float("inf"),
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
-    """Block until `prompt_id` has ended; gives its history.
+    """Block until `prompt_id` has ended; returns its history.
 
-    `look_first` asks for the truth before anything else, for a prompt that may have ended long ago. `tick` is called
-    at least every WAKE seconds and may raise to give up. Raises PromptLost, and ComfyDown when ComfyUI has not
-    answered for PATIENCE seconds; Stalled when it answers, but has said nothing about any prompt for `stall` seconds.
+    `look_first` polls before anything else, for a prompt that may have ended long ago. `tick` is called at least every
+    WAKE seconds and may raise to give up. Raises PromptLost; ComfyDown if ComfyUI has not answered for PATIENCE
+    seconds; Stalled if it answers, but sent no event for `stall` seconds.
     """
     if look_first and (history := look(client, prompt_id)):
         return history
@@ -57,7 +57,7 @@ def follow(
             on_event(event)
         elif clock() - heard_at >= stall:
             raise Stalled(
-                f"ComfyUI answers, but nothing has moved for {stall:.0f} s", hint="see its log and nvidia-smi"
+                f"ComfyUI answers, but makes no progress for {stall:.0f} s", hint="see its log and nvidia-smi"
             )
         poll = POLL if stream.connected else POLL_BLIND
         if not (_tells_of_an_end(event, prompt_id) or stream.connections != connections or clock() - looked_at >= poll):
@@ -76,9 +76,9 @@ def follow(
 
 
 def look(client: ComfyClient, prompt_id: str) -> History | None:
-    """The prompt's history, or None while it is queued or runs. Raises PromptLost, ComfyDown.
+    """The prompt's history, or None while it is queued or running. Raises PromptLost, ComfyDown.
 
-    History, queue, history again: a prompt that ends between the first two looks is in neither of them.
+    It reads history, queue and history again: a prompt that ends between the first two is in neither.
     """
     if history := client.history(prompt_id):
         return history
@@ -86,7 +86,7 @@ def look(client: ComfyClient, prompt_id: str) -> History | None:
         return None
     if history := client.history(prompt_id):
         return history
-    raise PromptLost("ComfyUI does not know the prompt any more", hint="its log says why it restarted")
+    raise PromptLost("ComfyUI no longer knows the prompt", hint="see its log for a restart")
 
 
 def _tells_of_an_end(event: Event | None, prompt_id: str) -> bool:

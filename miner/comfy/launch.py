@@ -1,7 +1,7 @@
-"""How a ComfyUI of ours is started: its command line, its environment, its folders.
+"""How to start a managed ComfyUI: its command line, environment and folders.
 
-It promises loopback only, no API nodes, no custom node that was not named, and none of the miner's secrets. Every flag
-here is known to ComfyUI 0.3.64 and 0.33.0 (`comfy/cli_args.py`). It makes folders and one file; it starts nothing.
+It promises loopback only, no API nodes, only the named custom nodes, and none of the miner's secrets. ComfyUI 0.3.64
+and 0.33.0 know every flag here (`comfy/cli_args.py`). It makes folders and one file; it starts nothing.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MODEL_FOLDERS = (
     *("embeddings", "gligen", "hypernetworks", "latent_upscale_models", "loras", "model_patches", "photomaker"),
     *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
 )
-"""ComfyUI's folders of models (`folder_paths.py`). It knows itself that `clip` and `unet` are old names."""
+"""ComfyUI's model folders (`folder_paths.py`). ComfyUI maps the old names `clip` and `unet` itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """All that it takes to start one ComfyUI, and where it will be found."""
+    """Everything needed to start one ComfyUI and to reach it."""
 
     lane: str  # names its folder: <state>/comfyui-<lane>
     argv: tuple[str, ...]
     cwd: Path
-    env: Mapping[str, str] = field(repr=False)  # the whole environment, not an addition to ours
+    env: Mapping[str, str] = field(repr=False)  # the complete environment
     url: str
     output_dir: Path
     input_dir: Path
@@ -64,13 +64,11 @@ def managed_launch(
 
     `python` is a path, or, without a slash, a name on the PATH. `gpu` is an index in `nvidia-smi`'s order or a UUID;
     None leaves the choice to ComfyUI. `models_dir` is searched before ComfyUI's own models. `custom_nodes` are folder
-    names under `home`/custom_nodes. `extra_args` may change anything but what the miner relies on. Raises ConfigError
-    when there is no ComfyUI or the folders cannot be made.
+    names under `home`/custom_nodes. `extra_args` may change anything except what the miner relies on. Raises
+    ConfigError if `home` has no ComfyUI or the folders cannot be made.
     """
     if not (home / "main.py").is_file():
-        raise ConfigError(
-            f"comfyui.home: there is no ComfyUI at {home}: main.py is missing", hint="see XALORA_COMFYUI_HOME"
-        )
+        raise ConfigError(f"comfyui.home: no ComfyUI at {home}: main.py is missing", hint="set XALORA_COMFYUI_HOME")
     lane = re.sub(r"[^\w.-]", "_", gpu) if gpu else "default"
     return _launch(
         (str(python if len(python.parts) == 1 else python.absolute()), "main.py"),
@@ -93,7 +91,7 @@ def embedded_launch(
     extra_args: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Launch:
-    """The engine that comes with the miner, on the CPU, under the same flags. Raises ConfigError as above."""
+    """The embedded engine, on the CPU, with the same flags. Raises ConfigError as above."""
     return _launch(
         (sys.executable, "-m", engine.__name__),
         lane="embedded",
@@ -107,22 +105,22 @@ def embedded_launch(
 
 
 def python_of(home: Path) -> Path | None:
-    """The Python of a ComfyUI's own environment, `venv` or `.venv` in its folder, or None where it has neither."""
+    """The Python of a ComfyUI's own environment, `venv` or `.venv` in its folder; None without either."""
     own = (home / name / "bin" / "python" for name in ("venv", ".venv"))
     return next((python for python in own if python.exists()), None)
 
 
 def lane_folder(state: Path, lane: str) -> Path:
-    """Where one ComfyUI of ours keeps everything that is its own."""
+    """The folder of one managed ComfyUI."""
     return state.absolute() / f"comfyui-{lane}"
 
 
 def child_environment(environ: Mapping[str, str], gpu: str | None) -> dict[str, str]:
-    """What a ComfyUI gets of `environ`: a list of what is passed on, since nobody can list every secret's name."""
+    """The part of `environ` that ComfyUI gets: an allow-list, since nobody can name every secret."""
     passed = {k: v for k, v in environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
-    env = {"LANG": "C.UTF-8", **passed, "PYTHONUNBUFFERED": "1"}  # unbuffered: the last words are in the log
+    env = {"LANG": "C.UTF-8", **passed, "PYTHONUNBUFFERED": "1"}  # unbuffered, so that the last lines reach the log
     if gpu is not None:
-        # CUDA's own order is fastest first, nvidia-smi's is that of the bus
+        # CUDA's default order is fastest first; nvidia-smi uses the bus order
         env |= {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return env
 
@@ -142,7 +140,7 @@ def _launch(
     folder = lane_folder(state, lane)
     launch = Launch(
         lane=lane,
-        # the last of two flags wins: the operator's beats our taste, and what the miner relies on beats the operator's
+        # the last flag wins: the operator's over our defaults, and those that the miner needs over the operator's
         argv=(
             *(*program, "--preview-method", "auto", *extra_args),
             *_needed_flags(folder, port, models_dir, custom_nodes),
@@ -165,7 +163,7 @@ def _needed_flags(folder: Path, port: int, models_dir: Path | None, custom_nodes
         *("--listen", "127.0.0.1", "--port", str(port)),
         *("--output-directory", str(folder / "output"), "--input-directory", str(folder / "input")),
         *("--temp-directory", str(folder / "temp"), "--user-directory", str(folder / "user")),
-        *("--database-url", f"sqlite:///{folder}/comfyui.db"),  # the default is one file for all, which the first locks
+        *("--database-url", f"sqlite:///{folder}/comfyui.db"),  # the default is shared by all and locked by the first
         *("--disable-metadata", "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
         *(("--whitelist-custom-nodes", *custom_nodes) if custom_nodes else ()),
         *(("--extra-model-paths-config", str(folder / MODEL_PATHS)) if models_dir is not None else ()),
@@ -181,6 +179,6 @@ def _make_folder(folder: Path, models_dir: Path | None) -> None:
 
 
 def model_paths(models_dir: Path) -> str:
-    """ComfyUI's extra_model_paths file (YAML). Whole paths, because it expands `$` in a `base_path`."""
+    """ComfyUI's extra_model_paths file (YAML). Absolute paths, because it expands `$` in a `base_path`."""
     quoted = str(models_dir).replace("'", "''")
     return "miner:\n  is_default: true\n" + "".join(f"  {name}: '{quoted}/{name}'\n" for name in MODEL_FOLDERS)

@@ -1,9 +1,9 @@
-"""Whether a ComfyUI can run a graph, and what to do about it where it cannot. Pure over an `/object_info`.
+"""Whether a ComfyUI can run a graph, and what to do if not. Pure, from an `/object_info`.
 
-Promises: no reason means that ComfyUI of either form of combo (`[[values], …]`, `["COMBO", {options}]`) takes the
-graph with every value that the manifest lets a task choose. Each reason names one thing and the next step. The rules
-are those of `validate_inputs` in ComfyUI's execution.py, 0.3.64 and 0.33.0; what they do not know is not judged.
-Never: I/O, or a look at a file. Missing models show as choices that a combo does not offer.
+Promises: without a reason, ComfyUI (with combos of either form: `[[values], …]`, `["COMBO", {options}]`) accepts the
+graph with every value that the manifest lets a task choose. Each reason names one problem and the next step. The rules
+are those of `validate_inputs` in ComfyUI's execution.py, 0.3.64 and 0.33.0; anything else is not judged. Never: I/O. A
+missing model is a choice that a combo does not offer.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ObjectInfo = Mapping[str, Any]
 """ComfyUI's `/object_info`: class → {"input": {"required": {name: spec}, …}, "output": [type, …], …}."""
 
 WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
-"""How the files end that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
+"""File name endings that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
 
-_ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from all others
+_ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from any other
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
-_UNFOLDING = (_DYNAMIC_COMBO, "COMFY_AUTOGROW_V3", "COMFY_DYNAMICSLOT_V3")  # inputs that stand for others
+_UNFOLDING = (_DYNAMIC_COMBO, "COMFY_AUTOGROW_V3", "COMFY_DYNAMICSLOT_V3")  # inputs that expand into others
 _GIGABYTE = 10**9
 
 Kind = Literal["node", "input", "link", "value", "model", "lora", "version", "vram", "disk"]
@@ -44,17 +44,17 @@ Kind = Literal["node", "input", "link", "value", "model", "lora", "version", "vr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a workflow is not runnable here: a sentence, and what an operator does about it."""
+    """Why a workflow cannot run here: a sentence, and what the operator can do."""
 
     kind: Kind
     text: str
     cure: str
-    missing: str = ""  # the class, model or LoRA that is not there
+    missing: str = ""  # the missing class, model or LoRA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a workflow is checked against. None: unknown, and not judged."""
+    """What a workflow is checked against. None: unknown, so not judged."""
 
     object_info: ObjectInfo
     version: str  # ComfyUI's, from /system_stats
@@ -72,7 +72,7 @@ class _Input:
 
     @property
     def choices(self) -> Sequence[Any] | None:
-        """A combo's values; None for all else, and where ComfyUI does not judge them (uploads, remote lists)."""
+        """A combo's values; None for other inputs and for those that ComfyUI does not check (uploads, remote lists)."""
         values = self.type if isinstance(self.type, list) else None
         if self.type == "COMBO":
             values = self.options.get("options")
@@ -83,14 +83,14 @@ class _Input:
 
 
 def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
-    """Why `workflow` cannot run on `machine`; nothing where it can. Pure."""
+    """Why `workflow` cannot run on `machine`; empty if it can. Pure."""
     pull = f"run `xalora-miner models pull {workflow.name}`"
     shipped = {model.name for model in workflow.manifest.models}
     bound = {
         place_of(bind)
         for parameter in workflow.manifest.parameters.values()
         if parameter.required or parameter.default is not None or isinstance(parameter, SeedParameter)
-        for bind in parameter.bind  # where a task may leave it out, the graph's own constant counts too
+        for bind in parameter.bind  # if a task may leave it out, the graph's own constant is checked too
     }
     reasons = [
         replace(reason, cure=pull) if reason.missing in shipped else reason
@@ -103,9 +103,9 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
 
 
 def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Place] = ()) -> tuple[Reason, ...]:
-    """Why ComfyUI would refuse `graph`: classes, required inputs, links' types, constants; nothing if it takes it.
+    """Why ComfyUI would reject `graph`: classes, required inputs, types of links, constants; empty if it accepts it.
 
-    The constants at the places in `bound` are not looked at: something else takes their place. Pure.
+    Constants at the places in `bound` are not checked, since they are replaced. Pure.
     """
     reasons: list[Reason] = []
     for node, body in graph.items():
@@ -117,7 +117,7 @@ def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Plac
             if name not in body["inputs"]:
                 if spec.required:
                     reasons.append(
-                        _reason("input", f"node '{node}' lacks the input '{name}', which this ComfyUI wants")
+                        _reason("input", f"node '{node}' lacks the input '{name}', which this ComfyUI requires")
                     )
             elif not is_link(body["inputs"][name]) and (node, name) not in bound:
                 reasons += _check_constant(f"{node}.{name}", body["inputs"][name], spec)
@@ -125,12 +125,12 @@ def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Plac
 
 
 def inputs_of(body: Mapping[str, Any], object_info: ObjectInfo) -> dict[str, _Input]:
-    """The inputs that a node of the graph has in this ComfyUI; those of the chosen option of a dynamic combo too."""
+    """The inputs of a graph's node in this ComfyUI, with those of a dynamic combo's chosen option."""
     return dict(_inputs(object_info[body["class_type"]]["input"], body["inputs"], ""))
 
 
 def installed_loras(object_info: ObjectInfo) -> tuple[str, ...]:
-    """The LoRAs that ComfyUI lists, as it names them (`sub/name.safetensors`), without those that are pickles."""
+    """The LoRAs that ComfyUI lists, by its names (`sub/name.safetensors`), without pickles."""
     for class_type in ("LoraLoader", "LoraLoaderModelOnly"):
         if class_type in object_info:
             lister = dict(_inputs(object_info[class_type]["input"], {}, ""))["lora_name"]
@@ -146,7 +146,7 @@ def _inputs(sections: Mapping[str, Any], given: Mapping[str, Any], prefix: str) 
     for section in ("required", "optional"):
         for name, spec in (sections.get(section) or {}).items():
             options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-            # of the inputs that unfold, ComfyUI asks for no more than a dynamic combo at the top
+            # of the inputs that expand, ComfyUI requires only a dynamic combo at the top
             asked = spec[0] not in _UNFOLDING or (spec[0] == _DYNAMIC_COMBO and not prefix)
             yield prefix + name, _Input(spec[0], options, asked and section == "required")
             for option in options.get("options", ()) if spec[0] == _DYNAMIC_COMBO else ():
@@ -161,32 +161,34 @@ def _check_constant(place: str, value: Any, spec: _Input) -> Iterator[Reason]:
             yield _missing_choice(place, value)
     elif spec.type in ("INT", "FLOAT"):
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield _reason("value", f"{place} is no number")
+            yield _reason("value", f"{place} is not a number")
         elif value < spec.options.get("min", value):
-            yield _reason("value", f"{place} is {value}, and this ComfyUI takes at least {spec.options['min']}")
+            yield _reason("value", f"{place} is {value}, and this ComfyUI requires at least {spec.options['min']}")
         elif value > spec.options.get("max", value):
-            yield _reason("value", f"{place} is {value}, and this ComfyUI takes at most {spec.options['max']}")
+            yield _reason("value", f"{place} is {value}, and this ComfyUI allows at most {spec.options['max']}")
     elif (spec.type == "BOOLEAN" and not isinstance(value, bool)) or (
         spec.type == "STRING" and not isinstance(value, str)
     ):
-        yield _reason("value", f"{place} is no {spec.type}")
+        yield _reason("value", f"{place} is not a {spec.type}")
 
 
 def _check_links(graph: Graph, object_info: ObjectInfo) -> Iterator[Reason]:
     for (node, name), source, slot in links(graph):
         class_type, source_type = graph[node]["class_type"], graph[source]["class_type"]
         if class_type not in object_info or source_type not in object_info:
-            continue  # said already
+            continue  # reported already
         spec = inputs_of(graph[node], object_info).get(name)
         outputs = object_info[source_type]["output"]
         if not 0 <= slot < len(outputs):
-            yield _reason("link", f"{node}.{name} wants output {slot} of {source_type}, which has {len(outputs)}")
+            yield _reason("link", f"{node}.{name} uses output {slot} of {source_type}, which has {len(outputs)}")
         elif spec and not _fits(outputs[slot], spec.type):
-            yield _reason("link", f"{node}.{name} wants {_type_name(spec.type)}, and gets {_type_name(outputs[slot])}")
+            yield _reason(
+                "link", f"{node}.{name} expects {_type_name(spec.type)}, but gets {_type_name(outputs[slot])}"
+            )
 
 
 def _fits(given: Any, wanted: Any) -> bool:
-    """Whether an output's type links to an input's: equal, wild, or one of several in common."""
+    """Whether an output's type may link to an input's: equal, a wildcard, or one in common."""
     if given == wanted or given in _ANY or wanted in _ANY or (isinstance(given, list) and wanted == "COMBO"):
         return True
     if not isinstance(given, str) or not isinstance(wanted, str):
@@ -197,13 +199,13 @@ def _fits(given: Any, wanted: Any) -> bool:
 def _check_bind(
     name: str, parameter: Parameter, place: Place, graph: Graph, object_info: ObjectInfo
 ) -> Iterator[Reason]:
-    """Whether every value of a parameter would be taken at one of its places."""
+    """Whether one of a parameter's places accepts all its values."""
     body = graph[place[0]]
     if body["class_type"] not in object_info:
-        return  # said already
+        return  # reported already
     spec = inputs_of(body, object_info).get(place[1])
     if spec is None:
-        yield _reason("input", f"parameter {name} goes to '{'.'.join(place)}', which this ComfyUI does not have")
+        yield _reason("input", f"parameter {name} is bound to '{'.'.join(place)}', which this ComfyUI does not have")
         return
     yield from _check_kind(name, parameter, ".".join(place), spec)
 
@@ -212,7 +214,7 @@ def _check_kind(name: str, parameter: Parameter, place: str, spec: _Input) -> It
     match parameter:
         case LoraParameter():
             if parameter.required and not _safe(spec.choices):
-                cure = "put one into ComfyUI's models/loras, or run `xalora-miner models pull-lora URL`"
+                cure = "add one to ComfyUI's models/loras, or run `xalora-miner models pull-lora URL`"
                 yield Reason(kind="lora", text="no LoRA is installed", cure=cure)
         case IntParameter() | FloatParameter() | SeedParameter():
             yield from _check_range(name, parameter, spec)
@@ -221,53 +223,53 @@ def _check_kind(name: str, parameter: Parameter, place: str, spec: _Input) -> It
         case BoolParameter() | StringParameter() | EnumParameter():
             wanted = "BOOLEAN" if isinstance(parameter, BoolParameter) else "STRING"
             if not _fits(wanted, spec.type):
-                yield _reason("value", f"parameter {name} is {wanted}, and {place} is {_type_name(spec.type)}")
+                yield _reason("value", f"parameter {name} is {wanted}, but {place} is {_type_name(spec.type)}")
 
 
 def _check_range(name: str, parameter: IntParameter | FloatParameter | SeedParameter, spec: _Input) -> Iterator[Reason]:
     wanted = ("FLOAT",) if isinstance(parameter, FloatParameter) else ("INT", "FLOAT")
     if spec.type not in wanted:
-        yield _reason("value", f"parameter {name} is a number, and goes to {_type_name(spec.type)}")
+        yield _reason("value", f"parameter {name} is a number, but its input is {_type_name(spec.type)}")
         return
     low, high = spec.options.get("min", parameter.min), spec.options.get("max", parameter.max)
     if parameter.min < low or parameter.max > high:
-        text = f"parameter {name} goes from {parameter.min} to {parameter.max}, and this ComfyUI takes {low} to {high}"
+        text = f"parameter {name} is {parameter.min} to {parameter.max}, but this ComfyUI allows {low} to {high}"
         yield _reason("value", text)
-    if isinstance(parameter, IntParameter) and spec.type == "INT":  # a FLOAT's step is the editor's alone
+    if isinstance(parameter, IntParameter) and spec.type == "INT":  # a FLOAT's step is for the editor only
         grid = spec.options.get("step", 1)
         if (parameter.min - low) % grid or (parameter.step or 1) % grid:
             yield _reason(
-                "value", f"parameter {name} has values that are not {low} + k * {grid}, as this ComfyUI wants"
+                "value", f"parameter {name} has values that are not {low} + k * {grid}, as this ComfyUI requires"
             )
 
 
 def check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
-    """What `machine` is too old or too small for, whatever nodes its ComfyUI has. Pure."""
+    """Why `machine` is too old or too small, whatever nodes its ComfyUI has. Pure."""
     needs = workflow.manifest.needs
     version = re.match(r"v?(\d+)\.(\d+)\.(\d+)", machine.version)
     if version and tuple(map(int, version.groups())) < tuple(map(int, needs.comfyui.split("."))):
-        text = f"ComfyUI is {machine.version}, and {workflow.name} needs {needs.comfyui}"
+        text = f"ComfyUI is {machine.version}, but {workflow.name} needs {needs.comfyui}"
         yield Reason(kind="version", text=text, cure="update ComfyUI")
     if machine.vram is not None and machine.vram < needs.vram_gb * _GIGABYTE:
-        text = f"the GPU has {machine.vram / _GIGABYTE:.1f} GB of memory, and {workflow.name} needs {needs.vram_gb:g}"
-        yield Reason(kind="vram", text=text, cure="use a larger GPU, or leave it out of `workflows.enabled`")
+        text = f"the GPU has {machine.vram / _GIGABYTE:.1f} GB of memory, but {workflow.name} needs {needs.vram_gb:g}"
+        yield Reason(kind="vram", text=text, cure="use a larger GPU, or remove it from `workflows.enabled`")
     if machine.free_disk is not None and machine.free_disk < needs.disk_gb * _GIGABYTE:
-        text = f"{machine.free_disk / _GIGABYTE:.1f} GB of disk are free, and {workflow.name} needs {needs.disk_gb:g}"
-        yield Reason(kind="disk", text=text, cure="make room, for example with `xalora-miner models prune`")
+        text = f"{machine.free_disk / _GIGABYTE:.1f} GB of disk are free, but {workflow.name} needs {needs.disk_gb:g}"
+        yield Reason(kind="disk", text=text, cure="free some space, for example with `xalora-miner models prune`")
 
 
 def _reason(kind: Kind, text: str) -> Reason:
-    return Reason(kind=kind, text=text, cure="run a ComfyUI that this workflow was made for, or mend its graph")
+    return Reason(kind=kind, text=text, cure="run a ComfyUI that this workflow supports, or fix its graph")
 
 
 def _missing_class(class_type: str) -> Reason:
-    cure = "update ComfyUI, or install the custom node that brings it"
+    cure = "update ComfyUI, or install the custom node that provides it"
     return Reason(kind="node", text=f"ComfyUI has no node {class_type}", cure=cure, missing=class_type)
 
 
 def _missing_choice(place: str, value: Any) -> Reason:
     if str(value).endswith(WEIGHTS):
-        text, cure = f"the model {value} ({place}) is not there", "put it into its folder under ComfyUI's models"
+        text, cure = f"the model {value} ({place}) is missing", "add it to its folder under ComfyUI's models"
         return Reason(kind="model", text=text, cure=cure, missing=str(value))
     return _reason("value", f"{place} is '{value}', which this ComfyUI does not offer")
 

@@ -1,8 +1,8 @@
-"""A ComfyUI of ours as a process: started, watched, stopped, restarted.
+"""A ComfyUI process that the miner manages: start, watch, stop, restart.
 
-It promises that nothing of it is left running after `stop`, that a ComfyUI whose miner was killed is found again and
-kept when it answers (its queue may hold our prompt), and that it gets neither the miner's terminal nor its secrets. It
-never decides when ComfyUI is sick: the lane does, and asks for a restart. Linux only, for it reads /proc.
+It promises that `stop` leaves nothing running, that a ComfyUI whose miner was killed is found again and kept if it
+answers (its queue may hold our prompt), and that it gets neither the miner's terminal nor its secrets. It never decides
+that ComfyUI is sick: the lane does, and asks for a restart. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ log = structlog.get_logger()
 
 PROBE_TIMEOUT = 2.0  # seconds for one /system_stats
 PROBE_EVERY = 0.05
-LOG_LIMIT = 10_000_000  # bytes of log; as many again are kept in `log.1`
-LOG_TAIL = 5  # lines that are shown of a start that failed
+LOG_LIMIT = 10_000_000  # bytes; as many again are kept in `log.1`
+LOG_TAIL = 5  # lines shown of a failed start
 COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class ComfyProcess:
-    """`start`, `stop`, `kill`, `restart` and `tidy` are for one thread; `alive`, `rss_bytes`, `pid` for any.
+    """One thread calls `start`, `stop`, `kill`, `restart` and `tidy`; any thread may call `alive`, `rss_bytes`, `pid`.
 
-    `start_timeout`, `stop_grace` and `adopt_timeout` (how long one left behind may take to answer) are seconds.
-    `clock` gives the times of deaths, in seconds; `rng` the jitter of the back-off.
+    `start_timeout`, `stop_grace` and `adopt_timeout` (for one left behind to answer) are seconds. `clock` times deaths,
+    in seconds; `rng` is for the jitter of the back-off.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class ComfyProcess:
         self._adopt_timeout = adopt_timeout
         self._clock = clock
         self._rng = rng or random.Random()
-        self._process: Process | None = None  # None: none was started, or it was stopped
-        self._child: subprocess.Popen[bytes] | None = None  # the same, unless it was adopted
+        self._process: Process | None = None  # None: not started, or stopped
+        self._child: subprocess.Popen[bytes] | None = None  # the same process, unless it was adopted
         self._deaths: list[float] = []
-        self._log_start = 0  # where the present process began to write
+        self._log_start = 0  # where the current process began to write
 
-    # ---- what it is now -----------------------------------------------------------------------------------------
+    # ---- its state ----------------------------------------------------------------------------------------------
 
     def alive(self) -> bool:
-        """Whether its process is there. That says nothing about its queue, or whether it answers."""
+        """Whether its process exists. It may not answer all the same."""
         process, child = self._process, self._child
         if child is not None:
             child.poll()
@@ -90,31 +90,31 @@ class ComfyProcess:
 
     @property
     def pid(self) -> int | None:
-        """The living process's id."""
+        """The id of the running process."""
         process = self._process
         return process.pid if process is not None and self.alive() else None
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process and its children, pages that they share counted each time; 0 when it is gone.
+        """Resident bytes of the process and its children, shared pages counted for each; 0 if it is gone.
 
-        Reads the whole process table: for between tasks, not for every tick.
+        Reads the whole process table, so call it between tasks, not on every tick.
         """
         process = self._process
         return sum(p.rss for p in members(process, all_processes())) if process is not None else 0
 
     @property
     def exhausted(self) -> str | None:
-        """Why the lane has to pause, in a sentence for its operator; None again when the deaths are ten minutes old."""
+        """Why the lane must pause, as a sentence for the operator; None once the deaths are ten minutes old."""
         if not too_many(self._deaths, self._clock()):
             return None
-        return f"ComfyUI died {DEATHS_LIMIT} times in ten minutes; {self.log_path} says why"
+        return f"ComfyUI died {DEATHS_LIMIT} times in ten minutes; see {self.log_path}"
 
     # ---- its life -----------------------------------------------------------------------------------------------
 
     def start(self, should_stop: threading.Event) -> None:
-        """Block until ComfyUI answers, at once if it does so already.
+        """Block until ComfyUI answers; return at once if it does already.
 
-        Raises ComfyDown, with nothing left running, when the port is taken, the process ends or is not ready after
+        Raises ComfyDown, and leaves nothing running, if the port is in use, the process ends or is not ready after
         `start_timeout`, or `should_stop` is set.
         """
         if self._process is not None and not self.alive():
@@ -123,7 +123,7 @@ class ComfyProcess:
             return
         self.stop()
         if should_stop.is_set():
-            raise ComfyDown("ComfyUI was not started: the miner stops")
+            raise ComfyDown("ComfyUI was not started: the miner is stopping")
         self._require_free_port()
         began = time.monotonic()
         self._spawn()
@@ -132,9 +132,9 @@ class ComfyProcess:
         log.info("comfyui_started", pid=self.pid, url=self.launch.url, seconds=round(time.monotonic() - began, 1))
 
     def restart(self, reason: str, should_stop: threading.Event, *, death: bool = True) -> None:
-        """Stop it, wait out the back-off, start it. Blocks and raises as `start` does.
+        """Stop it, wait for the back-off, start it. Blocks and raises like `start`.
 
-        `death=False` is for a healthy one, to get its memory back: it does not count, and nothing is waited for.
+        `death=False` is for a healthy one, to free its memory: it does not count as a death, without a back-off.
         """
         if self._process is not None and death:
             self._count_death(reason)
@@ -144,23 +144,23 @@ class ComfyProcess:
         self.start(should_stop)
 
     def stop(self) -> None:
-        """End it and all its children: SIGTERM, `stop_grace` seconds, SIGKILL. Does nothing when it is not running.
+        """End it and all its children: SIGTERM, `stop_grace` seconds, SIGKILL. Does nothing if it is not running.
 
-        Blocks until all are gone. Raises ComfyDown when one is still there KILL_WAIT seconds after SIGKILL.
+        Blocks until all are gone. Raises ComfyDown if one survives SIGKILL for KILL_WAIT seconds.
         """
         self._end(self._stop_grace)
 
     def kill(self) -> None:
-        """End it and all its children at once, as `stop` does after its grace."""
+        """End it and all its children at once, like `stop` without the grace."""
         self._end(0.0)
 
     def tidy(self) -> None:
-        """Keep the log within its limit. Cheap; for between tasks."""
+        """Keep the log within its limit. Cheap; call it between tasks."""
         with suppress(FileNotFoundError):
             if self.log_path.stat().st_size <= LOG_LIMIT:
                 return
-            # ComfyUI appends to this very file, maybe for months, so it is emptied and not renamed
-            with suppress(OSError):  # a full disk: so much the better that it is emptied
+            # ComfyUI keeps appending to this file, so it is truncated, not renamed
+            with suppress(OSError):  # a full disk: truncating helps
                 shutil.copyfile(self.log_path, self.log_path.with_name("log.1"))
             os.truncate(self.log_path, 0)
             self._log_start = 0
@@ -168,7 +168,7 @@ class ComfyProcess:
     # ---- starting -----------------------------------------------------------------------------------------------
 
     def _adopt(self, should_stop: threading.Event) -> bool:
-        """Keep the ComfyUI that runs already, ours or a dead miner's, if it is as wanted and answers."""
+        """Keep a running ComfyUI, ours or a dead miner's, if its command line is the same and it answers."""
         own = self._process is not None
         self._process = self._process or self._left_behind()
         if self._process is None or command_line(self._process) != self.launch.argv:
@@ -183,7 +183,7 @@ class ComfyProcess:
         return True
 
     def _left_behind(self) -> Process | None:
-        """What an earlier miner started in this folder: as it wrote down, else whoever has our very argv."""
+        """The process that an earlier miner started: from its pid file, or else by an equal command line."""
         try:
             found = json.loads(self._pid_file.read_text())
             if found["boot"] == boot_id():
@@ -195,20 +195,20 @@ class ComfyProcess:
 
     def _remember(self, process: Process) -> None:
         new = self._pid_file.with_name("pid.new")
-        with suppress(OSError):  # a full disk: `_left_behind` has another way
+        with suppress(OSError):  # a full disk: `_left_behind` can do without
             new.write_text(json.dumps({"pid": process.pid, "started": process.started, "boot": boot_id()}))
             new.replace(self._pid_file)
 
     def _require_free_port(self) -> None:
         where = urlsplit(self.launch.url)
         with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as ComfyUI does: TIME_WAIT is no obstacle
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like ComfyUI: TIME_WAIT is no obstacle
             try:
                 probe.bind((where.hostname, where.port))
             except OSError as error:
                 raise ComfyDown(
-                    f"port {where.port}, meant for ComfyUI, cannot be had: {error.strerror}",
-                    hint=f"`ss -ltnp 'sport = :{where.port}'` names who has it: end that, or set XALORA_COMFYUI_PORT",
+                    f"port {where.port} for ComfyUI is not available: {error.strerror}",
+                    hint=f"`ss -ltnp 'sport = :{where.port}'` shows who uses it: stop it, or set XALORA_COMFYUI_PORT",
                 ) from error
 
     def _spawn(self) -> None:
@@ -216,7 +216,7 @@ class ComfyProcess:
         try:
             with self.log_path.open("ab") as out:
                 self._log_start = out.tell()
-                # a file and no pipe: ComfyUI has to outlive a killed miner; a session of its own, to be ended whole
+                # a file, not a pipe, so that it survives a killed miner; its own session, to end it whole
                 self._child = subprocess.Popen(
                     self.launch.argv,
                     cwd=self.launch.cwd,
@@ -228,15 +228,15 @@ class ComfyProcess:
                 )
         except OSError as error:
             raise ComfyDown(
-                f"ComfyUI cannot be started: {error.strerror}",
-                hint=f"{error}; see XALORA_COMFYUI_HOME, XALORA_COMFYUI_PYTHON and XALORA_STATE_DIR",
+                f"cannot start ComfyUI: {error.strerror}",
+                hint=f"{error}; check XALORA_COMFYUI_HOME, XALORA_COMFYUI_PYTHON and XALORA_STATE_DIR",
             ) from error
         self._process = find_process(self._child.pid)
         if self._process is not None:
             self._remember(self._process)
 
     def _answers(self, within: float, should_stop: threading.Event) -> bool:
-        """Block until it answers; False when it ended, `within` seconds have passed or `should_stop` was set."""
+        """Block until it answers; False if it ended, `within` seconds passed or `should_stop` was set."""
         deadline = time.monotonic() + within
         with closing(ComfyClient(self.launch.url, client_id="", timeout=min(PROBE_TIMEOUT, within))) as client:
             while self.alive() and not should_stop.is_set() and time.monotonic() < deadline:
@@ -247,17 +247,17 @@ class ComfyProcess:
         return False
 
     def _give_up(self, should_stop: threading.Event) -> ComfyDown:
-        """End what did not get ready; gives the error that says why."""
+        """End a process that did not get ready; returns the error to raise."""
         if should_stop.is_set():
             self.stop()
-            return ComfyDown("ComfyUI was stopped while it started")
+            return ComfyDown("ComfyUI was stopped during its start")
         reason = f"was not ready after {self._start_timeout:g} s" if self.alive() else self._ending()
-        # no task has reached it yet, so these lines hold nothing of a consumer
+        # no task has reached it yet, so these lines contain nothing of a consumer
         last_words = tail(self.log_path, self._log_start)
-        self._count_death(f"ComfyUI {reason} at its start", last_words)
+        self._count_death(f"ComfyUI {reason} during its start", last_words)
         self.stop()
-        said = f'it said last: "{last_words[-1]}"; ' if last_words else ""
-        return ComfyDown(f"ComfyUI {reason} at its start", hint=f"{said}its log is {self.log_path}")
+        said = f'its last line: "{last_words[-1]}"; ' if last_words else ""
+        return ComfyDown(f"ComfyUI {reason} during its start", hint=f"{said}see {self.log_path}")
 
     # ---- ending -------------------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class ComfyProcess:
             deaths=len(self._deaths),
             last_words=list(last_words) or None,
             log=str(self.log_path),
-            next="starting it again; five deaths in ten minutes pause the lane",
+            next="restarting it; five deaths in ten minutes pause the lane",
         )
 
     def _end(self, grace: float) -> None:
@@ -282,8 +282,8 @@ class ComfyProcess:
             return
         if not end_tree(process, grace=grace):
             raise ComfyDown(
-                f"ComfyUI's process {process.pid} does not end, not even by SIGKILL",
-                hint="it hangs in the kernel, most often in the GPU's driver: see dmesg; the machine may need a reboot",
+                f"ComfyUI's process {process.pid} survives SIGKILL",
+                hint="it hangs in the kernel, usually in the GPU driver: see dmesg; the machine may need a reboot",
             )
         if self._child is not None:
             self._child.wait()
@@ -292,7 +292,7 @@ class ComfyProcess:
 
 
 def tail(path: Path, start: int, lines: int = LOG_TAIL) -> list[str]:
-    """The last lines of what was written to `path` after byte `start`, without blank ones and without colours."""
+    """The last lines written to `path` after byte `start`, without blank lines and colour codes."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start, size - 8192))

@@ -1,8 +1,8 @@
-"""A process and all that came of it, as Linux tells in /proc: who they are, their memory, their end.
+"""A process and its descendants, from Linux's /proc: find them, read their memory, end them.
 
-A process is named by its id and the time the kernel started it, so that a recycled id is never taken for it. Zombies
-count as gone: they hold nothing, and in a container without an init nobody may ever reap them. A process that ends
-while it is looked at is simply not there.
+A process is identified by its id and start time, so a reused id is never mistaken for it. Zombies count as gone: they
+hold nothing, and in a container without an init nobody may reap them. A process that ends while it is read counts as
+missing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-GONE = (FileNotFoundError, ProcessLookupError, PermissionError)  # the last where /proc hides other users' processes
+GONE = (FileNotFoundError, ProcessLookupError, PermissionError)  # the last if /proc hides other users' processes
 PAGE = os.sysconf("SC_PAGE_SIZE")
 KILL_WAIT = 10.0  # seconds after SIGKILL until a process counts as stuck in the kernel
 
-_NEVER = threading.Event()  # to wait on: the end of a process that is not our child announces itself to nobody
+_NEVER = threading.Event()  # to wait on: nothing announces the end of a process that is not our child
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process as it was when it was looked at."""
+    """A process at the time it was read."""
 
     pid: int
     started: int  # clock ticks since the machine's boot
@@ -59,19 +59,19 @@ def parse_stat(text: str) -> Process:
 
 
 def all_processes() -> tuple[Process, ...]:
-    """Every process that this one can see."""
+    """Every process visible to this one."""
     found = (find_process(int(entry.name)) for entry in PROC.iterdir() if entry.name.isdecimal())
     return tuple(process for process in found if process is not None)
 
 
 def members(leader: Process, among: Collection[Process]) -> tuple[Process, ...]:
-    """The session that `leader` leads, and all descendants of it, even those that left for a session of their own.
+    """The session of `leader` and all its descendants, including those with a session of their own.
 
-    Still finds its session once the leader is gone: the kernel gives its id to nobody while the session has members.
-    Who left the session is beyond finding then.
+    After the leader is gone its session is still found, since the kernel does not reuse the id while the session has
+    members; descendants outside of it are not.
     """
     if any(p.pid == leader.pid and p.started != leader.started for p in among):
-        return ()  # the id is another process's now, so the session had ended
+        return ()  # the id was reused, so the session has ended
     found = {p.pid for p in among if p.session == leader.pid or p.pid == leader.pid}
     while more := {p.pid for p in among if p.parent in found} - found:
         found |= more
@@ -79,20 +79,20 @@ def members(leader: Process, among: Collection[Process]) -> tuple[Process, ...]:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether it is still alive."""
+    """Whether the process still runs."""
     now = find_process(process.pid)
     return now is not None and now.started == process.started and not now.zombie
 
 
 def end_tree(leader: Process, *, grace: float) -> bool:
-    """End the whole tree: SIGTERM, `grace` seconds for the leader, then SIGKILL for whoever is left.
+    """End the whole tree: SIGTERM, `grace` seconds for the leader, then SIGKILL for the rest.
 
-    Blocks until all are gone; False when one is still there KILL_WAIT seconds after SIGKILL. With no grace, SIGKILL
-    comes first.
+    Blocks until all are gone; returns False if one survives SIGKILL for KILL_WAIT seconds. Without grace, SIGKILL is
+    sent at once.
     """
-    found = members(leader, all_processes())  # now: once its parent is gone, nothing ties a child to us
+    found = members(leader, all_processes())  # now, since nothing links a child to us once its parent is gone
     if grace > 0 and is_alive(leader):
-        for sign in (signal.SIGTERM, signal.SIGCONT):  # a stopped process takes a signal only when it goes on
+        for sign in (signal.SIGTERM, signal.SIGCONT):  # a stopped process gets a signal only when it continues
             with suppress(ProcessLookupError):
                 os.killpg(leader.pid, sign)
         _until(lambda: not is_alive(leader), grace)
@@ -100,7 +100,7 @@ def end_tree(leader: Process, *, grace: float) -> bool:
 
 
 def _kill(leader: Process, known: Collection[Process]) -> bool:
-    """SIGKILL for every member, and for those that came since; whether there was any."""
+    """Send SIGKILL to every known member and to new ones; returns whether any was alive."""
     left = [p for p in (*known, *members(leader, all_processes())) if is_alive(p)]
     for process in left:
         with suppress(ProcessLookupError):
@@ -118,7 +118,7 @@ def _until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def command_line(process: Process) -> tuple[str, ...]:
-    """Its command line, or () when it is gone or not ours to read."""
+    """Its command line, or () if it is gone or not readable."""
     try:
         raw = (PROC / str(process.pid) / "cmdline").read_bytes()
     except GONE:
@@ -127,5 +127,5 @@ def command_line(process: Process) -> tuple[str, ...]:
 
 
 def boot_id() -> str:
-    """Tells one boot of this machine from the next, across which ids and start times repeat."""
+    """Identifies this boot of the machine: ids and start times repeat across boots."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()

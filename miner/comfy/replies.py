@@ -1,4 +1,4 @@
-"""ComfyUI's replies, typed: nothing of one is believed before it was read here. Pure."""
+"""ComfyUI's replies, validated and typed. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.+ -]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunError:
-    """Why a run ended without success, from its history."""
+    """Why a run failed, from its history."""
 
     exception_type: str
     exception_message: str
@@ -22,10 +22,10 @@ class RunError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """The end of a prompt as ComfyUI's history has it."""
+    """How a prompt ended, from ComfyUI's history."""
 
     status: Literal["success", "error", "interrupted"]
-    outputs: dict[str, tuple[OutputFile, ...]]  # node id → its files, under whatever key they were
+    outputs: dict[str, tuple[OutputFile, ...]]  # node id → its files, whatever their key
     error: RunError | None = None
 
 
@@ -42,7 +42,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """From `/system_stats`. Memory in bytes; zeros where ComfyUI does not say."""
+    """From `/system_stats`. Memory in bytes; 0 if ComfyUI does not report it."""
 
     version: str
     device: str
@@ -69,7 +69,7 @@ def parse_queue(reply: dict[str, Any]) -> Queue:
 
 
 def parse_history(entry: dict[str, Any]) -> History:
-    """A history entry, typed. An interrupt has `status_str: "error"` too; only its messages tell."""
+    """A history entry. An interrupt has `status_str: "error"` too; its messages tell them apart."""
     outputs = {str(node): _files(output) for node, output in _dict(entry.get("outputs")).items()}
     status = _dict(entry.get("status"))
     if status.get("status_str") == "success":
@@ -82,7 +82,7 @@ def parse_history(entry: dict[str, Any]) -> History:
 
 
 def parse_run_error(data: dict[str, Any]) -> RunError:
-    """The data of an `execution_error`, with defaults for what is missing."""
+    """The data of an `execution_error`, with defaults for missing fields."""
     return RunError(
         exception_type=str(data.get("exception_type", "unknown")),
         exception_message=str(data.get("exception_message", "")),
@@ -96,7 +96,7 @@ def plain_name(word: object, instead: str) -> str:
 
 
 def refusal_reasons(reply: dict[str, Any]) -> str:
-    """Why ComfyUI refused a graph, for a consumer: kinds of errors and names of nodes only."""
+    """Why ComfyUI rejected a graph, for a consumer: only kinds of errors and names of nodes."""
     reasons = [
         f"{plain_name(_dict(error).get('type'), 'an error')} at {plain_name(_dict(node).get('class_type'), 'a node')}"
         for node in _dict(reply.get("node_errors")).values()
@@ -106,7 +106,7 @@ def refusal_reasons(reply: dict[str, Any]) -> str:
 
 
 def _files(output: Any) -> tuple[OutputFile, ...]:
-    """The files of one node's output, under whatever key: `images`, `gifs`, `video`, `audio`, …"""
+    """The files of one node's output, whatever their key: `images`, `gifs`, `video`, `audio`, …"""
     return tuple(
         OutputFile(filename=item["filename"], subfolder=item.get("subfolder") or "", kind=str(item.get("type") or ""))
         for items in _dict(output).values()

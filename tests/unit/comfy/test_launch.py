@@ -96,7 +96,7 @@ def test_shared_models_are_searched_first_whatever_the_folder_is_called(home: Pa
 
 
 def test_a_home_without_comfyui_is_named_with_its_key(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"comfyui\.home: there is no ComfyUI at"):
+    with pytest.raises(ConfigError, match=r"comfyui\.home: no ComfyUI at"):
         managed(tmp_path)
 
 

@@ -56,7 +56,7 @@ def test_without_models_the_reasons_are_those_models(bundled: Library, recorded:
 def test_one_model_taken_away_is_one_reason(bundled: Library, stocked: ObjectInfo, recorded: ObjectInfo) -> None:
     lacking = stocked | {"VAELoader": recorded["VAELoader"]}
     [reason] = check_workflow(bundled.get("mochi-fp8"), on(lacking))
-    assert reason.text == "the model mochi_vae.safetensors (vae.vae_name) is not there"
+    assert reason.text == "the model mochi_vae.safetensors (vae.vae_name) is missing"
 
 
 def test_the_loras_are_those_that_comfyui_lists_but_for_pickles(stocked: ObjectInfo, recorded: ObjectInfo) -> None:

@@ -90,27 +90,27 @@ CHANGES: list[tuple[str, Any, str, str]] = [
     ("Sampler", None, "node", "ComfyUI has no node Sampler"),
     ("Style/required/depth", ["INT"], "input", "node 'style' lacks the input 'depth'"),
     ("Style/required/mode", ["COMFY_DYNAMICCOMBO_V3", {"options": []}], "input", "lacks the input 'mode'"),
-    ("Text/required/text", None, "input", "parameter prompt goes to 'text.text', which this ComfyUI does not have"),
+    ("Text/required/text", None, "input", "parameter prompt is bound to 'text.text', which this ComfyUI does not have"),
     ("UNETLoader/required/unet_name", [["other.safetensors"]], "model", "the model sample.safetensors"),
-    ("UNETLoader/required/unet_name", [[]], "model", "(model.unet_name) is not there"),
+    ("UNETLoader/required/unet_name", [[]], "model", "(model.unet_name) is missing"),
     ("UNETLoader/required/unet_name", ["COMBO", {"options": []}], "model", "the model sample.safetensors"),
     # a task may leave this one out, and then the graph's own constant counts
     ("LoraLoader/required/lora_name", [["b.safetensors"]], "model", "the model a.safetensors (lora.lora_name)"),
-    ("Text/required/clip", ["MODEL"], "link", "text.clip wants MODEL, and gets CLIP"),
-    ("Text/required/clip", ["CLIPS,MODEL"], "link", "text.clip wants CLIPS,MODEL, and gets CLIP"),
-    ("Text/required/clip", [["a", "b"]], "link", "text.clip wants a choice, and gets CLIP"),
-    ("Text/required/text", ["INT"], "value", "parameter prompt is STRING, and text.text is INT"),
-    ("Style/required/text", ["BOOLEAN"], "value", "parameter style is STRING, and style.text is BOOLEAN"),
-    ("Style/required/tile", ["STRING"], "value", "parameter tile is BOOLEAN, and style.tile is STRING"),
-    ("Latent/required/width", ["INT", {"min": 128}], "value", "width goes from 64 to 1024, and this ComfyUI takes 128"),
-    ("Latent/required/width", ["INT", {"max": 1000}], "value", "from 64 to 1024, and this ComfyUI takes 64 to 1000"),
+    ("Text/required/clip", ["MODEL"], "link", "text.clip expects MODEL, but gets CLIP"),
+    ("Text/required/clip", ["CLIPS,MODEL"], "link", "text.clip expects CLIPS,MODEL, but gets CLIP"),
+    ("Text/required/clip", [["a", "b"]], "link", "text.clip expects a choice, but gets CLIP"),
+    ("Text/required/text", ["INT"], "value", "parameter prompt is STRING, but text.text is INT"),
+    ("Style/required/text", ["BOOLEAN"], "value", "parameter style is STRING, but style.text is BOOLEAN"),
+    ("Style/required/tile", ["STRING"], "value", "parameter tile is BOOLEAN, but style.tile is STRING"),
+    ("Latent/required/width", ["INT", {"min": 128}], "value", "width is 64 to 1024, but this ComfyUI allows 128"),
+    ("Latent/required/width", ["INT", {"max": 1000}], "value", "is 64 to 1024, but this ComfyUI allows 64 to 1000"),
     ("Latent/required/width", ["INT", {"min": 0, "step": 32}], "value", "values that are not 0 + k * 32"),
     ("Latent/required/length", ["INT", {"min": 0, "step": 4}], "value", "values that are not 0 + k * 4"),
-    ("Latent/required/width", ["STRING"], "value", "parameter width is a number, and goes to STRING"),
-    ("Style/optional/blur", ["INT", {"min": 0, "max": 1}], "value", "parameter blur is a number, and goes to INT"),
-    ("Sampler/required/seed", ["INT", {"max": 2**32}], "value", "parameter seed goes from 0 to 9223372036854775807"),
-    ("SaveImage/required/filename_prefix", ["INT"], "value", "save.filename_prefix is no number"),
-    ("SaveImage/required/filename_prefix", ["BOOLEAN"], "value", "save.filename_prefix is no BOOLEAN"),
+    ("Latent/required/width", ["STRING"], "value", "parameter width is a number, but its input is STRING"),
+    ("Style/optional/blur", ["INT", {"min": 0, "max": 1}], "value", "parameter blur is a number, but its input is INT"),
+    ("Sampler/required/seed", ["INT", {"max": 2**32}], "value", "parameter seed is 0 to 9223372036854775807"),
+    ("SaveImage/required/filename_prefix", ["INT"], "value", "save.filename_prefix is not a number"),
+    ("SaveImage/required/filename_prefix", ["BOOLEAN"], "value", "save.filename_prefix is not a BOOLEAN"),
     ("SaveImage/required/filename_prefix", [["x", "y"]], "value", "is 'sample', which this ComfyUI does not offer"),
 ]
 
@@ -176,9 +176,9 @@ def test_a_workflow_that_must_have_a_lora_is_not_offered_without_one(tmp_path: P
 @pytest.mark.parametrize(
     ("machine", "kind", "text"),
     [
-        ({"version": "0.3.63"}, "version", "ComfyUI is 0.3.63, and sample needs 0.3.64"),
+        ({"version": "0.3.63"}, "version", "ComfyUI is 0.3.63, but sample needs 0.3.64"),
         ({"version": "v0.2.99-dirty"}, "version", "ComfyUI is v0.2.99-dirty"),
-        ({"vram": 3_999_999_999}, "vram", "the GPU has 4.0 GB of memory, and sample needs 4"),
+        ({"vram": 3_999_999_999}, "vram", "the GPU has 4.0 GB of memory, but sample needs 4"),
         ({"vram": 0}, "vram", "the GPU has 0.0 GB of memory"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_full_disk_is_a_reason(tmp_path: Path) -> None:
     manifest = MANIFEST.replace("vram_gb = 4", "vram_gb = 4\ndisk_gb = 2.5")
     roomy = load(write(tmp_path, manifest)).get("sample")
     [reason] = check_workflow(roomy, Machine(object_info=INFO, version="0.3.64", free_disk=10**9))
-    assert reason.text == "1.0 GB of disk are free, and sample needs 2.5"
+    assert reason.text == "1.0 GB of disk are free, but sample needs 2.5"
 
 
 def dynamic(given: dict[str, Any]) -> list[str]:
@@ -229,23 +229,23 @@ def test_a_dynamic_combo_is_checked_with_the_inputs_of_the_chosen_option() -> No
     assert dynamic({"format": "webm"}) == []
     assert dynamic({"format": "mp4", "format.speed": 3}) == []
     assert dynamic({"format": "mp4", "format.speed": 3, "format.codec": "auto", "format.codec.crf": 1}) == []
-    assert dynamic({}) == ["node 'save' lacks the input 'format', which this ComfyUI wants"]
+    assert dynamic({}) == ["node 'save' lacks the input 'format', which this ComfyUI requires"]
     assert dynamic({"format": "avi"}) == ["save.format is 'avi', which this ComfyUI does not offer"]
-    assert dynamic({"format": "mp4"}) == ["node 'save' lacks the input 'format.speed', which this ComfyUI wants"]
+    assert dynamic({"format": "mp4"}) == ["node 'save' lacks the input 'format.speed', which this ComfyUI requires"]
     assert dynamic({"format": "mp4", "format.speed": 10}) == [
-        "save.format.speed is 10, and this ComfyUI takes at most 9"
+        "save.format.speed is 10, and this ComfyUI allows at most 9"
     ]
     assert dynamic({"format": "mp4", "format.speed": 3, "format.codec": "auto"}) == [
-        "node 'save' lacks the input 'format.codec.crf', which this ComfyUI wants"
+        "node 'save' lacks the input 'format.codec.crf', which this ComfyUI requires"
     ]
 
 
 @pytest.mark.parametrize(
     ("link", "text"),
     [
-        (["made", 0], "shown.image wants IMAGE, and gets LATENT"),
-        (["made", 2], "shown.image wants output 2 of Make, which has 2"),
-        (["made", -1], "shown.image wants output -1 of Make, which has 2"),
+        (["made", 0], "shown.image expects IMAGE, but gets LATENT"),
+        (["made", 2], "shown.image uses output 2 of Make, which has 2"),
+        (["made", -1], "shown.image uses output -1 of Make, which has 2"),
     ],
 )
 def test_a_bad_link_is_named(link: list[Any], text: str) -> None:

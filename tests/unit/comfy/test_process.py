@@ -167,7 +167,7 @@ def test_a_stop_during_the_start_leaves_nothing_running(make: Make, tmp_path: Pa
     wait_until(lambda: process.log_path.exists() and "loading for ever" in process.log_path.read_text())
     should_stop.set()
     thread.join(LONG)
-    assert "stopped while it started" in failures[0].message
+    assert "stopped during its start" in failures[0].message
     assert not any(is_running(pid) for pid in children_of(process))
 
 
@@ -391,9 +391,9 @@ def test_too_many_deaths_are_five_in_ten_minutes(deaths: list[float], now: float
     [
         (None, "ended"),
         (0, "ended with code 0"),
-        (-11, "was ended by signal 11 (Segmentation fault)"),
-        (-9, "was ended by signal 9 (Killed, most often by the kernel for want of memory)"),
-        (-40, "was ended by signal 40 (Real-time signal 6)"),
+        (-11, "was killed by signal 11 (Segmentation fault)"),
+        (-9, "was killed by signal 9 (Killed, usually by the kernel when memory runs out)"),
+        (-40, "was killed by signal 40 (Real-time signal 6)"),
     ],
 )
 def test_an_ending_is_said_in_words(code: int | None, words: str) -> None:

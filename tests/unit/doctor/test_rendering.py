@@ -71,7 +71,7 @@ def test_a_node_that_fails_is_bad_with_its_message(session):
 
 def test_a_graph_that_is_refused_is_a_failure(session):
     one = render(session, broken("NoSuchNode"))
-    assert "refused" in one.says
+    assert "rejected the graph" in one.says
 
 
 def test_a_render_that_takes_too_long_is_cancelled(session):
