@@ -166,7 +166,7 @@ def test_what_a_link_in_the_output_folder_leads_to_is_not_deleted(host: ComfyHos
 def test_a_full_disk_is_the_machines_fault(host: ComfyHost, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
-    with pytest.raises(MachineFault, match="cannot be written"):
+    with pytest.raises(MachineFault, match="cannot write an output"):
         host.client.download(OutputFile(filename="out.png", subfolder="", kind="output"), full)
 
 
