@@ -13,23 +13,17 @@ from typing import Any
 
 import requests
 
+from tests.support import flows
 from tests.support.paths import STAND_INS
 from tests.support.testbed import Testbed, until
 
 ACTION = {"X-Xalora-Action": "1"}
-SLOW = {
-    "picture": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 0}},
-    "work": {
-        "class_type": "DevnetWait",
-        "inputs": {"image": ["picture", 0], "seconds": 1.0, "steps": 20, "previews_per_second": 10.0, "until": ""},
-    },
-    "save": {"class_type": "SaveImage", "inputs": {"images": ["work", 0], "filename_prefix": "out"}},
-}
+SLOW = flows.wait(1.0, steps=20, previews_per_second=10.0, until="")
 PARAMETERS = """
-seconds = { type = "float", default = 1.0, min = 0.0, max = 3600.0, bind = ["work.seconds"] }
-colour = { type = "int", default = 0, min = 0, max = 16777215, bind = ["picture.color"] }
-previews = { type = "float", default = 10.0, min = 0.0, max = 100.0, bind = ["work.previews_per_second"] }
-gate = { type = "string", max_length = 100, default = "", bind = ["work.until"] }
+seconds = { type = "float", default = 1.0, min = 0.0, max = 3600.0, bind = ["middle.seconds"] }
+colour = { type = "int", default = 0, min = 0, max = 16777215, bind = ["empty.color"] }
+previews = { type = "float", default = 10.0, min = 0.0, max = 100.0, bind = ["middle.previews_per_second"] }
+gate = { type = "string", max_length = 100, default = "", bind = ["middle.until"] }
 words = { type = "string", max_length = 20000, bind = [], description = "accepted, not used" }
 """
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 
+from tests.support import flows
 from tests.support.relay import Hold
 from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.testbed import Testbed, free_port, until
@@ -30,27 +31,19 @@ from tests.support.testbed import Testbed, free_port, until
 Step = Literal["leased", "prepared", "prompted", "rendering", "rendered", "uploaded", "answered"]
 STEPS: tuple[Step, ...] = get_args(Step)
 
-GATED = {
-    "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
-    "wait": {"class_type": "DevnetWait", "inputs": {"image": ["load", 0], "seconds": 0.0, "until": ""}},
-    "save": {"class_type": "SaveImage", "inputs": {"images": ["wait", 0], "filename_prefix": "out"}},
-}
-PARAMETERS = """
-[parameters.image]
-type = "image"
-required = true
-bind = ["load.image"]
+GATED = flows.wait(0.0, loads=True, until="")
+PARAMETERS = f"""{flows.IMAGE}
 [parameters.seconds]
 type = "float"
 default = 0.0
 min = 0.0
 max = 3600.0
-bind = ["wait.seconds"]
+bind = ["middle.seconds"]
 [parameters.gate]
 type = "string"
 default = ""
 max_length = 50
-bind = ["wait.until"]
+bind = ["middle.until"]
 """
 SETTINGS = {
     "sequencer__heartbeat": 0.3,

@@ -21,12 +21,6 @@ INFO: dict[str, Any] = {
         "output": [],
     },
 }
-GRAPH = {
-    "load": {"class_type": "LoadImage", "inputs": {"image": ""}},
-    "save": {"class_type": "SaveImage", "inputs": {"images": ["load", 0], "filename_prefix": "out"}},
-}
-PARAMETERS = '[parameters.image]\ntype = "image"\nrequired = true\nbind = ["load.image"]\n'
-
 
 OWN = "<own>"  # stands for the sub-folder that a prompt's files belong into
 

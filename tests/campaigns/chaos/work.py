@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support import flows
 from tests.support.testbed import Testbed
 
 SIZES = ((16, 16), (64, 48), (200, 120))  # pixels
@@ -45,22 +46,12 @@ class Order:
 
 
 def workflows(testbed: Testbed, *, test_nodes: bool) -> dict[str, list[str]]:
-    """Write the campaign's workflows; gives ids → names."""
-    empty = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
-    save = {"class_type": "SaveImage", "inputs": {"images": ["empty", 0], "filename_prefix": "out"}}
-    ids = {
-        "4": ["upscaler-lanczos"],
-        "5": [testbed.add_workflow("plain", {"empty": empty, "save": save}, parameters=SIZED)],
-    }
+    """Write the campaign's workflows; returns ids → names."""
+    ids = {"4": ["upscaler-lanczos"], "5": [testbed.add_workflow("plain", flows.plain(), parameters=SIZED)]}
     if test_nodes:
-        saved = {**save, "inputs": {**save["inputs"], "images": ["middle", 0]}}
-        wait = {"class_type": "DevnetWait", "inputs": {"image": ["empty", 0], "seconds": 0.0}}
-        oom = {
-            "class_type": "DevnetFail",
-            "inputs": {"image": ["empty", 0], "kind": "out-of-memory", "times": 1, "label": ""},
-        }
-        ids["6"] = [testbed.add_workflow("wait", {"empty": empty, "middle": wait, "save": saved}, parameters=WAITING)]
-        ids["7"] = [testbed.add_workflow("tight", {"empty": empty, "middle": oom, "save": saved}, parameters=FAILING)]
+        tight = flows.fail("out-of-memory", times=1)
+        ids["6"] = [testbed.add_workflow("wait", flows.wait(0.0), parameters=WAITING)]
+        ids["7"] = [testbed.add_workflow("tight", tight, parameters=FAILING)]
     return ids
 
 

@@ -19,7 +19,8 @@ from miner.comfy.host import ComfyHost
 from miner.comfy.replies import parse_history
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import OutputFile
-from tests.support.scripted_comfyui import GRAPH, PARAMETERS, ScriptedComfyUI, error, failure, success
+from tests.support import flows
+from tests.support.scripted_comfyui import ScriptedComfyUI, error, failure, success
 from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.strategies import ANYTHING
 from tests.support.testbed import Testbed
@@ -173,12 +174,6 @@ def test_a_full_disk_is_the_machines_fault(host: ComfyHost, tmp_path: Path) -> N
 # ---- a worker that is lied to ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(tmp_path) as testbed:
-        yield testbed
-
-
 ENDS = {
     "a status that is a list": {"status": ["success"], "outputs": []},
     "messages that are no pairs": failure(1, "x", [], [1, 2, 3], [[], {}], {"execution_error": 1}),
@@ -200,7 +195,7 @@ def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_co
     stats = [{"system": None, "devices": [{"vram_total": "much"}]}]
     infos = [{"LoadImage": {"input": {"required": {"image": []}}}, "SaveImage": 5}]
     testbed.start_devnet()
-    name = testbed.add_workflow("plain", GRAPH, parameters=PARAMETERS)
+    name = testbed.add_workflow("plain", flows.plain(loads=True), parameters=flows.IMAGE)
     (testbed.folder / "output").mkdir()
     with ScriptedComfyUI(stats=stats, infos=infos) as comfyui:
         testbed.start_worker(

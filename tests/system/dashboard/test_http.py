@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import requests
@@ -35,21 +36,46 @@ def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(testbe
 
 
 @pytest.mark.parametrize(
-    ("headers", "why"),
-    [
-        ({"Host": "miner.example.org"}, "Host"),
-        ({"Host": "127.0.0.1.evil.example:8199"}, "Host"),
-        ({"Host": "[::1"}, "Host"),
-        ({"Origin": "https://evil.example"}, "another site"),
-        ({"Origin": "null"}, "another site"),
-        ({"Origin": "http://127.0.0.1:1"}, "another site"),
-    ],
-)
-def test_a_page_of_another_site_reaches_nothing(testbed, headers, why):
+    "host",
+    ["miner.example.org", "127.0.0.1.evil.example:8199", "127.0.0.1.nip.io", "[::1", "[::1]evil", "", "localhost:1@evil",
+     "a" * 60_000],
+    ids=lambda host: host[:30],
+)  # fmt: skip
+def test_a_name_that_was_bound_to_this_machine_reaches_nothing(testbed, host):
     for path in ("/", "/api/now", "/api/events", "/metrics"):
-        reply = testbed.get(path, headers=headers)
+        reply = testbed.get(path, headers={"Host": host})
         assert reply.status_code == 403
-        assert why in reply.json()["message"]
+        assert "Host" in reply.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "http://127.0.0.1:1", "http://[", "http://127.0.0.1.evil.example", "file://"],
+)
+def test_a_page_of_another_site_reaches_nothing(testbed, origin):
+    for path in ("/", "/api/now", "/api/events", "/metrics"):
+        reply = testbed.get(path, headers={"Origin": origin})
+        assert reply.status_code == 403
+        assert "another site" in reply.json()["message"]
+    assert testbed.press("drain", Origin=origin).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/..%2f..%2fetc/passwd", "/static/../app.py", "//etc/passwd", "/%00", "/" + "a" * 8000,
+     "/api/thumbnail?miner=' OR 1=1--&task=x", "/api/thumbnail?miner=%ed%a0%80&task=%00"],
+    ids=lambda path: path[:40],
+)  # fmt: skip
+def test_a_path_that_is_not_served_leads_nowhere(testbed, path):
+    assert testbed.get(path).status_code in (400, 404)
+
+
+def test_connections_that_say_nothing_do_not_keep_a_probe_from_its_answer(testbed):
+    with ExitStack() as stack:
+        for _ in range(200):
+            place = ("127.0.0.1", testbed.port)
+            stack.enter_context(socket.create_connection(place)).sendall(b"GET /api/now HTTP/1.1\r\n")
+        until(lambda: testbed.get("/healthz").ok, why="health", patience=20.0)
 
 
 def test_a_button_needs_our_own_page_or_our_own_command(testbed):
@@ -105,7 +131,7 @@ def test_the_stream_tells_a_newcomer_everything_and_then_what_changes(testbed):
         assert first(stream, "preview", lambda preview: preview["src"])["src"].startswith("data:image/jpeg;base64,")
         testbed.open("stream")
         past = first(stream, "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
-        assert past["latest"][0]["pixels"] == [64, 48]
+        assert past["latest"][0]["pixels"] == [64, 64]
         assert first(events(other), "past", lambda past: [t for t in past["latest"] if t["task_id"] == task_id])
 
 

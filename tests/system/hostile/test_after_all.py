@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from miner.task.stages import PresignedPut, TemporaryS3
 from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.support.scripted_server import ScriptedServer, whole
@@ -22,12 +20,6 @@ from tests.system.hostile import addresses, data_urls, pictures, targets
 MOST_GROWTH = 20.0  # MB
 KEPT = 2  # connections
 SMALL = 500_000  # bytes; a larger picture is served, since a task's reply has at most 1 MiB
-
-
-@pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(tmp_path) as testbed:
-        yield testbed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,7 @@ import pytest
 
 from tests.support.engine import make_home
 from tests.support.relayed_testbed import RelayedTestbed
-from tests.support.testbed import Testbed, free_port
-
-
-@pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(tmp_path) as testbed:
-        yield testbed
+from tests.support.testbed import free_port
 
 
 @pytest.fixture

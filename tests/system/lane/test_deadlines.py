@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from tests.support import flows
 from tests.support.testbed import Testbed, free_port, until
-from tests.system.lane import flows
 
 LONG = 600.0  # seconds; no test waits for it
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from miner.worker.supervisor import EXIT_BUG
+from tests.support import flows
 from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Process, Testbed, until
-from tests.system.lane import flows
 
 
 def test_a_bug_in_a_loop_ends_the_process_with_its_own_code(testbed: Testbed) -> None:

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.support import flows
 from tests.support.testbed import Testbed, until
-from tests.system.lane import flows
 
 
 def start(testbed: Testbed, leases: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from miner.task.policy import Health
+from tests.support import flows
 from tests.support.relay import Relay
 from tests.support.testbed import Testbed, until
-from tests.system.lane import flows
 
 
 def start_managed(testbed: Testbed, graph: flows.Graph, managed: dict[str, Any], **settings: Any) -> None:

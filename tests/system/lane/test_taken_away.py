@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from miner.devnet.options import DevnetOptions
+from tests.support import flows
 from tests.support.devnet import serve
 from tests.support.relay import Relay
 from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Testbed, until
-from tests.system.lane import flows
 
 
 def render(testbed: Testbed) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ ENVIRONMENT = {
     "COMFYUI_PASSWORD": marked("comfyui"),
     "PYTHONPATH_SECRET": marked("prefix"),
 }
-
-
-@pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(tmp_path) as testbed:
-        yield testbed
 
 
 def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Testbed) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from miner.config import Settings
 from miner.task.errors import ConfigError
-from tests.support.testbed import Testbed, until
+from tests.support.testbed import until
 from tests.system.shipping.tools import DOCKER, output, program
 
 UNIT = DOCKER / "systemd" / "xalora-miner.service"
@@ -90,12 +90,6 @@ def manager(tmp_path):
     manager = Manager(tmp_path)
     yield manager
     manager.close()
-
-
-@pytest.fixture
-def testbed(tmp_path):
-    with Testbed(tmp_path) as testbed:
-        yield testbed
 
 
 def start_as_service(testbed, manager, **settings):

@@ -5,19 +5,11 @@ from __future__ import annotations
 import io
 import random
 
-import pytest
 from PIL import Image
 
 from tests.support.paths import STAND_INS
-from tests.support.testbed import Testbed
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
-
-
-@pytest.fixture
-def testbed(tmp_path):
-    with Testbed(tmp_path) as testbed:
-        yield testbed
 
 
 def good_tasks(testbed, rng):
@@ -34,14 +26,14 @@ def good_tasks(testbed, rng):
 
 WRONG = (
     ({"parameters": {"image": "ftp://example.org/a.png"}}, "image"),
-    ({"parameters": {"image": "http://127.0.0.1:9/a.png"}}, "image"),
+    ({"parameters": {"image": "http://169.254.169.254/latest/meta-data"}}, "image"),
     ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"width": 64}}, "prompt is missing"),
     ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"prompt": "x", "width": 10**9}}, "width"),
     ({"task_type": "txt2img", "workflow_id": "3", "parameters": {"prompt": "x", "height": True}}, "height"),
     ({"task_type": "txt2vid", "workflow_id": "2", "parameters": {"prompt": "x", "length": "many"}}, "length"),
     ({"task_type": "txt2vid", "workflow_id": "2", "parameters": {"prompt": ["x"]}}, "prompt"),
     ({"task_type": "txt2vid", "workflow_id": "4", "parameters": {"prompt": "x"}}, "task_type"),
-    ({"task_type": "txt2vid", "workflow_id": "2", "task_details": "no JSON"}, "task_details"),
+    ({"task_type": "txt2vid", "workflow_id": "2", "task_details": [1]}, "task_details"),
     ({"target": "none"}, "upload_url"),
 )
 

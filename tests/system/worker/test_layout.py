@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,12 +117,6 @@ def test_the_operators_own_suffixes_come_first(home: Path) -> None:
 
 
 # ---- the whole way ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
-    with Testbed(tmp_path) as testbed:
-        yield testbed
 
 
 def test_two_lanes_work_side_by_side_each_on_its_card(library: Path, home: Path, testbed: Testbed) -> None:

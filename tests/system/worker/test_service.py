@@ -7,13 +7,7 @@ import socket
 
 import pytest
 
-from tests.support.testbed import MINER_ID, Testbed, until
-
-
-@pytest.fixture
-def testbed(tmp_path):
-    with Testbed(tmp_path) as testbed:
-        yield testbed
+from tests.support.testbed import MINER_ID, until
 
 
 @pytest.fixture

@@ -9,14 +9,9 @@ import signal
 import pytest
 from PIL import Image
 
+from tests.support import flows
 from tests.support.paths import STAND_INS
-from tests.support.testbed import MINER_ID, Testbed, free_port, until
-
-
-@pytest.fixture
-def testbed(tmp_path):
-    with Testbed(tmp_path) as testbed:
-        yield testbed
+from tests.support.testbed import MINER_ID, free_port, until
 
 
 def test_a_task_is_answered_with_a_file_that_decodes(testbed):
@@ -69,52 +64,10 @@ def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(testbed
     assert "embedded_engine" in {event["event"] for event in testbed.log()}
 
 
-WRONG = {
-    "unknown workflow id": ({"workflow_id": "99"}, "workflow_id"),
-    "another task type": ({"task_type": "txt2img"}, "task_type"),
-    "no picture": ({"parameters": {"scale": 4}}, "image is missing"),
-    "not a URL": ({"parameters": {"image": "photo.jpg"}}, "image"),
-    "a private address": ({"parameters": {"image": "http://169.254.169.254/latest/meta-data"}}, "image"),
-    "details that are a list": ({"task_details": [1]}, "task_details"),
-    "no target": ({"target": "none"}, "upload_url"),
-}
-
-
-def test_each_wrong_task_is_answered_with_its_reason_and_the_worker_goes_on(testbed):
-    testbed.start_devnet()
-    testbed.start_worker(testbed.start_engine(), workflows={"4": ["upscaler-lanczos"], "99": ["upscaler-lanczos"]})
-    wrong = {name: testbed.create(**changes) for name, (changes, _) in WRONG.items() if name != "unknown workflow id"}
-    good = testbed.create()
-    tasks = {task["task_id"]: task for task in testbed.ended(*wrong.values(), good)}
-    for name, task_id in wrong.items():
-        task = tasks[task_id]
-        assert task["status"] == "failed", name
-        assert WRONG[name][1] in task["msg"], (name, task["msg"])
-        assert "\n" not in task["msg"]
-    assert tasks[good]["status"] == "finished"
-    assert testbed.devnet.stats()["violations"] == 0
-
-
-def test_a_drain_finishes_what_is_in_hand(testbed):
-    testbed.start_devnet()
-    engine = testbed.start_engine()
-    worker = testbed.start_worker(
-        engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=1.0)]
-    )
-    task_id = testbed.create(parameters={})
-    until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
-    late = testbed.create(parameters={})
-    assert worker.stop() == 0
-    tasks = {task["task_id"]: task["status"] for task in testbed.devnet.tasks()}
-    assert tasks == {task_id: "finished", late: "waiting"}
-
-
 def test_a_second_signal_interrupts_and_says_so(testbed):
     testbed.start_devnet()
-    engine = testbed.start_engine()
-    worker = testbed.start_worker(
-        engine, workflows={"4": ["slow"]}, workflows__folders=[_slow(testbed.folder, seconds=60.0)]
-    )
+    ids = {"4": [testbed.add_workflow("slow", flows.wait(60.0))]}
+    worker = testbed.start_worker(testbed.start_engine(), workflows=ids)
     task_id = testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
     worker.send(signal.SIGTERM)
@@ -122,34 +75,6 @@ def test_a_second_signal_interrupts_and_says_so(testbed):
     assert worker.stop() == 0
     task = testbed.task(task_id)
     assert (task["status"], task["msg"]) == ("failed", "miner is shutting down")
-
-
-def _slow(folder, *, seconds):
-    """A workflow of one waiting node; gives the folder of folders."""
-    path = folder / "workflows" / "slow"
-    path.mkdir(parents=True)
-    (path / "graph.json").write_text(
-        """{"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
-        "2": {"class_type": "DevnetWait", "inputs": {"image": ["1", 0], "seconds": SECONDS}},
-        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "out"}}}""".replace(
-            "SECONDS", str(seconds)
-        )
-    )
-    (path / "workflow.toml").write_text(
-        """name = "slow"
-task_type = "upscaler"
-description = "waits"
-timeout_seconds = 120.0
-[output]
-node = "3"
-format = "png"
-[needs]
-vram_gb = 0.0
-comfyui = "0.3.0"
-[parameters]
-"""
-    )
-    return str(folder / "workflows")
 
 
 def test_a_warm_up_renders_each_workflow_before_the_first_task(testbed):
