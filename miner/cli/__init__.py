@@ -1,1 +1,1 @@
-"""What a person types, and how it is shown: a module a command, each imported when its command runs."""
+"""The command line: a module for each command, whose work is imported when the command runs."""
