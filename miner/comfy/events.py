@@ -18,6 +18,7 @@ from typing import Any
 import websocket
 
 from miner.comfy.client import without_user
+from miner.task.stages import Progress
 
 FIRST_PAUSE = 0.1  # seconds between connections; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0
@@ -31,17 +32,6 @@ PREVIEW_WITH_METADATA = 4
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     prompt_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """A prompt's progress. `done` of `nodes` are whole nodes; `value` of `of` is the current node's own progress."""
-
-    prompt_id: str
-    value: float
-    of: float
-    done: int
-    nodes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,11 +160,11 @@ class ComfyHost:
         self.client.download(file, target)
         return target
 
-    def discard(self, prompt_id: str) -> None:
-        """Delete a finished prompt's files from ComfyUI's folders, if they are on this machine."""
-        for root in (self.output_dir, self._input_dir):
-            if root is not None:
-                _remove_tree(root.resolve() / folder_of(prompt_id))
+    def discard(self, prompt_id: str) -> bool:
+        """Delete a prompt's files from ComfyUI's folders, if they are on this machine. Returns whether none is left."""
+        roots = [root.resolve() for root in (self.output_dir, self._input_dir) if root is not None]
+        gone = [_remove_tree(root / folder_of(prompt_id)) for root in roots]
+        return all(gone)
 
 
 def _pass_on(nodes: dict[str, Any], stats: Stats, tell: Callable[[dict[str, Any], Stats], None]) -> None:
@@ -187,9 +187,11 @@ def folder_of(prompt_id: str) -> str:
     return f"xalora/{prompt_id}"
 
 
-def _remove_tree(folder: Path) -> None:
-    """Delete `folder` and its content, unless its path has a symbolic link: then it is not ours."""
-    if folder.is_dir() and folder.resolve() == folder:
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            log.warning("output_not_deleted", folder=str(folder), next="it stays; check the folder's permissions")
+def _remove_tree(folder: Path) -> bool:
+    """Delete `folder`, unless its path has a symbolic link: then it is not ours. Returns whether nothing is left."""
+    if not folder.is_dir() or folder.resolve() != folder:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        log.warning("output_not_deleted", folder=str(folder), next="again at the next start; check its permissions")
+    return not folder.exists()

@@ -15,7 +15,7 @@ def exposition(view: View) -> bytes:
     for lane in lanes:
         _lane(lane)
     metrics.OUTBOX_DEPTH.set(lanes.outbox.depth)
-    metrics.SEQUENCER_ANSWERED.set(max((lane.desk.answered_at for lane in lanes), default=0.0))
+    metrics.SEQUENCER_ANSWERED.set(max((lane.gate.answered_at for lane in lanes), default=0.0))
     metrics.PAUSED.set(view.controls.paused)
     metrics.DRAINING.set(view.controls.draining)
     metrics.DISK_FREE.set(view.free_disk())
@@ -30,7 +30,7 @@ def exposition(view: View) -> bytes:
 
 
 def _lane(lane: Lane) -> None:
-    metrics.TASKS_IN_HAND.labels(lane.name).set(lane.desk.holds)
+    metrics.TASKS_IN_HAND.labels(lane.name).set(len(lane.ledger.view()))
     metrics.COMFYUI_READY.labels(lane.name).set(lane.host.ready.is_set())
     if lane.host.process is not None:
         metrics.COMFYUI_MEMORY.labels(lane.name).set(lane.host.process.rss_bytes())

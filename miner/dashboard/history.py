@@ -28,7 +28,6 @@ _IS: dict[Outcome, str] = {
 """How the journal's columns tell them."""
 
 _ENDED = "step = 'closed' AND ended_at IS NOT NULL"
-_USUAL_OF = 20  # the last tasks of a workflow that an average is made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +105,6 @@ class History:
             (since,),
         )
         return Sums(**{name: int(row[name]) for name in _IS}, render_seconds=row["render"])
-
-    def usual_seconds(self, workflow: str) -> float | None:
-        """How long ComfyUI took for the last tasks of a workflow, on average; None before the first."""
-        (row,) = self._read(
-            "SELECT AVG(render) AS seconds FROM (SELECT json_extract(facts, '$.render') AS render FROM tasks"  # noqa: S608
-            f" WHERE {_ENDED} AND workflow = ? AND {_IS['done']} ORDER BY ended_at DESC LIMIT ?)",
-            (workflow, _USUAL_OF),
-        )
-        seconds: float | None = row["seconds"]
-        return seconds
 
     def thumbnail(self, miner_id: str, task_id: str) -> bytes | None:
         """WebP."""

@@ -9,18 +9,17 @@ happens. A sentence may repeat what others wrote, so each is cleaned as a line o
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from miner import __version__
-from miner.comfy.events import Preview, Progress
+from miner.comfy.events import Preview
 from miner.sequencer.outbox import Outbox
+from miner.task.stages import Answered, Closed, Leased, Prepared, Progress, Prompted, Rendered, TaskInHand, Uploaded
 from miner.telemetry.log import clean
 from miner.worker.lane import Lane
 from miner.worker.lane.lane import Loop
-from miner.worker.lane.leases import Held
 from miner.worker.lanes import Lanes
 
 Stage = Literal["prepare", "queue", "render", "deliver", "answer"]
@@ -107,27 +106,27 @@ class Now:
     lanes: tuple[LaneNow, ...]
 
 
-def take(controls: Controls, *, usual: Mapping[str, float | None]) -> Now:
-    """The moment. `usual` are the seconds that ComfyUI took for the last tasks of a workflow."""
+def take(controls: Controls) -> Now:
+    """The moment."""
     lanes = controls.lanes
     outbox = lanes.outbox
     return Now(
         version=__version__,
         miner_id=lanes.settings.miner.id,
         sequencer=urlsplit(lanes.settings.sequencer.url).netloc.rpartition("@")[2],
-        answered_at=max((lane.desk.answered_at for lane in lanes), default=0.0),
+        answered_at=max((lane.gate.answered_at for lane in lanes), default=0.0),
         started_at=controls.started_at,
         state="draining" if controls.draining else "paused" if controls.paused else "working",
         says=clean(lanes.says()),
         outbox=_loop("outbox", outbox),
         unacknowledged=outbox.depth,
-        lanes=tuple(_lane(lane, usual) for lane in lanes),
+        lanes=tuple(_lane(lane) for lane in lanes),
     )
 
 
 def previews(lanes: Lanes) -> dict[str, Preview | None]:
     """Each lane's latest picture of what it renders."""
-    return {lane.name: lane.render.now.preview for lane in lanes}
+    return {lane.name: lane.render.preview for lane in lanes}
 
 
 def data_url(preview: Preview) -> str:
@@ -135,11 +134,11 @@ def data_url(preview: Preview) -> str:
     return f"data:{preview.mime};base64,{base64.b64encode(preview.image).decode()}"
 
 
-def _lane(lane: Lane, usual: Mapping[str, float | None]) -> LaneNow:
+def _lane(lane: Lane) -> LaneNow:
     stats = lane.host.stats
     return LaneNow(
         name=lane.name,
-        miner_id=lane.desk.miner_id,
+        miner_id=lane.ledger.miner_id,
         says=clean(lane.sentence),
         device=stats.device if stats else "",
         comfyui_url=lane.host.client.url,
@@ -148,7 +147,7 @@ def _lane(lane: Lane, usual: Mapping[str, float | None]) -> LaneNow:
         comfyui_restarts=lane.restarts,
         failed=lane.failed is not None,
         loops=tuple(_loop(name, loop) for name, loop in lane.loops.items()),
-        tasks=tuple(_task(lane, held, usual) for held in lane.desk.in_hand),
+        tasks=tuple(_task(lane, task) for task in lane.ledger.view()),
     )
 
 
@@ -156,36 +155,36 @@ def _loop(name: str, loop: Loop | Outbox) -> LoopNow:
     return LoopNow(name=name, says=clean(loop.says), late=round(loop.liveness.late))
 
 
-def _task(lane: Lane, held: Held, usual: Mapping[str, float | None]) -> TaskNow:
-    now = lane.render.now
-    progress = now.progress if now.task_id == held.lease.task_id else None
-    started_at = now.started_at if now.task_id == held.lease.task_id else None
-    stage, since = _stage(held, begun=progress is not None or started_at is not None, started_at=started_at)
+def _task(lane: Lane, task: TaskInHand) -> TaskNow:
+    progress = task.progress
+    stage, since = stage_of(task)
     return TaskNow(
-        task_id=held.lease.task_id,
-        task_type=held.lease.task_type,
-        workflow=held.workflow,
+        task_id=task.task_id,
+        task_type=task.lease.task_type,
+        workflow=task.workflow,
         stage=stage,
-        leased_at=held.lease.leased_at,
+        leased_at=task.lease.leased_at,
         since=since,
         step=progress.value if progress else None,
         steps=progress.of if progress else None,
-        share=share(progress, nodes=len(lane.capabilities.library.get(held.workflow).graph)) if progress else None,
-        usual_seconds=usual.get(held.workflow),
+        share=share(progress, nodes=len(lane.capabilities.library.get(task.workflow).graph)) if progress else None,
+        usual_seconds=lane.capabilities.usual_seconds(task.workflow),
     )
 
 
-def _stage(held: Held, *, begun: bool, started_at: float | None) -> tuple[Stage, float]:
-    """Where a task is, and since when as far as that is known; `begun`: ComfyUI has told something of it."""
-    if held.answering:
-        return "answer", held.rendered_at or held.lease.leased_at
-    if held.rendered_at:
-        return "deliver", held.rendered_at
-    if begun:
-        return "render", started_at or held.prompted_at or held.lease.leased_at
-    if held.prompted_at or held.attempts:
-        return "queue", held.prompted_at or held.lease.leased_at
-    return "prepare", held.lease.leased_at
+def stage_of(task: TaskInHand) -> tuple[Stage, float]:
+    """Where a task is, in a word for people, and since when."""
+    match task.stage:
+        case Leased() | Prepared():
+            return "prepare", task.since
+        case Prompted():
+            if task.started_at or task.progress:
+                return "render", task.started_at or task.since
+            return "queue", task.queued_at or task.since
+        case Rendered() | Uploaded():
+            return "deliver", task.rendered_at or task.since
+        case Answered() | Closed():
+            return "answer", task.since
 
 
 def share(progress: Progress, *, nodes: int) -> float:

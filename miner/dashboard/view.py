@@ -74,20 +74,11 @@ class View:
         self.gpus = Gpus()
         self._journal = journal
         self._clock = clock
-        self._usual: dict[str, float | None] = {}
-        self._usual_news = -1
         self._past: PastNow | None = None
         self._summed_at = 0.0
 
     def now(self) -> Now:
-        """Raises MachineFault where the journal cannot be read."""
-        news = self._journal.news
-        if news != self._usual_news:
-            self._usual, self._usual_news = {}, news
-        for lane in self.controls.lanes:
-            for name in set(lane.desk.workflows) - self._usual.keys():
-                self._usual[name] = self.history.usual_seconds(name) or lane.capabilities.usual_seconds(name)
-        return snapshot.take(self.controls, usual=self._usual)
+        return snapshot.take(self.controls)
 
     def past(self) -> PastNow:
         """Raises MachineFault where the journal cannot be read."""
@@ -115,7 +106,7 @@ class View:
         """What the checks look at; a journal that cannot be read is no reason for a probe to fail."""
         lanes = self.controls.lanes
         return Scene(
-            now=snapshot.take(self.controls, usual={}),
+            now=snapshot.take(self.controls),
             at=self._clock(),
             runnable=len({name for lane in lanes for name in lane.capabilities.runnable}),
             enabled=len(lanes.settings.workflows.enabled),

@@ -1,8 +1,7 @@
-"""The outbox: every outcome is submitted until the sequencer has acknowledged it, over restarts too.
+"""The outbox: every outcome is submitted until the sequencer has acknowledged it.
 
-An outcome is in the journal before its first submission, so nothing is lost here. The first try is made by the caller,
-so that a healthy sequencer is answered at once; what fails is tried again by one thread, with back-off. It never
-changes an outcome.
+The ledger has recorded it before, so nothing is lost here. The first try is made by the caller, so that a healthy
+sequencer is answered at once; what fails is tried again by one thread, with backoff. It never changes an outcome.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from miner.sequencer import Sequencer
-from miner.task.errors import MachineFault, Retryable
-from miner.task.journal import Facts, Journal
+from miner.task.errors import Retryable
 from miner.task.policy import backoff
 from miner.task.stages import Outcome
 from miner.telemetry import metrics
@@ -25,32 +23,25 @@ from miner.telemetry.liveness import IDLE, REMOTE, Liveness
 
 log = structlog.get_logger()
 
-Closed = Callable[[str], None]
-"""Called once with a task's id, when nothing is owed for it any more."""
+OnClosed = Callable[[str, str], None]
+"""Called once with a task's id and the verdict, when nothing is owed for it any more."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Letter:
     miner_id: str
     outcome: Outcome
-    on_closed: Closed
+    on_closed: OnClosed
     attempt: int = 0
     due: float = 0.0
     in_hand: bool = False  # a thread is submitting it right now
-    told: bool = False
-
-    def tell(self) -> None:
-        if not self.told:
-            self.told = True
-            self.on_closed(self.outcome.task_id)
 
 
 class Outbox:
-    """One for all lanes. `answer` blocks for one request at most; it may be called from any thread."""
+    """One for all lanes. `submit` blocks for one request at most; it may be called from any thread."""
 
-    def __init__(self, sequencer: Sequencer, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, sequencer: Sequencer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._sequencer = sequencer
-        self._journal = journal
         self._clock = clock
         self._rng = random.Random()
         self._letters: dict[tuple[str, str], _Letter] = {}
@@ -84,16 +75,8 @@ class Outbox:
         count = len(self._letters)
         return f"waiting for the sequencer to take {count} answer{'s'[: count != 1]}" if count else "nothing to submit"
 
-    def answer(self, miner_id: str, outcome: Outcome, on_closed: Closed, *, facts: Facts | None = None) -> None:
-        """Record the outcome and submit it; `on_closed` is called, maybe from another thread, once it is taken."""
-        try:
-            self._journal.answered(miner_id, outcome, facts)
-        except MachineFault as fault:  # an answer that is in memory alone is still better than none
-            log.error("answer_not_recorded", task_id=outcome.task_id, reason=fault.message, next="submitting it")
-        self.resume(miner_id, outcome, on_closed)
-
-    def resume(self, miner_id: str, outcome: Outcome, on_closed: Closed) -> None:
-        """The same for an outcome that the journal has already."""
+    def submit(self, miner_id: str, outcome: Outcome, on_closed: OnClosed) -> None:
+        """Submit the outcome; `on_closed` is called, maybe from another thread, once it is taken."""
         key = (miner_id, outcome.task_id)
         letter = _Letter(miner_id=miner_id, outcome=outcome, on_closed=on_closed, in_hand=True)
         with self._changed:
@@ -101,9 +84,6 @@ class Outbox:
                 return
             self._letters[key] = letter
         self._try(letter)
-
-    def has(self, miner_id: str, task_id: str) -> bool:
-        return (miner_id, task_id) in self._letters
 
     def nudge(self) -> None:
         """The sequencer is there: try everything now."""
@@ -133,12 +113,9 @@ class Outbox:
         task_id = letter.outcome.task_id
         try:
             verdict = self._sequencer.submit(letter.miner_id, letter.outcome)
-            letter.tell()  # before the journal: the next task is sooner, and a crash here costs a repeated submission
-            self._journal.closed(letter.miner_id, task_id, verdict)
-        except (Retryable, MachineFault) as error:
+        except Retryable as error:
             letter.attempt += 1
-            at_least = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
-            pause = backoff(letter.attempt, rng=self._rng, at_least=at_least)
+            pause = backoff(letter.attempt, rng=self._rng, at_least=error.retry_after or 0.0)
             metrics.SUBMISSIONS.labels("error").inc()
             metrics.RETRIES.labels("answer").inc()
             log.warning("answer_not_accepted", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
@@ -150,6 +127,7 @@ class Outbox:
         metrics.SUBMISSIONS.labels(verdict).inc()
         if verdict != "acknowledged":
             log.warning("answer_undeliverable", task_id=task_id, verdict=verdict, next="it is recorded; going on")
+        letter.on_closed(task_id, verdict)
         with self._changed:
             del self._letters[letter.miner_id, task_id]
             self._changed.notify_all()

@@ -12,7 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-SILENCES_UNTIL_LOST = 2  # the protocol: "twice in a row no longer does"
+from miner.task.stages import Hold, Job, Lease, Prompted, Rendered, TaskInHand, Uploaded
+
+CRASHES_UNTIL_GIVEN_UP = 2  # runs of the program that one task may end
 
 
 # ---- when to ask again ------------------------------------------------------------------------------------------
@@ -43,19 +45,6 @@ def return_delay(wait: float, *, rng: random.Random) -> float:
 # ---- what the sequencer's replies say about the tasks in hand ---------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """What is known about one task in hand from the sequencer's replies."""
-
-    task_id: str
-    confirmed: bool = False  # the sequencer said `running` for it while it was the only one in hand
-    silences: int = 0  # replies in a row since then that did not say so
-
-    @property
-    def taken_away(self) -> bool:
-        return self.silences >= SILENCES_UNTIL_LOST
-
-
 def observe(holds: Collection[Hold], *, running: str | None, canceled: Collection[str]) -> tuple[Hold, ...]:
     """The holds after a reply; the lost ones have `taken_away`.
 
@@ -64,7 +53,7 @@ def observe(holds: Collection[Hold], *, running: str | None, canceled: Collectio
     """
     alone = len(holds) == 1
     return tuple(_observe_one(hold, alone, running) for hold in holds if hold.task_id not in canceled) + tuple(
-        replace(hold, silences=SILENCES_UNTIL_LOST) for hold in holds if hold.task_id in canceled
+        replace(hold, silences=Hold.UNTIL_LOST) for hold in holds if hold.task_id in canceled
     )
 
 
@@ -175,34 +164,30 @@ class Health:
 
 # ---- after a restart --------------------------------------------------------------------------------------------
 
-Step = Literal["leased", "prepared", "prompted", "rendered", "uploaded", "answered"]
-"""How far a task had come, as the journal tells it. `answered`: the outcome is known, but not acknowledged."""
-
-Resume = Literal["run", "follow", "collect", "upload", "answer", "submit", "fail"]
-"""run it (again) · follow it in ComfyUI's queue · collect its end from the history · upload its files · answer with
-what is uploaded · submit the outcome again · answer that its time is over"""
-
-Whereabouts = Literal["queue", "history", "nowhere"]
+Resume = Literal["go on", "answer", "submit", "too late", "crashed"]
+"""its loop goes on with it · answer with what is uploaded · submit the outcome again · answer that its time is over ·
+answer that it ended the miner too often"""
 
 
-def after_restart(
-    step: Step, *, whereabouts: Whereabouts = "nowhere", files_there: bool = False, now: float, deadline: float
-) -> Resume:
-    """What to do with a task that a dead miner left behind.
+def after_restart(task: TaskInHand, *, now: float) -> Resume:
+    """What to do with a task that an earlier run of the program left behind.
 
-    `whereabouts` is where ComfyUI has its prompt, and counts for `prompted` alone; `files_there` counts for `rendered`.
-    Work that is done is always delivered, even late: the sequencer decides whether it still counts.
+    Work that is done is always delivered, even late: the sequencer decides whether it still counts. A prompt goes on,
+    late or not: who follows it finds out where ComfyUI has it, and ends it there, too.
     """
-    if step == "answered":
+    if task.answered:
         return "submit"
-    if step == "uploaded":
+    if isinstance(task.stage, Uploaded):
         return "answer"
-    if step == "rendered" and files_there:
-        return "upload"
-    if step == "prompted" and whereabouts == "history":
-        return "collect"
-    if step == "prompted" and whereabouts == "queue":
-        return "follow"  # late or not: who follows it ends it in ComfyUI, too
-    if now >= deadline:
-        return "fail"
-    return "run"
+    if task.crashes >= CRASHES_UNTIL_GIVEN_UP:
+        return "crashed"
+    if isinstance(task.stage, (Prompted, Rendered)):
+        return "go on"
+    return "too late" if now >= deadline_of(task.job or task.lease) else "go on"
+
+
+def deadline_of(work: Lease | Job) -> float:
+    """Unix seconds; infinity for a lease whose workflow is yet to say."""
+    if isinstance(work, Job):
+        return work.deadline
+    return work.leased_at + work.timeout_seconds if work.timeout_seconds else float("inf")

@@ -65,6 +65,7 @@ INPUT_BYTES = _counter("input_bytes", "Bytes of downloaded inputs.")
 OUTPUT_BYTES = _counter("output_bytes", "Bytes of uploaded results.")
 RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
 TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
+TASK_CRASHES = _counter("task_crashes", "Tasks that ended in an unexpected error (a bug), by loop.", "loop")
 LAST_DONE = _gauge("last_done_timestamp_seconds", "Time of the last answer with a result; 0 if none yet.")
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
@@ -98,6 +99,7 @@ for _metric, _values in (
     (RETRIES, ("render", "upload", "answer")),
     (LEASE_REQUESTS, ("task", "nothing", "running", "refused", "error")),
     (SUBMISSIONS, ("acknowledged", "refused", "gone", "error")),
+    (TASK_CRASHES, ("prepare", "render", "deliver")),
 ):
     for _value in _values:
         _metric.labels(_value)  # present from the start, so that a rate sees the first one

@@ -24,7 +24,7 @@ from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
 from miner.worker.lane import Lane
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
+from miner.worker.lane.shutdown import Shutdown
 from miner.worker.layout import Placement, layout
 from miner.workflows import Library
 
@@ -43,8 +43,9 @@ class Lanes(Sequence[Lane]):
             api_key=key.get_secret_value() if key else "",
             timeout=settings.sequencer.timeout,
         )
-        self.outbox = Outbox(self._sequencer, journal)
+        self.outbox = Outbox(self._sequencer)
         allow = parse_allow(settings.network.allow)
+        self.shutdown = Shutdown()
         self._fetcher = Fetcher(
             allow=allow,
             max_bytes=settings.network.input_max_mb << 20,
@@ -78,14 +79,14 @@ class Lanes(Sequence[Lane]):
 
     def drain(self) -> None:
         """Take nothing new; what is in hand is finished."""
-        for lane in self._lanes:
-            lane.drain()
+        self.shutdown.drain()
+        self._wake()
         self._sequencer.abort_waits()
 
     def abort(self) -> None:
         """Interrupt what is in hand, too."""
-        for lane in self._lanes:
-            lane.abort()
+        self.shutdown.abort()
+        self._wake()
 
     def join(self, *, next_settings: Settings | None = None) -> None:
         """Wait for the end of every loop, and let go of everything.
@@ -104,10 +105,14 @@ class Lanes(Sequence[Lane]):
         self._fetcher.close()
         self._sequencer.close()
 
+    def _wake(self) -> None:
+        for lane in self._lanes:
+            lane.ledger.wake()
+
     def want_more(self, wanted: bool) -> None:
         """Whether to take new tasks; what is in hand goes on all the same."""
         for lane in self._lanes:
-            lane.desk.want_more(wanted)
+            lane.gate.want_more(wanted)
         if not wanted:
             self._sequencer.abort_waits(for_good=False)  # one that is held would still bring a task
 
@@ -132,7 +137,7 @@ class Lanes(Sequence[Lane]):
     @property
     def in_hand(self) -> int:
         """Tasks that are held, answered ones without an acknowledgement among them."""
-        return sum(lane.desk.holds for lane in self._lanes)
+        return sum(len(lane.ledger.view()) for lane in self._lanes)
 
     @property
     def urls(self) -> list[str]:
@@ -153,6 +158,7 @@ class Lanes(Sequence[Lane]):
             enabled=settings.workflows.enabled,
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
             measured=benchmarks.read(settings.state.dir),
+            usual=self._journal.usual_seconds,
         )
         client_id = f"xalora-{placement.miner_id}"
         host = ComfyHost(
@@ -163,17 +169,12 @@ class Lanes(Sequence[Lane]):
             input_dir=placement.input_dir,
             on_ready=lambda object_info, stats: lane.comfyui_ready(object_info, stats),
         )
-        desk = Desk(
-            miner_id=placement.miner_id,
-            sequencer=self._sequencer,
-            journal=self._journal,
-            outbox=self.outbox,
-            prefetch=settings.miner.prefetch,
-        )
         lane = Lane(
             placement.name,
+            miner_id=placement.miner_id,
             settings=settings,
-            desk=desk,
+            shutdown=self.shutdown,
+            sequencer=self._sequencer,
             host=host,
             capabilities=capabilities,
             journal=self._journal,

@@ -13,7 +13,7 @@ from pathlib import Path
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.machine.disk import existing_folder
-from miner.task.journal import SCHEMA
+from miner.task.journal_file import SCHEMA
 from miner.telemetry.health import Mark
 
 _ELSEWHERE = "give this user write permission there, or set XALORA_STATE_DIR to another folder"

@@ -34,10 +34,13 @@ class Capabilities:
         enabled: Collection[str],
         refuse_unknown: bool,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
+        usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`measured` is what a bench knows of this machine. Raises ConfigError where a name in `enabled` is no
-        workflow's."""
+        """`measured` is what a bench knows of this machine, `usual` the seconds that the last tasks took.
+
+        Raises ConfigError where a name in `enabled` is not a workflow's.
+        """
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
         self._refuse_unknown = refuse_unknown
@@ -45,7 +48,7 @@ class Capabilities:
         self._loras: tuple[str, ...] = ()
         self._health: dict[str, Health] = {}
         self._measured = measured
-        self._seconds: dict[str, Average] = {}  # of a render, by workflow
+        self._seconds = {name: Average(seconds) for name in enabled if (seconds := usual(name))}  # of a render
         self._warm = ""  # the workflow whose models ComfyUI has in memory
         self.refreshed_at = 0.0  # Unix seconds
         self._clock = clock

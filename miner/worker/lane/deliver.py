@@ -1,34 +1,33 @@
 """The deliver loop: turns what ComfyUI wrote into the file that was asked for, uploads it and answers the task.
 
-It works on disk and network while the GPU renders the next task. Uploads are repeated until the task's time is over;
-an outcome is the outbox's as soon as it is known.
+It works on disk and network while the GPU renders the next task. Uploads are repeated until the task's time is over.
+While there is nothing to deliver, it cleans up after the tasks that are over.
 """
 
 from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from queue import Empty, Queue
 
 import structlog
 
 from miner.comfy.client import ComfyDown, DiskFault, OutputGone
 from miner.comfy.host import ComfyHost
 from miner.media.outputs import finish
-from miner.media.thumbnail import thumbnail
 from miner.media.uploads import Uploader, object_key, presigned_key
 from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
-from miner.task.journal import Journal
+from miner.task.ledger import Ledger
 from miner.task.policy import backoff
-from miner.task.stages import Job, Lease, Media, Outcome, PresignedPut, Rendered, Uploaded, UploadTarget
+from miner.task.stages import Lease, Media, Prepared, PresignedPut, Rendered, TaskInHand, Uploaded
 from miner.telemetry import metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
+from miner.worker.lane.answers import Answers, success
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
-from miner.worker.lane.shutdown import Signals
+from miner.worker.lane.cleanup import Cleanup
+from miner.worker.lane.shutdown import Shutdown
 from miner.worker.lane.task_log import short
 
 log = structlog.get_logger()
@@ -40,112 +39,89 @@ LATE = 60.0  # seconds past a task's deadline for which its finished file is sti
 
 @dataclass(slots=True, kw_only=True)
 class Deliver:
-    """One lane's deliver loop; `run` ends after the render loop's last result."""
+    """One lane's deliver loop; `run` ends once nothing comes in hand any more."""
 
-    desk: Desk
+    ledger: Ledger
+    answers: Answers
+    cleanup: Cleanup
     host: ComfyHost
     capabilities: Capabilities
-    journal: Journal
     uploader: Uploader
-    signals: Signals
-    results: Queue[Rendered | None]
-    folder: Path  # for files on their way
+    shutdown: Shutdown
     prefix: str
-    thumbnails: bool  # whether to keep one of each finished picture, for the history
     clock: Callable[[], float] = time.time
-    says: str = "waiting for a result"
+    says: str = "waiting for a result"  # one sentence in the present tense
     liveness: Liveness = field(default_factory=Liveness)
-    _finished: Media | None = None  # the file of the task that is delivered, while it is there
-    _answered: tuple[Outcome, str] | None = None  # the last task's, with its prompt id, until that is tidied up
     _rng: random.Random = field(default_factory=random.Random)
 
     def run(self) -> None:
-        while (rendered := self._next()) is not None:
-            self._deliver(rendered)
+        while (task := self._next()) is not None:
+            self._deliver_safely(task)
             self.says = "waiting for a result"
             self.liveness.beat(IDLE)
+        while self.cleanup.pending:
+            self.cleanup.run_next()
         self.says = "stopped"
 
-    def _next(self) -> Rendered | None:
-        """The next result. The last one's thumbnail is made once the next prompt has had its turn at the CPU."""
-        if self._answered is None:
-            return self.results.get()
-        try:
-            rendered = self.results.get(timeout=NEXT_PROMPT)
-        except Empty:
-            self._tidy(*self._answered)
-            return self.results.get()
-        self._tidy(*self._answered)
-        return rendered
+    def _next(self) -> TaskInHand | None:
+        """The next result. A task that is over is cleaned up after once the next prompt has had its turn at the CPU."""
+        while True:
+            version = self.ledger.version
+            if (task := self.ledger.first(Rendered)) is not None:
+                return task
+            if self.ledger.ended:
+                return None
+            pending = self.cleanup.pending
+            self.ledger.wait(NEXT_PROMPT if pending else None, since=version)
+            if pending and self.ledger.first(Rendered) is None:
+                self.cleanup.run_next()
 
-    def _deliver(self, rendered: Rendered) -> None:
-        task_id = rendered.job.task_id
-        held = self.desk.get(task_id)
-        held.rendered_at = held.rendered_at or self.clock()  # after a restart nobody else has said so
-        try:
-            uploaded = self._upload(rendered)
-        except LeaseLost:
-            self.desk.drop(task_id)
-            self.host.discard(rendered.prompt_id)
-        except JobFault as fault:
-            self._answer(Outcome(task_id=task_id, success=False, msg=fault.message), rendered)
-        except OutputGone as gone:
-            self._render_again(rendered, gone)
-        except MachineFault as fault:
-            log.error("delivery_failed", task_id=task_id, reason=fault.message, hint=fault.hint, next="answering it")
-            msg = "this miner rendered the task, but could not read the result"
-            self._answer(Outcome(task_id=task_id, success=False, msg=msg), rendered)
-        else:
-            if uploaded is not None:
-                self._answer(success(uploaded), rendered)
-            else:
-                self.desk.release(task_id)  # the journal has it, and the next start delivers it
-        finally:
-            if self._answered is None:
-                self._clear()
-
-    def _answer(self, outcome: Outcome, rendered: Rendered) -> None:
-        self.says = f"answering {short(outcome.task_id)}"
-        self.liveness.beat(REMOTE)
-        self.desk.answer(outcome)
-        self._answered = (outcome, rendered.prompt_id)
-
-    def _tidy(self, outcome: Outcome, prompt_id: str) -> None:
-        """What is left to do for a task that was answered, and need not be done while the GPU waits for the next."""
-        if outcome.success and self.thumbnails:
-            self._keep_thumbnail(outcome.task_id)
-        self.host.discard(prompt_id)
-        self._clear()
-
-    def _render_again(self, rendered: Rendered, gone: OutputGone) -> None:
-        """What was rendered is not there any more: somebody cleaned up, or ComfyUI was set up anew."""
-        job = rendered.job
-        if self.desk.get(job.task_id).attempts < MAX_ATTEMPTS and self.clock() < job.deadline:
-            log.warning("output_gone", task_id=job.task_id, reason=gone.message, next="rendering it again")
-            self.desk.get(job.task_id).attempts += 1
-            self.desk.put(job, first=True)
-        else:
-            self._answer(Outcome(task_id=job.task_id, success=False, msg="the result was lost on this miner"), rendered)
-
-    def _keep_thumbnail(self, task_id: str) -> None:
-        """After the answer, which waits for no picture."""
-        if self._finished is None or (made := thumbnail(self._finished.path)) is None:
+    def _deliver_safely(self, task: TaskInHand) -> None:
+        """A bug ends the task, not the lane."""
+        rendered = task.stage
+        if not isinstance(rendered, Rendered):
             return
         try:
-            self.journal.pictured(
-                self.desk.miner_id, task_id, width=made.width, height=made.height, thumbnail=made.webp
-            )
+            self._deliver(task.task_id, rendered)
+        except LeaseLost:
+            self.answers.lost(task.task_id)
+        except JobFault as fault:
+            self.answers.fail(task.task_id, fault.message)
+        except OutputGone as gone:
+            self._render_again(task, rendered, gone)
         except MachineFault as fault:
-            log.error("thumbnail_not_kept", task_id=task_id, reason=fault.message, next="the history goes without it")
+            log.error(
+                "delivery_failed", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="answering it"
+            )
+            self.answers.fail(task.task_id, "this miner rendered the task, but could not read the result")
+        except Exception:  # noqa: BLE001  # `crashed` logs it
+            self.answers.crashed(task.task_id, loop="deliver")
 
-    def _upload(self, rendered: Rendered) -> Uploaded | None:
+    def _deliver(self, task_id: str, rendered: Rendered) -> None:
+        uploaded = self._upload(task_id, rendered)
+        if uploaded is None:
+            self.ledger.leave(task_id)
+            return
+        self.ledger.advance(task_id, uploaded)
+        self.says = f"answering {short(task_id)}"
+        self.liveness.beat(REMOTE)
+        self.answers.answer(success(task_id, uploaded))
+
+    def _render_again(self, task: TaskInHand, rendered: Rendered, gone: OutputGone) -> None:
+        """What was rendered is not there any more: somebody cleaned up, or ComfyUI was set up anew."""
+        if task.attempts < MAX_ATTEMPTS and self.clock() < rendered.job.deadline:
+            log.warning("output_gone", task_id=task.task_id, reason=gone.message, next="rendering it again")
+            self.ledger.advance(task.task_id, Prepared(job=rendered.job, prompt_id=str(uuid.uuid4())))
+        else:
+            self.answers.fail(task.task_id, "the result was lost on this miner")
+
+    # ---- uploading --------------------------------------------------------------------------------
+
+    def _upload(self, task_id: str, rendered: Rendered) -> Uploaded | None:
         """Upload until it is done or pointless. None: shutting down, and the journal has it for the next start."""
-        job, attempt = rendered.job, 0
+        attempt = 0
         while True:
-            held = self.desk.get(job.task_id)
-            if held.gone.is_set():
-                raise LeaseLost("taken away by the sequencer")
-            lease = held.lease
+            lease = self._lease(task_id)
             try:
                 uploaded = self._try(rendered, lease)
             except (Retryable, ComfyDown, DiskFault) as error:
@@ -154,32 +130,36 @@ class Deliver:
                 pause = backoff(attempt, rng=self._rng, cap=30.0, at_least=retry_after)
                 metrics.RETRIES.labels("upload").inc()
                 self.liveness.beat(pause + TURN)
-                if self.clock() + pause > job.deadline + LATE:
+                if self.clock() + pause > rendered.job.deadline + LATE:
                     raise JobFault("the result could not be uploaded in time") from error
-                log.warning("upload_failed", task_id=job.task_id, reason=error.message, next=f"again in {pause:.1f} s")
-                if self.signals.aborting.wait(pause):
+                log.warning("upload_failed", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
+                if self.shutdown.aborting.wait(pause):
                     return None
             else:
-                if held.gone.is_set():
-                    raise LeaseLost("taken away by the sequencer")
-                if held.lease is not lease:
-                    continue  # leased again meanwhile, with another place for the result
-                self._record(uploaded)
-                return uploaded
+                if self._lease(task_id) is lease:  # else: leased again meanwhile, with another place for the result
+                    return uploaded
+
+    def _lease(self, task_id: str) -> Lease:
+        """The lease that counts now. Raises LeaseLost."""
+        task = self.ledger.get(task_id)
+        if task is None or task.taken_away:
+            raise LeaseLost("taken away by the sequencer")
+        return task.lease
 
     def _try(self, rendered: Rendered, lease: Lease) -> Uploaded:
         output = self.capabilities.library.get(rendered.job.workflow).manifest.output
-        self.says = f"converting the result of {short(rendered.job.task_id)}"
+        self.says = f"converting the result of {short(lease.task_id)}"
         self.liveness.beat(REMOTE)
-        self._clear()
-        source = self.host.fetch(rendered.files[0], self.folder)
+        folder = self.ledger.folder / rendered.prompt_id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in folder.iterdir():
+            left.unlink()
+        source = self.host.fetch(rendered.files[0], folder)
         quality = rendered.job.values.get(output.quality_parameter)
         media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
         begun = self.clock()
-        key = self._put(rendered.job, lease.target, media, format=output.format)
-        self._finished = media
-        held = self.desk.get(rendered.job.task_id)
-        held.size, held.rendered_in = media.size, rendered.inference_latency
+        key = self._put(rendered, lease, media, format=output.format)
+        self.cleanup.finished[lease.task_id] = media.path
         metrics.OUTPUT_BYTES.inc(media.size)
         return Uploaded(
             job=rendered.job,
@@ -189,14 +169,9 @@ class Deliver:
             upload_latency=self.clock() - begun,
         )
 
-    def _clear(self) -> None:
-        """Away with the copies of ours; what is in ComfyUI's folder goes with the prompt."""
-        self._finished = self._answered = None
-        for path in self.folder.iterdir():
-            path.unlink(missing_ok=True)
-
-    def _put(self, job: Job, target: UploadTarget | None, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word
-        """Upload it; gives the object's key."""
+    def _put(self, rendered: Rendered, lease: Lease, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word
+        """Upload it; returns the object's key."""
+        target = lease.target
         if target is None:
             raise JobFault("the task has no upload target")
         key = (
@@ -204,9 +179,9 @@ class Deliver:
             if isinstance(target, PresignedPut)
             else object_key(
                 prefix=self.prefix,
-                workflow=job.workflow,
-                miner_id=self.desk.miner_id,
-                task_id=job.task_id,
+                workflow=rendered.job.workflow,
+                miner_id=self.ledger.miner_id,
+                task_id=lease.task_id,
                 format=format,
             )
         )
@@ -216,20 +191,3 @@ class Deliver:
     def _progress(self, sent: int, size: int) -> None:
         self.says = f"uploading {sent / 1e6:.0f} of {size / 1e6:.0f} MB"
         self.liveness.beat(REMOTE)
-
-    def _record(self, uploaded: Uploaded) -> None:
-        try:
-            self.journal.uploaded(self.desk.miner_id, uploaded)
-        except MachineFault as fault:
-            log.error("step_not_recorded", task_id=uploaded.job.task_id, reason=fault.message, next="going on")
-
-
-def success(uploaded: Uploaded) -> Outcome:
-    """The answer to a task whose object is in the store."""
-    return Outcome(
-        task_id=uploaded.job.task_id,
-        success=True,
-        result=uploaded.key,
-        inference_latency=uploaded.inference_latency,
-        upload_latency=uploaded.upload_latency,
-    )

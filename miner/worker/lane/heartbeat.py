@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from miner.task.errors import Retryable
+from miner.task.ledger import Ledger
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
+from miner.worker.lane.gate import Gate
 from miner.worker.lane.poll import Poll
-from miner.worker.lane.shutdown import Signals
+from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
@@ -29,10 +30,11 @@ WAKE = 0.5  # seconds between two looks at the clock
 class Heartbeat:
     """One lane's heartbeat; `run` ends when `stop` is set."""
 
-    desk: Desk
+    ledger: Ledger
+    gate: Gate
     capabilities: Capabilities
     poll: Poll
-    signals: Signals
+    shutdown: Shutdown
     interval: float
     clock: Callable[[], float] = time.time
     stop: threading.Event = field(default_factory=threading.Event)
@@ -41,19 +43,21 @@ class Heartbeat:
     @property
     def says(self) -> str:
         """One sentence in the present tense."""
-        return f"telling the sequencer every {self.interval:g} s" if self.desk.holds else "nothing in hand to speak for"
+        return (
+            f"telling the sequencer every {self.interval:g} s" if self.ledger.view() else "nothing in hand to speak for"
+        )
 
     def run(self) -> None:
         while not self.stop.wait(WAKE):
             self.liveness.beat()
-            if self.desk.holds and self.clock() - self.desk.asked_at >= self.interval:
+            if self.ledger.view() and self.clock() - self.gate.asked_at >= self.interval:
                 self._beat()
 
     def _beat(self) -> None:
-        ids = self.capabilities.ids(in_hand=self.desk.workflows) if self._harmless() else ()
+        ids = self.capabilities.ids(in_hand=self.ledger.workflows) if self._harmless() else ()
         self.liveness.beat(2 * REMOTE)  # another request may be under way, and the sequencer may hold it
         try:
-            self.desk.ask(ids)
+            self.gate.ask(ids)
         except Retryable as error:
             log.warning("heartbeat_missed", reason=error.message, next=f"again in {self.interval:.0f} s")
 
@@ -61,8 +65,8 @@ class Heartbeat:
         """Whether offering workflows brings no task that there is no room for: a sequencer that gives one at a time
         answers `running`, and shows when its rule has changed."""
         return (
-            self.desk.one_at_a_time
-            and not self.desk.answering
-            and not self.signals.draining.is_set()
+            self.gate.one_at_a_time
+            and not any(task.answered for task in self.ledger.view())
+            and self.shutdown.state == "running"
             and self.poll.trouble() is None
         )

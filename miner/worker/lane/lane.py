@@ -1,9 +1,10 @@
 """A lane wires its loops together, starts them, and ends them in their order.
 
-    sequencer ─▶ prepare ──prompts──▶ render ──results──▶ deliver ─▶ outbox
+    sequencer ─▶ prepare ─▶ render ─▶ deliver ─▶ outbox ─▶ sequencer
+                    └── each takes the first task at its stage from the ledger ──┘
 
-Draining reads from left to right: prepare takes nothing new and passes on the end, and each loop ends after the last
-thing that came before it; the heartbeat ends last.
+Draining: prepare takes nothing new, and ends once nothing in hand lacks its answer; then the others end, and last of
+all the heartbeat.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from queue import Queue
 from typing import Any, Protocol
 
 import structlog
@@ -24,21 +24,24 @@ from miner.machine.disk import Disk
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
 from miner.models.folder_watch import FolderWatch
+from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
-from miner.task.stages import Prompt, Rendered
+from miner.task.ledger import Ledger
 from miner.telemetry import metrics
 from miner.telemetry.liveness import IDLE, Liveness
+from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.cleanup import Cleanup
 from miner.worker.lane.deliver import Deliver
+from miner.worker.lane.gate import Gate
 from miner.worker.lane.heartbeat import Heartbeat
-from miner.worker.lane.leases import Desk
 from miner.worker.lane.poll import Poll
 from miner.worker.lane.prepare import Prepare
 from miner.worker.lane.recover import Recover
 from miner.worker.lane.refresh import Refresh
 from miner.worker.lane.render import Render
-from miner.worker.lane.shutdown import Signals
+from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
@@ -53,44 +56,47 @@ class Loop(Protocol):
 
 
 class Lane:
-    """One lane of the worker. `failed` is set when one of its loops ended by an error that is a bug."""
+    """One lane of the worker. `failed` is set when one of its threads crashed outside of a task, which is a bug."""
 
     def __init__(
         self,
         name: str,
         *,
+        miner_id: str,
         settings: Settings,
-        desk: Desk,
+        shutdown: Shutdown,
         host: ComfyHost,
         capabilities: Capabilities,
+        sequencer: Sequencer,
         journal: Journal,
         outbox: Outbox,
         fetcher: Fetcher,
         uploader: Uploader,
         folder: Path,
     ) -> None:
+        """`folder` is for files on their way; what is in it goes."""
         self.name = name
-        self.desk = desk
         self.host = host
         self.capabilities = capabilities
-        self.signals = Signals()
+        self.shutdown = shutdown
         self.failed: BaseException | None = None
         self.restarts = 0  # of ComfyUI: how often another process was there than before
         self._comfyui_pid: int | None = None
         metrics.COMFYUI_RESTARTS.labels(name)
-        shutil.rmtree(folder, ignore_errors=True)  # what a dead miner left
+        shutil.rmtree(folder, ignore_errors=True)  # what an earlier run left
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        prompts: Queue[Prompt | None] = Queue(1)
-        results: Queue[Rendered | None] = Queue(1)
+        self.ledger = ledger = Ledger(miner_id=miner_id, journal=journal, folder=folder)
+        answers = Answers(ledger=ledger, outbox=outbox)
+        self.gate = gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=settings.miner.prefetch
+        )
+        self._cleanup = Cleanup(ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled)
+        ledger.cleaner = self._cleanup.add
         self.recover = Recover(
-            desk=desk,
-            host=host,
+            ledger=ledger,
             journal=journal,
-            outbox=outbox,
+            answers=answers,
             workflows=[workflow.name for workflow in capabilities.library.workflows],
-            stop=self.signals.aborting,
-            to_render=prompts.put,
-            to_deliver=results.put,
         )
         self._disk = Disk(
             folders=[path for path in (settings.state.dir, host.output_dir) if path is not None],
@@ -98,16 +104,17 @@ class Lane:
         )
         liveness = Liveness()
         self.prepare = Prepare(
-            desk=desk,
+            ledger=ledger,
+            answers=answers,
             host=host,
             capabilities=capabilities,
-            journal=journal,
             fetcher=fetcher,
             uploader=uploader,
-            signals=self.signals,
+            shutdown=shutdown,
             liveness=liveness,
             poll=Poll(
-                desk=desk,
+                ledger=ledger,
+                gate=gate,
                 host=host,
                 capabilities=capabilities,
                 disk=self._disk,
@@ -116,16 +123,13 @@ class Lane:
                 wait=settings.sequencer.wait,
                 prefer_warm=settings.miner.prefer_warm,
             ),
-            out=prompts,
         )
         self.render = Render(
-            desk=desk,
+            ledger=ledger,
+            answers=answers,
             host=host,
             capabilities=capabilities,
-            journal=journal,
-            signals=self.signals,
-            prompts=prompts,
-            out=results,
+            shutdown=shutdown,
             interrupt_grace=settings.comfyui.interrupt_grace,
             stall=settings.comfyui.stall_timeout,
             max_rss=settings.comfyui.max_rss_gb * 1e9,
@@ -133,31 +137,30 @@ class Lane:
             lane=name,
         )
         self.deliver = Deliver(
-            desk=desk,
+            ledger=ledger,
+            answers=answers,
+            cleanup=self._cleanup,
             host=host,
             capabilities=capabilities,
-            journal=journal,
             uploader=uploader,
-            signals=self.signals,
-            results=results,
-            folder=folder,
+            shutdown=shutdown,
             prefix=settings.upload.prefix,
-            thumbnails=settings.status.enabled,
         )
         self.heartbeat = Heartbeat(
-            desk=desk,
+            ledger=ledger,
+            gate=gate,
             capabilities=capabilities,
             poll=self.prepare.poll,
-            signals=self.signals,
+            shutdown=shutdown,
             interval=settings.sequencer.heartbeat,
         )
         self.refresh = Refresh(
-            desk=desk,
+            ledger=ledger,
             host=host,
             capabilities=capabilities,
             disk=self._disk,
             folder_watch=FolderWatch(_models_folders(settings)),
-            signals=self.signals,
+            shutdown=shutdown,
             liveness=Liveness(),
         )
         self._threads = [
@@ -171,17 +174,6 @@ class Lane:
     def start(self) -> None:
         for thread in (*self._threads, self._heart, self._refresher):
             thread.start()
-
-    def drain(self) -> None:
-        """Take nothing new; what is in hand, or leased by a request that is under way, goes on to its answer."""
-        self.signals.draining.set()
-        self.desk.wake()
-
-    def abort(self) -> None:
-        """Interrupt what is in hand; it is answered with `miner is shutting down`."""
-        self.signals.draining.set()
-        self.signals.aborting.set()
-        self.desk.wake()
 
     @property
     def alive(self) -> bool:
@@ -220,11 +212,12 @@ class Lane:
     @property
     def sentence(self) -> str:
         """What it does now: the loop that is furthest with a task speaks for all."""
-        if self.render.now.task_id or not self.host.ready.is_set():
+        if self.render.busy or not self.host.ready.is_set():
             return self.render.says
         return self.prepare.says
 
     def _recover_then_prepare(self) -> None:
+        self._cleanup.restore()
         self.recover.run()
         self.prepare.run()
 

@@ -1,6 +1,6 @@
-"""Asking the sequencer for a task, whenever that makes sense, and never more often than it should.
+"""Polling the sequencer for a task, whenever that makes sense, and never more often than it should.
 
-One call asks once or waits once. What is leased goes to the desk's work. It says once a minute why it does not ask.
+One call asks once or waits once. What is leased is in the ledger. It says once a minute why it does not ask.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from miner.comfy.host import ComfyHost
 from miner.machine.disk import Disk
 from miner.sequencer import Reply
 from miner.task.errors import Retryable
+from miner.task.ledger import Ledger
 from miner.task.policy import backoff, idle_delay, return_delay
 from miner.telemetry.liveness import REMOTE, TURN, Liveness
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
+from miner.worker.lane.gate import Gate
 
 log = structlog.get_logger()
 
@@ -32,9 +33,10 @@ WAKE = 1.0  # seconds between two looks at what nobody tells of
 
 @dataclass(slots=True, kw_only=True)
 class Poll:
-    """One lane's asking; used by its prepare loop alone."""
+    """One lane's polling; used by its prepare loop alone."""
 
-    desk: Desk
+    ledger: Ledger
+    gate: Gate
     host: ComfyHost
     capabilities: Capabilities
     disk: Disk
@@ -54,29 +56,29 @@ class Poll:
     @property
     def says(self) -> str:
         """One sentence in the present tense."""
-        if self.desk.wants_more:
+        if self.gate.wants_more:
             return self.doing
-        return "paused: finishing what is in hand" if self.desk.holds else "paused: asking for no task"
+        return "paused: finishing what is in hand" if self.ledger.held else "paused: asking for no task"
 
     def once(self, version: int) -> None:
-        """One request, or one wait until a request makes sense again; a change since `version` of the desk ends it."""
-        if not self.desk.wants_more:
+        """One request, or one wait until a request makes sense again; a change since the ledger's `version` ends it."""
+        if not self.gate.wants_more:
             self.farewell()
-            self.desk.pause(WAKE, since=version)
-        elif not self.desk.has_room():
-            self.desk.pause(WAKE, since=version)
+            self.ledger.wait(WAKE, since=version)
+        elif not self.gate.has_room():
+            self.ledger.wait(WAKE, since=version)
         elif (trouble := self.trouble()) is not None:
             self.doing = f"waiting: {trouble}"
             self._complain(trouble)
-            self.desk.pause(WAKE, since=version)
+            self.ledger.wait(WAKE, since=version)
         elif (
-            ids := self.capabilities.ids_ahead(in_hand=self.desk.workflows)
-            if self.desk.holds
+            ids := self.capabilities.ids_ahead(in_hand=self.ledger.workflows)
+            if self.ledger.held
             else self.capabilities.ids()
         ):
             self._request(ids, version)
         else:  # nothing is known to end in time behind what is in hand
-            self.desk.pause(WAKE, since=version)
+            self.ledger.wait(WAKE, since=version)
 
     def farewell(self) -> None:
         """A request that a drain or a pause cut short may have leased a task: ask once more, for nothing new, so that
@@ -84,10 +86,10 @@ class Poll:
         if self._failures:
             self._failures = 0
             with contextlib.suppress(Retryable):
-                self.desk.ask(())
+                self.gate.ask(())
 
     def _request(self, ids: Collection[str], version: int) -> None:
-        idle = self.desk.holds == 0
+        idle = self.ledger.held == 0
         self.doing = "waiting for a task" if idle else "looking for the next task"
         first, back = not self._heard, self._failures > 0
         wait = self.wait if idle and not first else 0.0
@@ -104,18 +106,18 @@ class Poll:
             return
         early = reply.held_for and self.clock() - asked_at < reply.held_for - EARLY
         if early or (back and idle and self.wait):
-            self.desk.pause(return_delay(self.wait, rng=self._rng), since=version)
+            self.ledger.wait(return_delay(self.wait, rng=self._rng), since=version)
         elif not (idle and (first or reply.held_for)):
-            self.desk.pause(idle_delay(self.poll_interval, rng=self._rng), since=version)
+            self.ledger.wait(idle_delay(self.poll_interval, rng=self._rng), since=version)
 
     def _ask(self, ids: Collection[str], wait: float) -> Reply:
         """For what is warm first, and only then for all: loading another model can take longer than a task."""
         if self._warm_first and (warm := self.capabilities.warm_ids(ids)):
             self._warm_first = False
-            reply = self.desk.ask(warm)
+            reply = self.gate.ask(warm)
             if reply.lease is not None or reply.running is not None:
                 return reply
-        return self.desk.ask(ids, wait=wait)
+        return self.gate.ask(ids, wait=wait)
 
     def trouble(self) -> str | None:
         """Why it would be wrong to ask for a task now, in a sentence."""
@@ -125,7 +127,7 @@ class Poll:
             return f"less than {self.disk.least_gb:g} GB of disk are free"
         if not self.capabilities.runnable:
             return "no enabled workflow can run on this machine"
-        if not self.capabilities.ids(in_hand=self.desk.workflows):
+        if not self.capabilities.ids(in_hand=self.ledger.workflows):
             return "each workflow that can run is resting after faults of this machine"
         return None
 
@@ -146,4 +148,4 @@ class Poll:
         self.doing = f"waiting for the sequencer: {error.message}"
         log.warning("lease_request_failed", reason=error.message, hint=error.hint, next=f"retrying in {pause:.1f} s")
         self.liveness.beat(pause + TURN)
-        self.desk.pause(pause, since=version)
+        self.ledger.wait(pause, since=version)

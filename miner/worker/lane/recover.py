@@ -1,101 +1,68 @@
-"""After a restart: what a dead miner left behind is put back where it was.
+"""After a restart: what an earlier run of the program left is put back where it was.
 
-The decision is `policy.after_restart`'s; this looks up what it needs to know, and carries it out.
+The decision is `policy.after_restart`'s. A task that goes on is in the ledger again, where its loop finds it; a prompt
+that ComfyUI has forgotten meanwhile is noticed by the render loop, which follows it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from miner.comfy.client import ComfyDown
-from miner.comfy.follow import PromptLost, look
-from miner.comfy.host import ComfyHost
-from miner.sequencer.outbox import Outbox
 from miner.task import policy
-from miner.task.journal import Entry, Journal
-from miner.task.stages import Outcome, Prompt, Rendered
-from miner.worker.lane.deliver import success
-from miner.worker.lane.leases import Desk
-from miner.worker.lane.prepare import deadline_of
+from miner.task.journal import Journal
+from miner.task.ledger import Ledger
+from miner.task.stages import Answered, Outcome, Prompted, Rendered, TaskInHand, Uploaded
+from miner.worker.lane.answers import Answers, success
 
 log = structlog.get_logger()
 
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
-RECORD_LOST = "the miner lost what it knew of this task in a restart; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
+CRASHED = f"this miner ended {policy.CRASHES_UNTIL_GIVEN_UP} times while it worked on the task; it is not tried again"
 
 
 @dataclass(slots=True, kw_only=True)
 class Recover:
-    """One lane's recovery; `run` blocks until ComfyUI is ready where a prompt was under way."""
+    """One lane's recovery."""
 
-    desk: Desk
-    host: ComfyHost
+    ledger: Ledger
     journal: Journal
-    outbox: Outbox
-    workflows: Collection[str]  # names of those that there are
-    stop: threading.Event
-    to_render: Callable[[Prompt], None]
-    to_deliver: Callable[[Rendered], None]
+    answers: Answers
+    workflows: Collection[str]  # names of those that this miner has
     clock: Callable[[], float] = time.time
 
     def run(self) -> None:
-        entries = self.journal.unfinished(self.desk.miner_id)
-        for entry in entries:  # held first, so that the heartbeat speaks for all of them
-            if entry.lease is not None:
-                held = self.desk.hold(entry.lease, answering=entry.step in ("uploaded", "answered"))
-                held.workflow = entry.workflow
-        for entry in sorted(entries, key=lambda entry: entry.step == "prompted"):  # the others need no ComfyUI
-            self._resume(entry)
+        """Put every task back; blocks for one request for each that is to be answered."""
+        decided = [(task, self._action(task)) for task in self.journal.unfinished(self.ledger.miner_id)]
+        for task, action in decided:  # first, so that the heartbeat speaks for them and their loops go on
+            log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
+            if action == "go on":
+                self.ledger.restore(self._as_left(task))
+        for task, action in decided:
+            if isinstance(task.stage, Answered):
+                self.answers.resume(task, task.stage)
+            elif action != "go on":
+                self.answers.answer(self._outcome(task, action), left=task)
 
-    def _resume(self, entry: Entry) -> None:
-        if entry.step is None:
-            return
-        lease, job = entry.lease, entry.job
-        if lease is None and entry.outcome is None:
-            outcome = Outcome(task_id=entry.task_id, success=False, msg=RECORD_LOST)
-            self.outbox.answer(self.desk.miner_id, outcome, self.desk.release)
-            return
-        if job is not None and job.workflow not in self.workflows and entry.step not in ("uploaded", "answered"):
-            self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=WORKFLOW_GONE))
-            return
-        work = job or lease
-        deadline = deadline_of(work) if work is not None else float("inf")
-        action = policy.after_restart(
-            entry.step,
-            whereabouts=self._whereabouts(entry, deadline) if entry.step == "prompted" else "nowhere",
-            files_there=entry.rendered is not None,
-            now=self.clock(),
-            deadline=deadline,
-        )
-        log.info("task_picked_up", task_id=entry.task_id, step=entry.step, next=action)
-        if action == "submit" and entry.outcome is not None:
-            self.outbox.resume(self.desk.miner_id, entry.outcome, self.desk.release)
-        elif action == "answer" and entry.uploaded is not None:
-            self.desk.answer(success(entry.uploaded))
-        elif action == "upload" and entry.rendered is not None:
-            self.to_deliver(entry.rendered)
-        elif action in ("follow", "collect") and job is not None:
-            self.to_render(Prompt(job=job, prompt_id=entry.prompt_id, graph={}))
-        elif action == "run" and work is not None:
-            self.desk.put(work)
-        else:
-            self.desk.answer(Outcome(task_id=entry.task_id, success=False, msg=TIME_OVER))
+    def _action(self, task: TaskInHand) -> policy.Resume | str:
+        action = policy.after_restart(task, now=self.clock())
+        gone = task.job is not None and task.job.workflow not in self.workflows
+        return "workflow gone" if action == "go on" and gone else action
 
-    def _whereabouts(self, entry: Entry, deadline: float) -> policy.Whereabouts:
-        """Where ComfyUI has the prompt; blocks until it can say, or the task's time is over."""
-        while not self.stop.is_set() and self.clock() < deadline:
-            if not self.host.ready.wait(0.25):
-                continue
-            try:
-                return "history" if look(self.host.client, entry.prompt_id) else "queue"
-            except PromptLost:
-                return "nowhere"
-            except ComfyDown as down:
-                self.host.suspect(down.message)
-        return "queue"  # who follows it gives it up at once, and ends it in ComfyUI when that is there
+    def _as_left(self, task: TaskInHand) -> TaskInHand:
+        now = self.clock()
+        if isinstance(task.stage, Prompted):  # whether it got there is found out by following it
+            return replace(task, resumed=True, queued_at=now, since=now)
+        if isinstance(task.stage, Rendered):
+            return replace(task, rendered_at=now, rendered_in=task.stage.inference_latency, since=now)
+        return replace(task, since=now)
+
+    def _outcome(self, task: TaskInHand, action: str) -> Outcome:
+        if isinstance(task.stage, Uploaded):
+            return success(task.task_id, task.stage)
+        msg = {"workflow gone": WORKFLOW_GONE, "crashed": CRASHED}.get(action, TIME_OVER)
+        return Outcome(task_id=task.task_id, success=False, msg=msg)

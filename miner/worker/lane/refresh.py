@@ -20,10 +20,10 @@ from miner.comfy.host import ComfyHost
 from miner.comfy.replies import Stats
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
+from miner.task.ledger import Ledger
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
-from miner.worker.lane.shutdown import Signals
+from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
@@ -38,12 +38,12 @@ RETRY = 30.0  # seconds until ComfyUI is asked again after it did not answer
 class Refresh:
     """One lane's refresh loop; `run` ends when the lane drains, since nothing is offered from then on."""
 
-    desk: Desk
+    ledger: Ledger
     host: ComfyHost
     capabilities: Capabilities
     disk: Disk
     folder_watch: FolderWatch
-    signals: Signals
+    shutdown: Shutdown
     liveness: Liveness
     clock: Callable[[], float] = time.time
     says: str = "looking for models that come or go"  # one sentence in the present tense
@@ -51,7 +51,7 @@ class Refresh:
     _not_before: float = 0.0  # Unix seconds
 
     def run(self) -> None:
-        while not self.signals.draining.wait(LOOK_EVERY):
+        while not self.shutdown.draining.wait(LOOK_EVERY):
             self.liveness.beat()
             self.look()
         self.says = "stopped"
@@ -70,7 +70,7 @@ class Refresh:
     def _is_time(self, now: float) -> bool:
         if now < self._not_before or self.folder_watch.unsettled or not self.host.ready.is_set():
             return False
-        rests = all(held.answering or held.rendered_at for held in self.desk.in_hand)
+        rests = all(task.answered or task.rendered_at for task in self.ledger.view())
         if self._came_at is not None:
             return rests or now - self._came_at >= PATIENCE
         return rests and now - self.capabilities.refreshed_at >= (
@@ -95,4 +95,4 @@ class Refresh:
 
     def _judge(self, object_info: dict[str, Any], stats: Stats) -> None:
         if self.capabilities.refresh(object_info, stats, free_disk=self.disk.free()):
-            self.desk.wake()  # it may wait for something that it can offer
+            self.ledger.wake()  # it may wait for something that it can offer

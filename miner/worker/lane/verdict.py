@@ -12,7 +12,7 @@ from miner.comfy.host import ComfyHost, folder_of
 from miner.comfy.replies import History, RunError, plain_name
 from miner.task.errors import JobFault, MachineFault
 from miner.task.policy import blame
-from miner.task.stages import Job, OutputFile, Prompt
+from miner.task.stages import Job, OutputFile, Prompted
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ class OutOfMemory(MachineFault):
     """The GPU's memory did not suffice for a prompt."""
 
 
-def judge(prompt: Prompt, history: History, *, node: str, host: ComfyHost) -> tuple[OutputFile, ...]:
+def verdict(task_id: str, prompt: Prompted, history: History, *, node: str, host: ComfyHost) -> tuple[OutputFile, ...]:
     """The files that the prompt made at `node`, its output node; at least one.
 
     Raises JobFault where the task is to blame; OutOfMemory, once ComfyUI was told to free what it can; MachineFault
@@ -31,10 +31,10 @@ def judge(prompt: Prompt, history: History, *, node: str, host: ComfyHost) -> tu
         return _outputs(prompt, history, node)
     if history.status == "interrupted" or history.error is None:
         raise MachineFault("somebody interrupted the prompt in ComfyUI")
-    raise _fault(prompt.job, history.error, host)
+    raise _fault(task_id, prompt.job, history.error, host)
 
 
-def _outputs(prompt: Prompt, history: History, node: str) -> tuple[OutputFile, ...]:
+def _outputs(prompt: Prompted, history: History, node: str) -> tuple[OutputFile, ...]:
     """The output node's files that are this prompt's own: a cached run would name an earlier task's (trap 4)."""
     own = folder_of(prompt.prompt_id)
     files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
@@ -43,11 +43,11 @@ def _outputs(prompt: Prompt, history: History, node: str) -> tuple[OutputFile, .
     return files
 
 
-def _fault(job: Job, error: RunError, host: ComfyHost) -> JobFault | MachineFault:
+def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> JobFault | MachineFault:
     fault = blame(error.exception_type, error.exception_message)
     log.warning(
         "execution_error",
-        task_id=job.task_id,
+        task_id=task_id,
         node=error.node_type,
         type=error.exception_type,
         reason=_without_words_of(job, error.exception_message.strip())[:500],

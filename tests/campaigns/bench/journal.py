@@ -8,10 +8,26 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from miner.task.journal import Facts, Journal
-from miner.task.stages import Job, Lease, Outcome, OutputFile, PresignedPut, Prompt, Rendered, Uploaded
+from miner.task.journal import Journal
+from miner.task.ledger import Ledger
+from miner.task.stages import (
+    Answered,
+    Closed,
+    Facts,
+    Job,
+    Lease,
+    Outcome,
+    OutputFile,
+    Prepared,
+    PresignedPut,
+    Prompted,
+    Rendered,
+    Stage,
+    Uploaded,
+)
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.table import Case, Found
 from tests.campaigns.bench.testbed import BenchTestbed
@@ -32,8 +48,9 @@ def _journal(testbed: BenchTestbed) -> Sequence[Found]:
     costs, folder = list[float](), testbed.fresh("journal")
     flush = _flush(folder)
     with closing(Journal(folder)) as journal:
+        ledger = Ledger(miner_id=MINER_ID, journal=journal, folder=folder)
         for _ in range(100 if testbed.quick else 500):
-            steps = _steps(journal, str(uuid.uuid4()))
+            steps = _steps(ledger, journal, str(uuid.uuid4()))
             began = time.perf_counter()
             for step in steps:
                 step()
@@ -56,7 +73,7 @@ def _flush(folder: Path) -> float:
     return statistics.median(costs)
 
 
-def _steps(journal: Journal, task_id: str) -> list[Callable[[], object]]:
+def _steps(ledger: Ledger, journal: Journal, task_id: str) -> list[Callable[[], object]]:
     """A task's way through the journal, with records of a usual size."""
     lease = Lease(
         task_id=task_id,
@@ -68,21 +85,23 @@ def _steps(journal: Journal, task_id: str) -> list[Callable[[], object]]:
         leased_at=time.time(),
     )
     values = {**lease.parameters, "width": 680, "height": 1024, "steps": 15, "guidance": 3.5, "seed": 1}
-    job = Job(lease=lease, workflow="flux-lora", values=values, images={}, deadline=lease.leased_at + 300.0)
-    prompt = Prompt(job=job, prompt_id=str(uuid.uuid4()), graph={})
-    file = OutputFile(filename="out_00001_.png", subfolder=f"xalora/{prompt.prompt_id}", kind="output")
-    rendered = Rendered(job=job, prompt_id=prompt.prompt_id, files=(file,), inference_latency=1.0)
+    job = Job(workflow="flux-lora", values=values, images={}, deadline=lease.leased_at + 300.0)
+    prompt_id = str(uuid.uuid4())
+    file = OutputFile(filename="out_00001_.png", subfolder=f"xalora/{prompt_id}", kind="output")
     uploaded = Uploaded(job=job, key=f"{task_id}.jpg", size=1, inference_latency=1.0, upload_latency=1.0)
     outcome = Outcome(task_id=task_id, success=True, result=uploaded.key, inference_latency=1.0, upload_latency=1.0)
     facts = Facts(prepare=0.1, queue=0.1, render=1.0, deliver=1.0, total=2.2, size=1)
+    stages: list[Stage] = [
+        Prepared(job=job, prompt_id=prompt_id),
+        Prompted(job=job, prompt_id=prompt_id),
+        Rendered(job=job, prompt_id=prompt_id, files=(file,), inference_latency=1.0),
+        uploaded,
+        Answered(outcome=outcome, facts=facts),
+        Closed(verdict="acknowledged"),
+    ]
     return [
-        lambda: journal.get(MINER_ID, task_id),
-        lambda: journal.leased(MINER_ID, lease),
-        lambda: journal.prepared(MINER_ID, job),
-        lambda: journal.prompted(MINER_ID, prompt),
-        lambda: journal.rendered(MINER_ID, rendered),
-        lambda: journal.uploaded(MINER_ID, uploaded),
-        lambda: journal.answered(MINER_ID, outcome, facts),
-        lambda: journal.closed(MINER_ID, task_id, "acknowledged"),
+        lambda: ledger.take(lease),
+        *(partial(ledger.advance, task_id, stage) for stage in stages),
+        lambda: ledger.cleaned(task_id),
         lambda: journal.pictured(MINER_ID, task_id, width=680, height=1024, thumbnail=bytes(4000)),
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from miner.config import settings
 from miner.sequencer.client import CONNECT
 from miner.task import policy
+from miner.task.stages import Hold
 from miner.worker.lane.heartbeat import WAKE
 from miner.worker.lane.poll import EARLY, FIRST_PAUSE
 
@@ -21,7 +22,7 @@ class Policy:
     backoff: Callable[..., float] = policy.backoff
     idle_delay: Callable[..., float] = policy.idle_delay
     return_delay: Callable[..., float] = policy.return_delay
-    observe: Callable[..., tuple[policy.Hold, ...]] = policy.observe
+    observe: Callable[..., tuple[Hold, ...]] = policy.observe
     learn: Callable[..., policy.Allowance] = policy.learn
     prefetchable: Callable[..., tuple[str, ...]] = policy.prefetchable
 

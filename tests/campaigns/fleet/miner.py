@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
-from miner.task.policy import Allowance, Average, Hold
+from miner.task.policy import Allowance, Average
+from miner.task.stages import Hold
 from tests.campaigns.fleet.agenda import Agenda, Do
 from tests.campaigns.fleet.decisions import Numbers, Policy
 from tests.campaigns.fleet.sequencer import HELD, NOTHING, RUNNING, Answer, Kind, Sequencer, Task

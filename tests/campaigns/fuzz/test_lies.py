@@ -17,7 +17,9 @@ from miner.sequencer import Reply, Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.errors import Retryable
 from miner.task.journal import Journal
-from miner.worker.lane.leases import MOST_UNANSWERED, UNKNOWN_TASK, Desk
+from miner.task.ledger import Ledger
+from miner.worker.lane.answers import Answers
+from miner.worker.lane.gate import MOST_UNANSWERED, UNKNOWN_TASK, Gate
 from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
 from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
@@ -174,10 +176,12 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
         closing(Sequencer(liar.url)) as sequencer,
         closing(Journal(tmp_path)) as journal,
     ):
-        outbox = Outbox(sequencer, journal)  # not started: nothing is tried again
-        desk = Desk(miner_id=ME, sequencer=sequencer, journal=journal, outbox=outbox, prefetch=0)
+        outbox = Outbox(sequencer)  # not started: nothing is tried again
+        ledger = Ledger(miner_id=ME, journal=journal, folder=tmp_path)
+        answers = Answers(ledger=ledger, outbox=outbox)
+        gate = Gate(sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=0)
         for _ in range(MOST_UNANSWERED + 20):
-            desk.ask(())
+            gate.ask(())
         assert outbox.depth == len(journal.unfinished(ME)) == MOST_UNANSWERED
 
 

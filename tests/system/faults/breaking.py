@@ -49,12 +49,12 @@ def miner_back_first(testbed: RelayedTestbed) -> Iterator[None]:
 @contextmanager
 def miner_one_step_back(testbed: RelayedTestbed) -> Iterator[None]:
     """Killed before its last record: no call lies between the two, so the record is taken back."""
-    steps = {"prepared": ("leased", "$.lease"), "answered": ("uploaded", "$")}
+    steps = {"prepared": ("leased", "{}"), "answered": ("uploaded", None)}
     with miner_killed(testbed):
         yield
         with closing(_journal(testbed)) as journal:
             changed = journal.execute(
-                "UPDATE tasks SET step = ?, outcome = NULL, record = json_extract(record, ?) WHERE task_id = ?",
+                "UPDATE tasks SET step = ?, outcome = NULL, record = coalesce(?, record) WHERE task_id = ?",
                 (*steps[testbed.step], testbed.task_id),
             )
             assert changed.rowcount == 1

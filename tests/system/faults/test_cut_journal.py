@@ -8,43 +8,44 @@ from pathlib import Path
 import pytest
 
 from miner.task.journal import Journal
-from miner.task.stages import Job, Lease, Outcome, PresignedPut, Prompt
+from miner.task.ledger import Ledger
+from miner.task.stages import Answered, Job, Lease, Outcome, Prepared, PresignedPut, Prompted
 
 MINER = "0x00000000000000000000000000000000000d37e0"
 CUTS = 40  # of each file
 
 
-def lease(number: int) -> Lease:
-    return Lease(
-        task_id=f"task-{number}",
-        task_type="upscaler",
-        workflow_id="4",
-        parameters={"image": "https://example.org/a.png"},
-        target=PresignedPut(url="https://store.example.org/a.png?signature=s"),
-        timeout_seconds=60.0,
-        leased_at=float(number),
-    )
-
-
-def write(journal: Journal) -> None:
+def write(journal: Journal, folder: Path) -> None:
     """A few tasks at every step."""
+    ledger = Ledger(miner_id=MINER, journal=journal, folder=folder)
+    job = Job(workflow="upscaler", values={}, images={}, deadline=60.0)
     for number in range(4):
-        taken = lease(number)
-        journal.leased(MINER, taken)
-        job = Job(lease=taken, workflow="upscaler", values={}, images={}, deadline=60.0)
-        if number > 0:
-            journal.prepared(MINER, job)
-        if number > 1:
-            journal.prompted(MINER, Prompt(job=job, prompt_id=f"prompt-{number}", graph={}))
-        if number > 2:
-            journal.answered(MINER, Outcome(task_id=job.task_id, success=False, msg="no"))
+        task_id = f"task-{number}"
+        way = (
+            Prepared(job=job, prompt_id=f"prompt-{number}"),
+            Prompted(job=job, prompt_id=f"prompt-{number}"),
+            Answered(outcome=Outcome(task_id=task_id, success=False, msg="no")),
+        )
+        ledger.take(
+            Lease(
+                task_id=task_id,
+                task_type="upscaler",
+                workflow_id="4",
+                parameters={"image": "https://example.org/a.png"},
+                target=PresignedPut(url="https://store.example.org/a.png?signature=s"),
+                timeout_seconds=60.0,
+                leased_at=float(number),
+            )
+        )
+        for stage in way[:number]:
+            ledger.advance(task_id, stage)
 
 
 @pytest.fixture
 def killed(tmp_path: Path) -> Path:
     """The folder as a power cut would leave it, with the log not yet moved into the file."""
     journal = Journal(tmp_path / "live")
-    write(journal)
+    write(journal, tmp_path)
     shutil.copytree(tmp_path / "live", tmp_path / "killed", ignore=shutil.ignore_patterns("lock", "*-shm"))
     journal.close()
     return tmp_path / "killed"
@@ -54,15 +55,15 @@ def killed(tmp_path: Path) -> Path:
 def closed(tmp_path: Path) -> Path:
     """The folder after an orderly end: one file."""
     journal = Journal(tmp_path / "live")
-    write(journal)
+    write(journal, tmp_path)
     journal.close()
     return tmp_path / "live"
 
 
-def steps(folder: Path) -> list[str | None]:
+def steps(folder: Path) -> list[str]:
     journal = Journal(folder)
     try:
-        return [entry.step for entry in journal.unfinished(MINER)]
+        return [task.stage.name for task in journal.unfinished(MINER)]
     finally:
         journal.close()
 

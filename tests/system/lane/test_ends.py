@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import signal
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from miner.worker.lane.answers import BUG
 from miner.worker.supervisor import EXIT_BUG
 from tests.support import flows
 from tests.support.relayed_testbed import RelayedTestbed, Step
 from tests.support.testbed import Process, Testbed, until
 
 
-def test_a_bug_in_a_loop_ends_the_process_with_its_own_code(testbed: Testbed) -> None:
-    """So that who started it can start it again; a process that lives and does nothing helps nobody."""
+@pytest.fixture
+def broken(testbed: Testbed) -> Iterator[Callable[[str], Process]]:
+    """A worker with a bug in it, at a devnet and an engine."""
     testbed.start_devnet()
-    engine = testbed.start_engine()
-    testbed.start_worker(engine)
+    testbed.start_worker(testbed.start_engine())
     testbed.worker.kill()
     command = [sys.executable, "-m", "tests.system.lane.with_a_bug", str(testbed.folder / "config.toml")]
-    broken = Process(command, testbed.folder / "broken.log").start()
+    log = testbed.folder / "broken.log"
+    with ExitStack() as stack:
+        yield lambda where: stack.enter_context(closing_by_kill(Process([*command, where], log).start()))
+
+
+@contextmanager
+def closing_by_kill(process: Process) -> Iterator[Process]:
     try:
-        task_id = testbed.create()
-        assert broken.popen is not None
-        assert broken.popen.wait(30) == EXIT_BUG, (testbed.folder / "broken.log").read_text()
-    except subprocess.TimeoutExpired:
-        pytest.fail("it still runs, 30 s after one of its loops ended")
+        yield process
     finally:
-        broken.kill()
-    assert "ZeroDivisionError" in (testbed.folder / "broken.log").read_text()
+        process.kill()
+
+
+def test_a_bug_in_a_task_ends_that_task_and_the_lane_goes_on(
+    testbed: Testbed, broken: Callable[[str], Process]
+) -> None:
+    process = broken("task")
+    for _ in range(2):
+        (task,) = testbed.ended(testbed.create())
+        assert (task["status"], task["msg"]) == ("failed", BUG)
+    assert process.popen is not None
+    assert process.popen.poll() is None
+    lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
+    crashed = [line for line in lines if line["event"] == "task_crashed"]
+    assert len(crashed) == 2
+    assert "ZeroDivisionError" in crashed[0]["exception"]
+
+
+def test_a_bug_outside_of_a_task_ends_the_process_with_its_own_code(
+    testbed: Testbed, broken: Callable[[str], Process]
+) -> None:
+    """So that who started it can start it again; a process that lives and does nothing helps nobody."""
+    task_id = testbed.create()
+    process = broken("loop")
+    assert process.popen is not None
+    assert process.popen.wait(30) == EXIT_BUG, process.log.read_text()
+    assert "ZeroDivisionError" in process.log.read_text()
     testbed.restart_worker()
-    (task,) = testbed.ended(task_id)  # the journal had it
+    (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
 
 

@@ -97,7 +97,7 @@ def test_a_process_that_outlived_its_miner_is_kept_with_the_prompt_in_it(
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
     testbed.worker.kill()
     testbed.restart_worker()
-    until(lambda: testbed.logged("task_picked_up", next="follow"), why="the prompt's recovery")
+    until(lambda: testbed.logged("task_picked_up", step="prompted"), why="the prompt's recovery")
     (testbed.folder / "state" / "comfyui-default" / "input" / "gate").touch()
     (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"

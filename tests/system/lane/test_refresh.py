@@ -20,15 +20,13 @@ from miner.comfy.host import ComfyHost
 from miner.config.bundled import WORKFLOWS
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
-from miner.sequencer import Sequencer
-from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
+from miner.task.ledger import Ledger
 from miner.task.stages import Lease
 from miner.telemetry.liveness import Liveness
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.leases import Desk
 from miner.worker.lane.refresh import ASK_EVERY, ASK_HUNGRY, PATIENCE, RETRY, Refresh
-from miner.worker.lane.shutdown import Signals
+from miner.worker.lane.shutdown import Shutdown
 from miner.workflows import load_library
 from tests.support.engine import make_home
 from tests.support.paths import ROOT
@@ -45,7 +43,7 @@ class Bench:
     models: Path
     relay: Relay
     host: ComfyHost
-    desk: Desk
+    ledger: Ledger
     capabilities: Capabilities
     refresh: Refresh
     now: float = 1000.0
@@ -71,7 +69,7 @@ class Bench:
             timeout_seconds=None,
             leased_at=self.now,
         )
-        self.desk.hold(lease)
+        self.ledger.take(lease)
 
     def _asked(self) -> int:
         return sum(line.startswith(b"GET /object_info") for line in self.relay.seen)
@@ -94,8 +92,7 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
     with ExitStack() as stack:
         relay = stack.enter_context(closing(Relay(url)))
         journal = stack.enter_context(closing(Journal(tmp_path)))
-        sequencer = stack.enter_context(closing(Sequencer("http://127.0.0.1:1", api_key="", timeout=1.0)))
-        desk = Desk(miner_id="m", sequencer=sequencer, journal=journal, outbox=Outbox(sequencer, journal), prefetch=1)
+        ledger = Ledger(miner_id="m", journal=journal, folder=tmp_path)
         capabilities = Capabilities(
             load_library([WORKFLOWS], ids={}),
             enabled=["upscaler"],
@@ -110,28 +107,28 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
         )
         stack.callback(host.close)
         refresh = Refresh(
-            desk=desk,
+            ledger=ledger,
             host=host,
             capabilities=capabilities,
             disk=disk,
             folder_watch=FolderWatch([models]),
-            signals=Signals(),
+            shutdown=Shutdown(),
             liveness=Liveness(),
             clock=lambda: bench.now,
         )
-        bench = Bench(models=models, relay=relay, host=host, desk=desk, capabilities=capabilities, refresh=refresh)
+        bench = Bench(models=models, relay=relay, host=host, ledger=ledger, capabilities=capabilities, refresh=refresh)
         host.ensure(Event())
         yield bench
 
 
 def test_what_has_come_is_asked_about_once_and_told_in_one_line(bench: Bench) -> None:
-    version = bench.desk.version
+    version = bench.ledger.version
     bench.put_model()
     with capture_logs() as lines:
         assert [bench.at(now) for now in (1001, 1002, 1003, 1004)] == [0, 1, 0, 0]
     assert bench.capabilities.runnable == ("upscaler",)
     assert [(line["event"], line["came"]) for line in lines] == [("workflows_advertised", ["upscaler"])]
-    assert bench.desk.version > version  # so that the lane asks for it at once
+    assert bench.ledger.version > version  # so that the lane asks for it at once
 
 
 def test_what_has_gone_is_offered_no_more(bench: Bench) -> None:
@@ -169,7 +166,7 @@ def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> N
     assert bench.at(1000 + 10 * ASK_EVERY) == 0
     bench.put_model()
     assert [bench.at(5000), bench.at(5001)] == [0, 0]
-    bench.desk.get("t").rendered_at = 5001.5  # the result may still be on its way
+    bench.ledger.note("t", rendered_at=5001.5)  # the result may still be on its way
     assert bench.at(5002) == 1
 
 

@@ -1,4 +1,4 @@
-"""`xalora-miner run` with a bug in it: no task can be chosen a workflow for, and the error is none of ours."""
+"""`xalora-miner run` with a bug in it: in what is done with a task (`CONFIG task`), or outside (`CONFIG loop`)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from miner.worker.supervisor import Worker
 from miner.workflows import Library, load_library
 
 
-class Broken(Library):
+class WrongWithATask(Library):
     def choose(self, *_: object) -> NoReturn:
         raise ZeroDivisionError("a bug, put in on purpose")
 
 
-def main(config: str) -> int:
+class WrongBetweenTasks(Library):
+    def ids_of(self, *_: object) -> NoReturn:
+        raise ZeroDivisionError("a bug, put in on purpose")
+
+
+def main(config: str, where: str) -> int:
     settings = load_settings(config_file=Path(config), flags={}).settings
     log.setup(level=settings.log.level, style=settings.log.format)
     library = load_library([WORKFLOWS], ids=settings.workflows.ids)
-    worker = Worker(settings, Broken(workflows=library.workflows, ids=library.ids))
+    broken = WrongWithATask if where == "task" else WrongBetweenTasks
+    worker = Worker(settings, broken(workflows=library.workflows, ids=library.ids))
     worker.take_signals()
     return worker.run()
 

@@ -11,7 +11,7 @@ from miner.telemetry import metrics
 from tests.support.testbed import until
 
 UNITS = ("seconds", "bytes", "ratio", "celsius", "watts")
-COUNTS = {"tasks", "retries", "lease_requests", "submissions", "comfyui_restarts"}
+COUNTS = {"tasks", "task_crashes", "retries", "lease_requests", "submissions", "comfyui_restarts"}
 LEVELS = {"tasks_in_hand", "outbox_depth", "comfyui_ready", "workflow_runnable", "paused", "draining", "build"}
 """What has no unit: a number of things, and yes or no."""
 
@@ -55,7 +55,7 @@ def test_pausing_shows(run):
 def test_no_label_has_a_value_that_a_consumer_chose(page):
     assert "<script" not in page.text
     labels = {name for family in declared().values() for sample in family.samples for name in sample.labels}
-    ours = {"workflow", "outcome", "stage", "lane", "reply", "what", "gpu", "le", "version", "python"}
+    ours = {"workflow", "outcome", "stage", "lane", "loop", "reply", "what", "gpu", "le", "version", "python"}
     assert labels <= ours
 
 

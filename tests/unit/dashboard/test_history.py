@@ -8,8 +8,9 @@ import pytest
 
 from miner.dashboard.history import History, Sums
 from miner.task.errors import MachineFault
-from miner.task.journal import DAY, Facts, Journal
-from miner.task.stages import Job, Lease, Outcome, PresignedPut, Prompt
+from miner.task.journal import DAY, Journal
+from miner.task.ledger import Ledger
+from miner.task.stages import Answered, Closed, Facts, Job, Lease, Outcome, Prepared, PresignedPut, Prompted
 
 ME = "0x0000000000000000000000000000000000000001"
 FACTS = Facts(prepare=0.5, queue=0.1, render=4.0, deliver=0.4, total=5.0, size=1234)
@@ -43,44 +44,49 @@ def history(tmp_path, journal):  # noqa: ARG001  # the journal makes the file
     history.close()
 
 
-def lease(journal, clock, task_id, task_type="txt2img"):
-    lease = Lease(
-        task_id=task_id,
-        task_type=task_type,
-        workflow_id="3",
-        parameters={"prompt": "a very private wish"},
-        target=PresignedPut(url="https://store.example/out?signature=very-secret"),
-        timeout_seconds=60.0,
-        leased_at=clock(),
+@pytest.fixture
+def ledger(journal, clock, tmp_path):
+    return Ledger(miner_id=ME, journal=journal, folder=tmp_path, clock=clock)
+
+
+def lease(ledger, clock, task_id):
+    ledger.take(
+        Lease(
+            task_id=task_id,
+            task_type="txt2img",
+            workflow_id="3",
+            parameters={"prompt": "a very private wish"},
+            target=PresignedPut(url="https://store.example/out?signature=very-secret"),
+            timeout_seconds=60.0,
+            leased_at=clock(),
+        )
     )
-    journal.leased(ME, lease)
-    return lease
 
 
-def prompt(journal, lease, workflow="flux-lora"):
-    values = {"prompt": "a very private wish"}
-    job = Job(lease=lease, workflow=workflow, values=values, images={}, deadline=9e9)
-    journal.prepared(ME, job)
-    journal.prompted(ME, Prompt(job=job, prompt_id=f"p-{lease.task_id}", graph={}))
+def prompt(ledger, clock, task_id, workflow="flux-lora"):
+    lease(ledger, clock, task_id)
+    job = Job(workflow=workflow, values={"prompt": "a very private wish"}, images={}, deadline=9e9)
+    ledger.advance(task_id, Prepared(job=job, prompt_id=f"p-{task_id}"))
+    ledger.advance(task_id, Prompted(job=job, prompt_id=f"p-{task_id}"))
 
 
-def end(journal, task_id, *, msg="", facts=FACTS, verdict="acknowledged"):
-    journal.answered(ME, Outcome(task_id=task_id, success=not msg, msg=msg), facts)
-    journal.closed(ME, task_id, verdict)
+def end(ledger, task_id, *, msg="", facts=FACTS):
+    ledger.advance(task_id, Answered(outcome=Outcome(task_id=task_id, success=not msg, msg=msg), facts=facts))
+    ledger.advance(task_id, Closed(verdict="acknowledged"))
 
 
 @pytest.fixture
-def four(journal, clock):
+def four(journal, ledger, clock):
     """One of each outcome, the oldest first."""
-    prompt(journal, lease(journal, clock, "done"))
-    end(journal, "done")
+    prompt(ledger, clock, "done")
+    end(ledger, "done")
     journal.pictured(ME, "done", width=680, height=1024, thumbnail=b"RIFFsmall")
-    lease(journal, clock, "refused")
-    end(journal, "refused", msg="width is too large", facts=NOBODY)
-    prompt(journal, lease(journal, clock, "failed"), workflow="mochi-fp8")
-    end(journal, "failed", msg="rendering failed", facts=NOBODY)
-    prompt(journal, lease(journal, clock, "lost"), workflow="mochi-fp8")
-    journal.closed(ME, "lost", "taken away")
+    lease(ledger, clock, "refused")
+    end(ledger, "refused", msg="width is too large", facts=NOBODY)
+    prompt(ledger, clock, "failed", workflow="mochi-fp8")
+    end(ledger, "failed", msg="rendering failed", facts=NOBODY)
+    prompt(ledger, clock, "lost", workflow="mochi-fp8")
+    ledger.advance("lost", Closed(verdict="taken away"))
 
 
 @pytest.mark.usefixtures("four")
@@ -122,36 +128,28 @@ class TestTheLastTasks:
         assert history.sums(since=clock.at + 1).done == 0
 
 
-def test_the_usual_seconds_are_those_of_the_last_ones_that_went_well(journal, clock, history):
-    assert history.usual_seconds("flux-lora") is None
+def test_the_usual_seconds_are_those_of_the_last_ones_that_went_well(journal, ledger, clock):
+    assert journal.usual_seconds("flux-lora") is None
     for number in range(25):
-        prompt(journal, lease(journal, clock, f"t{number}"))
-        end(journal, f"t{number}", facts=Facts(render=100.0 if number < 5 else 2.0, total=1.0))
-    assert history.usual_seconds("flux-lora") == 2.0
+        prompt(ledger, clock, f"t{number}")
+        end(ledger, f"t{number}", facts=Facts(render=100.0 if number < 5 else 2.0, total=1.0))
+    assert journal.usual_seconds("flux-lora") == 2.0
 
 
-def test_an_answer_without_facts_keeps_those_that_were_there(journal, clock, history):
-    prompt(journal, lease(journal, clock, "twice"))
-    journal.answered(ME, Outcome(task_id="twice", success=True), FACTS)
-    end(journal, "twice", facts=None)
-    (past,) = history.last(limit=1)
-    assert past.seconds["render"] == 4.0
-
-
-def test_a_picture_is_forgotten_with_its_task(journal, clock, history):
-    prompt(journal, lease(journal, clock, "old"))
-    end(journal, "old")
+def test_a_picture_is_forgotten_with_its_task(journal, ledger, clock, history):
+    prompt(ledger, clock, "old")
+    end(ledger, "old")
     journal.pictured(ME, "old", width=1, height=1, thumbnail=b"x")
     clock.at += 8 * DAY
     assert journal.prune(keep_days=7) == 1
     assert history.thumbnail(ME, "old") is None
 
 
-def test_every_change_is_news(journal, clock):
+def test_every_change_is_news(journal, ledger, clock):
     news = journal.news
-    prompt(journal, lease(journal, clock, "new"))
+    prompt(ledger, clock, "new")
     assert journal.news == news
-    end(journal, "new")
+    end(ledger, "new")
     assert journal.news > news
 
 

@@ -13,8 +13,10 @@ from miner.doctor.checks.machine import ports
 from miner.doctor.checks.state import JournalSummary, journal, journal_mark, outbox_mark, read_journal, state_folder
 from miner.doctor.checks.worker import worker
 from miner.doctor.facts import WorkerStatus, is_state_locked
-from miner.task.journal import SCHEMA, Journal
-from miner.task.stages import Lease, Outcome
+from miner.task.journal import Journal
+from miner.task.journal_file import SCHEMA
+from miner.task.ledger import Ledger
+from miner.task.stages import Closed, Lease, Outcome
 from tests.support.testbed import MINER_ID, Testbed, free_port, until
 from tests.unit.doctor.conftest import levels, only
 
@@ -34,10 +36,11 @@ SOUND = JournalSummary(schema=SCHEMA, sound=True, unacknowledged=0, oldest=0.0, 
 def folder(tmp_path):
     """A state folder whose journal has two unacknowledged answers, one unfinished task and one that is done."""
     with closing(Journal(tmp_path / "state")) as written:
+        ledger = Ledger(miner_id=MINER_ID, journal=written, folder=tmp_path)
         for task_id in ("one", "two", "done"):
-            written.answered(MINER_ID, Outcome(task_id=task_id, success=False, msg="no"))
-        written.closed(MINER_ID, "done", "acknowledged")
-        written.leased(MINER_ID, LEASE)
+            ledger.answer_stranger(Outcome(task_id=task_id, success=False, msg="no"))
+        ledger.advance("done", Closed(verdict="acknowledged"))
+        ledger.take(LEASE)
     return tmp_path / "state"
 
 
@@ -80,7 +83,8 @@ def test_unfinished_tasks_are_reported_and_nothing_changes(facts_of, folder):
 
 def test_a_journal_in_use_can_be_read(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")) as open_one:
-        open_one.answered(MINER_ID, Outcome(task_id="one", success=True))
+        ledger = Ledger(miner_id=MINER_ID, journal=open_one, folder=tmp_path)
+        ledger.answer_stranger(Outcome(task_id="one", success=True))
         facts = facts_of()
         assert is_state_locked(tmp_path / "state")
         assert levels(journal(facts)) == {"Journal": "good", "Outbox": "note"}

@@ -7,13 +7,31 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from miner.task.errors import ConfigError, MachineFault
-from miner.task.journal import DAY, Journal
-from miner.task.stages import Job, Lease, Outcome, OutputFile, PresignedPut, Prompt, Rendered, TemporaryS3, Uploaded
+from miner.task.journal import DAY, RECORD_LOST, Journal
+from miner.task.stages import (
+    Answered,
+    Closed,
+    Facts,
+    Hold,
+    Job,
+    Lease,
+    Leased,
+    Outcome,
+    OutputFile,
+    Places,
+    Prepared,
+    PresignedPut,
+    Prompted,
+    Rendered,
+    TaskInHand,
+    TemporaryS3,
+    Uploaded,
+)
+from tests.support.paths import ROOT
 
 ME = "0x0000000000000000000000000000000000000001"
 
@@ -26,18 +44,32 @@ LEASE = Lease(
     timeout_seconds=60.0,
     leased_at=1000.0,
 )
-JOB = Job(
-    lease=LEASE, workflow="upscaler", values={"seed": 1, "x": 0.5, "on": True}, images={"image": "u"}, deadline=9.0
-)
-PROMPT = Prompt(job=JOB, prompt_id="p-1", graph={"1": {"class_type": "A", "inputs": {}}})
-RENDERED = Rendered(
-    job=JOB,
-    prompt_id="p-1",
-    files=(OutputFile(filename="a.png", subfolder="x", kind="output"),),
-    inference_latency=1.5,
-)
-UPLOADED = Uploaded(job=JOB, key="out", size=7, inference_latency=1.5, upload_latency=0.5)
+JOB = Job(workflow="upscaler", values={"seed": 1, "x": 0.5, "on": True}, images={"image": "u"}, deadline=9.0)
 OUTCOME = Outcome(task_id="task-1", success=True, result="out", inference_latency=1.5, upload_latency=0.5)
+WAY = (
+    Leased(),
+    Prepared(job=JOB, prompt_id="p-1"),
+    Prompted(job=JOB, prompt_id="p-1"),
+    Rendered(
+        job=JOB,
+        prompt_id="p-1",
+        files=(OutputFile(filename="a.png", subfolder="x", kind="output"),),
+        inference_latency=1.5,
+    ),
+    Uploaded(job=JOB, key="out", size=7, inference_latency=1.5, upload_latency=0.5),
+    Answered(outcome=OUTCOME, facts=Facts(render=1.5, size=7)),
+)
+"""A task's stages, in their order."""
+
+
+def task(stage=WAY[0], task_id="task-1", **facts):
+    """A task in hand; `lease` in `facts` counts."""
+    lease = facts.pop("lease", replace(LEASE, task_id=task_id))
+    return TaskInHand(lease=lease, stage=stage, hold=Hold(task_id=lease.task_id), **facts)
+
+
+def lease(journal, task_id="task-1", **facts):
+    journal.record(ME, task(task_id=task_id, **facts), lease=True)
 
 
 @pytest.fixture
@@ -47,69 +79,114 @@ def journal(tmp_path):
     journal.close()
 
 
-def walk(journal: Journal):
-    """Write each step in its order; yields after each."""
-    journal.leased(ME, LEASE)
-    yield "leased", {"lease": LEASE}
-    journal.prepared(ME, JOB)
-    yield "prepared", {"lease": LEASE, "job": JOB}
-    journal.prompted(ME, PROMPT)
-    yield "prompted", {"job": JOB, "prompt_id": "p-1"}
-    journal.rendered(ME, RENDERED)
-    yield "rendered", {"job": JOB, "rendered": RENDERED}
-    journal.uploaded(ME, UPLOADED)
-    yield "uploaded", {"job": JOB, "uploaded": UPLOADED}
-    journal.answered(ME, OUTCOME)
-    yield "answered", {"outcome": OUTCOME, "workflow": "upscaler"}
-
-
-def test_each_step_is_read_back_as_it_was_written(journal):
-    for step, expected in walk(journal):
-        (entry,) = journal.unfinished(ME)
-        assert entry.step == step
-        assert {name: getattr(entry, name) for name in expected} == expected
+def test_each_stage_is_read_back_as_it_was_written(journal):
+    places = Places(prompts=("p-0", "p-1"), folders=("/state/lane-0/p-1",))
+    for stage in WAY:
+        facts = {"workflow": "upscaler", "attempts": 2, "places": places} if stage is not WAY[0] else {}
+        written = task(stage, **facts)
+        journal.record(ME, written, lease=stage is WAY[0])
+        (found,) = journal.unfinished(ME)
+        if stage is WAY[-1]:
+            assert (found.stage, found.attempts, found.places) == (stage, 2, places)
+        else:
+            assert found == written
 
 
 def test_a_closed_task_owes_nothing_and_keeps_no_secret(tmp_path):
     journal = Journal(tmp_path)
-    for _ in walk(journal):
-        pass
-    journal.closed(ME, "task-1", "acknowledged")
+    for stage in (*WAY, Closed(verdict="acknowledged")):
+        journal.record(ME, task(stage), lease=stage is WAY[0])
     assert journal.unfinished(ME) == []
-    entry = journal.get(ME, "task-1")
-    assert entry is not None
-    assert (entry.outcome, entry.verdict, entry.step) == (OUTCOME, "acknowledged", None)
+    known = journal.known(ME, "task-1")
+    assert known is not None
+    assert (known.outcome, known.verdict) == (OUTCOME, "acknowledged")
     journal.close()
     assert b"very-secret" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_temporary_credentials_survive(journal):
-    target = TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c")
-    lease = replace(LEASE, target=target)
-    journal.leased(ME, lease)
-    assert journal.unfinished(ME)[0].lease == lease
+def test_another_lease_counts_from_then_on(journal):
+    lease(journal)
+    journal.record(ME, task(WAY[1]))
+    other = replace(LEASE, target=TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c"))
+    journal.record(ME, task(WAY[1], lease=other), lease=True)
+    journal.record(ME, task(WAY[3]))
+    (found,) = journal.unfinished(ME)
+    assert (found.lease, found.stage) == (other, WAY[3])
 
 
 def test_tasks_of_another_miner_id_are_not_ours(journal):
-    journal.leased(ME, LEASE)
+    lease(journal)
     assert journal.unfinished(ME + "-other") == []
 
 
 def test_an_answer_for_a_task_that_was_never_leased_here_is_kept(journal):
-    journal.answered(ME, Outcome(task_id="stranger", success=False, msg="lost"))
-    (entry,) = journal.unfinished(ME)
-    assert (entry.step, entry.lease, entry.outcome.msg) == ("answered", None, "lost")
+    outcome = Outcome(task_id="stranger", success=False, msg="lost")
+    journal.record(ME, task(Answered(outcome=outcome), task_id="stranger"))
+    (found,) = journal.unfinished(ME)
+    assert (found.stage, found.stranger) == (Answered(outcome=outcome), True)
+
+
+def test_what_lies_around_is_remembered_until_it_is_gone(journal):
+    places = Places(prompts=("p-1",))
+    lease(journal)
+    journal.record(ME, task(WAY[-1], places=places, attempts=1))
+    journal.record(ME, task(Closed(verdict="acknowledged"), places=places, attempts=1))
+    assert journal.uncleaned(ME) == [("task-1", places)]
+    journal.cleaned(ME, "task-1")
+    assert journal.uncleaned(ME) == []
+
+
+def test_what_was_in_hand_when_a_run_ended_without_warning_is_counted(tmp_path):
+    script = f"""
+import os, sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from tests.unit.task.test_journal import WAY, Journal, lease, task, ME
+journal = Journal(Path({str(tmp_path)!r}))
+if not journal.unfinished(ME):
+    lease(journal)
+    lease(journal, "answered")
+    journal.record(ME, task(WAY[-1], task_id="answered"))
+os.kill(os.getpid(), 9)
+"""
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    for _ in range(2):  # an orderly end counts for nothing
+        journal = Journal(tmp_path)
+        assert {found.task_id: found.crashes for found in journal.unfinished(ME)} == {"task-1": 2, "answered": 0}
+        journal.close()
+
+
+def test_a_journal_of_the_version_before_is_taken_over(tmp_path):
+    """The file is what that version wrote: a task at each step, one leased again, one torn, one never leased."""
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        db.executescript((ROOT / "tests/unit/task/journal-schema-3.sql").read_text())
+    db.close()
+    journal = Journal(tmp_path)
+    found = {task.task_id: task for task in journal.unfinished(ME)}
+    steps = ["leased", "prepared", "prompted", "rendered", "uploaded", "answered"]
+    assert [found[step].stage.name for step in steps] == steps
+    job = replace(JOB, images={"image": "https://example.org/a.png"}, deadline=1060.0)
+    assert found["leased"].lease.target == LEASE.target
+    assert found["prepared"].stage.job == job
+    assert found["prompted"].stage == Prompted(job=job, prompt_id="p-prompted")
+    assert (found["prompted"].attempts, found["prompted"].places) == (1, Places(prompts=("p-prompted",)))
+    assert found["rendered"].stage == replace(WAY[3], job=job, prompt_id="p-rendered")
+    assert found["uploaded"].stage == replace(WAY[4], job=job)
+    assert found["answered"].stage.outcome.result == "out"
+    assert found["again"].lease.target == PresignedPut(url="https://store.example/anew?signature=very-secret")
+    assert (found["torn"].stage, found["torn"].lease.fault) == (Leased(), RECORD_LOST)
+    assert found["stranger"].stage.outcome.msg == "lost"
+    assert journal.known(ME, "closed").verdict == "acknowledged"
+    journal.close()
 
 
 def test_what_was_written_survives_sigkill(tmp_path):
     script = f"""
-import os, signal
+import os, sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-import sys; sys.path.insert(0, {str(Path.cwd())!r})
-from tests.unit.task.test_journal import ME, LEASE
-from miner.task.journal import Journal
-Journal(Path({str(tmp_path)!r})).leased(ME, LEASE)
-os.kill(os.getpid(), signal.SIGKILL)
+from tests.unit.task.test_journal import Journal, lease
+lease(Journal(Path({str(tmp_path)!r})))
+os.kill(os.getpid(), 9)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     journal = Journal(tmp_path)
@@ -124,7 +201,7 @@ def test_two_miners_never_share_one(tmp_path):
 
 
 def test_only_its_owner_can_read_it(journal, tmp_path):
-    journal.leased(ME, LEASE)
+    lease(journal)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
@@ -132,12 +209,12 @@ def test_only_its_owner_can_read_it(journal, tmp_path):
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b""], ids=["garbage", "emptied"])
 def test_a_damaged_one_is_moved_aside_and_the_miner_starts(tmp_path, damage):
     first = Journal(tmp_path)
-    first.leased(ME, LEASE)
+    lease(first)
     first.close()
     (tmp_path / "journal.db").write_bytes(damage)
     journal = Journal(tmp_path)
-    journal.leased(ME, LEASE)
-    assert [entry.task_id for entry in journal.unfinished(ME)] == ["task-1"]
+    lease(journal)
+    assert [found.task_id for found in journal.unfinished(ME)] == ["task-1"]
     journal.close()
     assert bool(damage) == bool(list(tmp_path.glob("journal.damaged-*.db")))
 
@@ -145,7 +222,7 @@ def test_a_damaged_one_is_moved_aside_and_the_miner_starts(tmp_path, damage):
 def test_one_cut_off_in_the_middle_is_moved_aside(tmp_path):
     first = Journal(tmp_path)
     for number in range(200):
-        first.leased(ME, replace(LEASE, task_id=f"t{number}"))
+        lease(first, f"t{number}")
     first.close()
     path = tmp_path / "journal.db"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -167,14 +244,14 @@ def test_old_tasks_are_forgotten_and_open_ones_never(tmp_path):
     now = [0.0]
     journal = Journal(tmp_path, clock=lambda: now[0])
     for task_id in ("old", "new", "open"):
-        journal.leased(ME, replace(LEASE, task_id=task_id))
-    journal.closed(ME, "old", "acknowledged")
+        lease(journal, task_id)
+    journal.record(ME, task(Closed(verdict="acknowledged"), task_id="old"))
     now[0] = 8 * DAY
-    journal.closed(ME, "new", "acknowledged")
+    journal.record(ME, task(Closed(verdict="acknowledged"), task_id="new"))
     assert journal.prune(keep_days=7) == 1
-    assert journal.get(ME, "old") is None
-    assert journal.get(ME, "new") is not None
-    assert [entry.task_id for entry in journal.unfinished(ME)] == ["open"]
+    assert journal.known(ME, "old") is None
+    assert journal.known(ME, "new") is not None
+    assert [found.task_id for found in journal.unfinished(ME)] == ["open"]
     journal.close()
 
 
@@ -184,7 +261,7 @@ def test_a_full_disk_is_a_fault_of_the_machine(tmp_path):
 
     def fill():
         for number in range(1000):
-            journal.leased(ME, replace(LEASE, task_id=f"t{number}"))
+            lease(journal, f"t{number}")
 
     with pytest.raises(MachineFault, match="full"):
         fill()

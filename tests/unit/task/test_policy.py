@@ -8,40 +8,36 @@ import random
 import pytest
 
 from miner.task import policy
-from miner.task.policy import Allowance, Hold
+from miner.task.policy import Allowance
+from miner.task.stages import Hold
+from tests.unit.task.test_journal import WAY, task
 
 INF = float("inf")
 
 
 @pytest.mark.parametrize(
-    ("step", "whereabouts", "files_there", "late", "expected"),
+    ("stage", "crashes", "late", "expected"),
     [
-        ("leased", "nowhere", False, False, "run"),
-        ("leased", "nowhere", False, True, "fail"),
-        ("prepared", "nowhere", False, False, "run"),
-        ("prepared", "nowhere", False, True, "fail"),
-        ("prompted", "nowhere", False, False, "run"),
-        ("prompted", "nowhere", False, True, "fail"),
-        ("prompted", "queue", False, False, "follow"),
-        ("prompted", "queue", False, True, "follow"),
-        ("prompted", "history", False, False, "collect"),
-        ("prompted", "history", False, True, "collect"),
-        ("rendered", "nowhere", True, False, "upload"),
-        ("rendered", "nowhere", True, True, "upload"),
-        ("rendered", "nowhere", False, False, "run"),
-        ("rendered", "nowhere", False, True, "fail"),
-        ("uploaded", "nowhere", False, False, "answer"),
-        ("uploaded", "nowhere", False, True, "answer"),
-        ("answered", "nowhere", False, False, "submit"),
-        ("answered", "nowhere", False, True, "submit"),
+        ("leased", 0, False, "go on"),
+        ("leased", 1, False, "go on"),
+        ("leased", 2, False, "crashed"),
+        ("leased", 0, True, "too late"),
+        ("prepared", 0, False, "go on"),
+        ("prepared", 0, True, "too late"),
+        ("prepared", 2, False, "crashed"),
+        ("prompted", 0, False, "go on"),
+        ("prompted", 0, True, "go on"),  # who follows it ends it in ComfyUI, too
+        ("prompted", 2, False, "crashed"),
+        ("rendered", 1, True, "go on"),  # work that is done is delivered
+        ("rendered", 2, False, "crashed"),
+        ("uploaded", 2, True, "answer"),
+        ("answered", 2, True, "submit"),
     ],
 )
-def test_after_a_restart(step, whereabouts, files_there, late, expected):
-    now, deadline = (2.0, 1.0) if late else (1.0, 2.0)
-    assert (
-        policy.after_restart(step, whereabouts=whereabouts, files_there=files_there, now=now, deadline=deadline)
-        == expected
-    )
+def test_after_a_restart(stage, crashes, late, expected):
+    left = task(next(one for one in WAY if one.name == stage), crashes=crashes)
+    deadline = policy.deadline_of(left.job or left.lease)
+    assert policy.after_restart(left, now=deadline + (1.0 if late else -1.0)) == expected
 
 
 class TestBackoff:

@@ -1,0 +1,158 @@
+"""The journal's file: its lock, its schema, and how an older one becomes today's."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from miner.task.errors import ConfigError, MachineFault
+
+log = structlog.get_logger()
+
+_MIGRATIONS: list[str] = [
+    """
+    CREATE TABLE tasks (
+        task_id    TEXT NOT NULL,
+        miner_id   TEXT NOT NULL,
+        step       TEXT NOT NULL,      -- the stage's name
+        workflow   TEXT NOT NULL DEFAULT '',
+        prompt_id  TEXT NOT NULL DEFAULT '',
+        record     TEXT,               -- JSON of the stage's dataclass; erased when closed
+        outcome    TEXT,               -- JSON of the Outcome
+        verdict    TEXT NOT NULL DEFAULT '',  -- how it was closed: sequencer.Ack, or 'taken away'
+        leased_at  REAL NOT NULL,
+        ended_at   REAL,
+        PRIMARY KEY (task_id, miner_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX tasks_open ON tasks (miner_id, leased_at) WHERE step != 'closed';
+    CREATE INDEX tasks_ended ON tasks (ended_at);
+    """,
+    """
+    ALTER TABLE tasks ADD COLUMN task_type TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN facts TEXT;  -- JSON of Facts
+    CREATE TABLE pictures (
+        task_id   TEXT NOT NULL,
+        miner_id  TEXT NOT NULL,
+        width     INTEGER NOT NULL,    -- pixels of the result
+        height    INTEGER NOT NULL,
+        thumbnail BLOB NOT NULL,       -- WebP
+        PRIMARY KEY (task_id, miner_id)
+    );
+    CREATE TRIGGER task_forgotten AFTER DELETE ON tasks BEGIN
+        DELETE FROM pictures WHERE task_id = old.task_id AND miner_id = old.miner_id;
+    END;
+    """,
+    """
+    ALTER TABLE tasks ADD COLUMN lease TEXT;  -- JSON of the Lease
+    """,
+    """
+    ALTER TABLE tasks ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;  -- renders begun
+    ALTER TABLE tasks ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;   -- runs of the program that ended over it
+    ALTER TABLE tasks ADD COLUMN places TEXT NOT NULL DEFAULT '';      -- JSON of Places; '' once nothing lies anywhere
+    CREATE TABLE running (since REAL NOT NULL);                        -- a row while the program runs
+    """,
+]
+"""Each brings the schema one version up; a file's version is its `user_version`. Only ever append."""
+
+SCHEMA = len(_MIGRATIONS)  # the newest `user_version` that this program knows
+
+
+def lock(folder: Path) -> int:
+    """Hold `folder`/lock until the process ends, however it ends."""
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError(
+            f"[state] dir {folder}: another xalora-miner is using it",
+            hint="stop the other one, or give this one its own folder with XALORA_STATE_DIR",
+        ) from error
+    return handle
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise MachineFault(
+                f"the journal {path} cannot be opened: {error}", hint="check its folder's rights and disk"
+            ) from error
+        aside = path.with_name(f"journal.damaged-{int(time.time())}.db")
+        for older in path.parent.glob("journal.damaged-*.db"):
+            older.unlink()  # they hold what was secret in tasks that are long over
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        log.error("journal_damaged", reason=str(error), moved_to=str(aside), next="starting with an empty journal")
+        return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("PRAGMA cache_size = -256")  # KiB; 2 MB otherwise, and a task is read by its key alone
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise ConfigError(
+                f"{path} was written by a newer xalora-miner (schema {version}, this one knows {SCHEMA})",
+                hint="run the newer version, or give this one its own folder with XALORA_STATE_DIR",
+            )
+        if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("quick_check failed")
+        for number, sql in enumerate(_MIGRATIONS[version:], start=version + 1):
+            db.executescript(f"BEGIN; {sql}")
+            if number == 4:
+                _take_leases_out(db)
+            db.execute(f"PRAGMA user_version = {number}")
+            db.execute("COMMIT")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _take_leases_out(db: sqlite3.Connection) -> None:
+    """To schema 4: a record held its lease; now that has a column of its own, and the record is the stage's."""
+    for row in db.execute("SELECT * FROM tasks WHERE step NOT IN ('answered', 'closed')").fetchall():
+        try:
+            lease, record, prompt_id = _apart(row["step"], json.loads(row["record"]), row["prompt_id"])
+        except (ValueError, TypeError, KeyError):
+            continue  # it could not be read before, and cannot now
+        places = json.dumps({"prompts": [prompt_id] if prompt_id else [], "folders": []})
+        db.execute(
+            "UPDATE tasks SET lease = coalesce(lease, ?), record = ?, attempts = ?, places = ?"
+            " WHERE task_id = ? AND miner_id = ?",
+            (
+                json.dumps(lease),
+                json.dumps(record),
+                int(bool(row["prompt_id"])),
+                places,
+                row["task_id"],
+                row["miner_id"],
+            ),
+        )
+
+
+def _apart(step: str, record: dict[str, Any], prompt_id: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Lease, stage and prompt id, out of a record that holds all."""
+    if step == "leased":
+        return record, {}, ""
+    if step in ("rendered", "uploaded"):
+        return record["job"].pop("lease"), record, prompt_id
+    prompt_id = prompt_id or str(uuid.uuid4())
+    return record.pop("lease"), {"job": record, "prompt_id": prompt_id}, prompt_id

@@ -1,0 +1,99 @@
+"""The end of a task, whichever loop comes upon it: its outcome goes to the ledger, to the outbox and into the log.
+
+Nothing else answers a task, gives one up or closes one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from miner.sequencer.outbox import Outbox
+from miner.task.ledger import Ledger
+from miner.task.stages import Answered, Closed, Outcome, TaskInHand, Uploaded
+from miner.telemetry import metrics
+from miner.worker.lane import task_log
+
+log = structlog.get_logger()
+
+BUG = "this miner failed on the task, which is a fault of its program; please create it again"
+
+
+@dataclass(slots=True, kw_only=True)
+class Answers:
+    """One lane's. Any thread may call it; an answer blocks for one request at most."""
+
+    ledger: Ledger
+    outbox: Outbox
+    clock: Callable[[], float] = time.time
+
+    def answer(self, outcome: Outcome, *, left: TaskInHand | None = None) -> None:
+        """The outcome of a task in hand is known; `left`: of one that an earlier run of the program left behind."""
+        task = left or self.ledger.get(outcome.task_id)
+        if task is None:
+            raise KeyError(outcome.task_id)
+        facts = task_log.facts_of(task, now=self.clock())
+        stage = Answered(outcome=outcome, facts=facts)
+        if left is not None:
+            self.ledger.restore(left, then=stage)
+        else:
+            self.ledger.advance(outcome.task_id, stage)
+        self._submit(outcome)
+        task_log.tell(task, outcome, facts)
+
+    def fail(self, task_id: str, msg: str) -> None:
+        """Answer that it failed; `msg` is for its consumer."""
+        self.answer(Outcome(task_id=task_id, success=False, msg=msg))
+
+    def lost(self, task_id: str) -> None:
+        """The sequencer took it away: nothing is owed."""
+        if self.ledger.get(task_id) is not None:
+            task_log.tell_lost(self.ledger.advance(task_id, Closed(verdict="taken away")), now=self.clock())
+
+    def crashed(self, task_id: str, *, loop: str) -> None:
+        """An exception that nobody foresaw, which is the one in force, ends this task and nothing else."""
+        metrics.TASK_CRASHES.labels(loop).inc()
+        log.exception("task_crashed", task_id=task_id, loop=loop, next="answering it; please report this bug")
+        task = self.ledger.get(task_id)
+        if task is not None and not task.answered:
+            self.fail(task_id, BUG)
+
+    def answer_stranger(self, outcome: Outcome) -> None:
+        """For a task that is not in hand."""
+        self.ledger.answer_stranger(outcome)
+        self._submit(outcome)
+
+    def resume(self, task: TaskInHand, answered: Answered) -> None:
+        """After a restart: a task whose answer was not acknowledged."""
+        self.ledger.restore(task)
+        self._submit(answered.outcome)
+
+    def nudge(self) -> None:
+        """The sequencer is there: submit everything now."""
+        self.outbox.nudge()
+
+    @property
+    def depth(self) -> int:
+        """How many answers are not acknowledged."""
+        return self.outbox.depth
+
+    def _submit(self, outcome: Outcome) -> None:
+        self.outbox.submit(self.ledger.miner_id, outcome, self._closed)
+
+    def _closed(self, task_id: str, verdict: str) -> None:
+        if self.ledger.get(task_id) is not None:
+            self.ledger.advance(task_id, Closed(verdict=verdict))
+
+
+def success(task_id: str, uploaded: Uploaded) -> Outcome:
+    """The answer to a task whose object is in the store."""
+    return Outcome(
+        task_id=task_id,
+        success=True,
+        result=uploaded.key,
+        inference_latency=uploaded.inference_latency,
+        upload_latency=uploaded.upload_latency,
+    )

@@ -1,0 +1,135 @@
+"""The gate: the only way to the sequencer for a task, one request at a time.
+
+One request is under way at a time, so a reply is read against the tasks that were in hand when it was made. Promises:
+every lease that arrives is in the ledger, and so in the journal, before anybody works on it; a task that the sequencer
+names but nobody here knows gets an answer. It does no work on a task itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from miner.sequencer import Reply, Sequencer, Unauthorized
+from miner.task import policy
+from miner.task.errors import MachineFault, Retryable
+from miner.task.journal import Journal, Known
+from miner.task.ledger import Ledger
+from miner.task.policy import Allowance
+from miner.task.stages import Lease, Outcome
+from miner.telemetry import metrics
+from miner.worker.lane.answers import Answers
+
+log = structlog.get_logger()
+
+MOST_UNANSWERED = 16  # answers that are not acknowledged, beyond which no stranger gets one
+UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
+DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
+
+
+class Gate:
+    """Thread-safe. Only `ask` blocks, for a request at most."""
+
+    def __init__(
+        self,
+        *,
+        sequencer: Sequencer,
+        ledger: Ledger,
+        journal: Journal,
+        answers: Answers,
+        prefetch: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.wants_more = True  # False: paused by the operator, so no request offers a workflow
+        self.asked_at = 0.0  # when the last request left
+        self.answered_at = 0.0  # when the sequencer last gave a reply that it should
+        self._sequencer = sequencer
+        self._ledger = ledger
+        self._journal = journal
+        self._answers = answers
+        self._prefetch = prefetch
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._allowance = Allowance()
+
+    def ask(self, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
+        """One request to the sequencer. What it leases is in the ledger then; gives the reply. Raises Retryable."""
+        ledger = self._ledger
+        with self._asking:
+            about, held = [task for task in ledger.view() if not task.answered], ledger.held
+            self.asked_at = asked_at = self._clock()
+            reply = self._request(workflow_ids if self.wants_more else (), wait)
+            self.answered_at = self._clock()
+            named = reply.running or (reply.lease.task_id if reply.lease else None)
+            ledger.hear(about, named=named, canceled=reply.canceled)
+            self._allowance = policy.learn(
+                self._allowance,
+                held=held,
+                running=reply.running is not None and ledger.get(reply.running) is not None,
+                leased=reply.lease is not None,
+                now=self._clock(),
+            )
+            if reply.lease is not None:
+                self._take(reply.lease)
+            elif reply.running is not None and ledger.get(reply.running) is None:
+                self._answer_stranger(reply.running, asked_at)
+            return reply
+
+    def want_more(self, wanted: bool) -> None:
+        """Whether to take new tasks; what is in hand goes on all the same."""
+        self.wants_more = wanted
+        self._ledger.wake()
+
+    def has_room(self) -> bool:
+        return self._ledger.held < self._allowance.now(prefetch=self._prefetch, now=self._clock())
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """The sequencer has shown that it gives no second task, so asking with workflows is a mere heartbeat."""
+        return self._allowance.limit == 1
+
+    # ---- what a reply brings ----------------------------------------------------------------------
+
+    def _request(self, workflow_ids: Collection[str], wait: float) -> Reply:
+        try:
+            reply = self._sequencer.request(self._ledger.miner_id, workflow_ids, wait=wait)
+        except Retryable as error:
+            metrics.LEASE_REQUESTS.labels("refused" if isinstance(error, Unauthorized) else "error").inc()
+            raise
+        metrics.LEASE_REQUESTS.labels("task" if reply.lease else "running" if reply.running else "nothing").inc()
+        return reply
+
+    def _take(self, lease: Lease) -> None:
+        """One that is in hand was given up for lost, or this is the sequencer's way of saying `running`."""
+        task = self._ledger.get(lease.task_id)
+        if task is None:
+            self._ledger.take(lease)
+            log.debug("task_step", task_id=lease.task_id, step="leased")
+        elif task.answered:  # a second answer would contradict the first
+            self._answers.nudge()
+        else:
+            self._ledger.lease_again(lease)
+
+    def _answer_stranger(self, task_id: str, asked_at: float) -> None:
+        """The sequencer says `running` for a task that is not in hand."""
+        if self._ledger.closed_since(task_id, asked_at):
+            return  # it was acknowledged while this request was under way
+        if self._answers.depth >= MOST_UNANSWERED:
+            return  # no honest sequencer has this many of ours; what it names now it will name again
+        known = self._known(task_id)
+        if known is not None and known.outcome is not None and known.verdict != "refused":
+            outcome = known.outcome
+        else:
+            outcome = Outcome(task_id=task_id, success=False, msg=UNKNOWN_TASK if known is None else DROPPED_TASK)
+        log.warning("unknown_task_running", task_id=task_id, next=f"answering it: {outcome.msg or 'its result'}")
+        self._answers.answer_stranger(outcome)
+
+    def _known(self, task_id: str) -> Known | None:
+        try:
+            return self._journal.known(self._ledger.miner_id, task_id)
+        except MachineFault as fault:
+            log.error("journal_not_read", task_id=task_id, reason=fault.message, next="taking it for unknown")
+            return None

@@ -1,0 +1,306 @@
+"""The ledger: every stage against everything that can happen to a task there, and against a model of three lines."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import settings, strategies
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from miner.task import policy
+from miner.task.journal import Journal
+from miner.task.ledger import Ledger
+from miner.task.stages import NEXT, Answered, Closed, Leased, Places, Prepared, Prompted, Stage, TemporaryS3
+from tests.unit.task.test_journal import JOB, LEASE, ME, OUTCOME, WAY
+
+STAGES = (*WAY, Closed(verdict="acknowledged"))
+OTHER_PLACE = replace(LEASE, target=TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c"))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with closing(Journal(tmp_path)) as journal:
+        yield journal
+
+
+@pytest.fixture
+def cleaned():
+    return []
+
+
+@pytest.fixture
+def ledger(journal, tmp_path, cleaned):
+    return Ledger(miner_id=ME, journal=journal, folder=tmp_path / "lane", cleaner=cleaned.append)
+
+
+def bring(ledger: Ledger, stage: Stage) -> None:
+    """A task, up to `stage`."""
+    ledger.take(LEASE)
+    for one in STAGES[1 : STAGES.index(stage) + 1]:
+        ledger.advance("task-1", one)
+
+
+# ---- stage x event ----------------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_the_table_are_all_that_there_are():
+    assert {type(stage) for stage in STAGES} == set(get_args(Stage))
+    assert set(NEXT) == {stage.name for stage in STAGES}
+
+
+@pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("following", STAGES, ids=lambda stage: f"then_{stage.name}")
+def test_a_task_goes_on_by_the_table_alone(ledger, journal, stage, following):
+    bring(ledger, stage)
+    if following.name not in NEXT[stage.name]:
+        with pytest.raises(ValueError, match="no way"):
+            ledger.advance("task-1", following)
+        assert ledger.get("task-1").stage == stage
+        return
+    task = ledger.advance("task-1", following)
+    assert task.stage == following
+    if isinstance(following, Closed):
+        assert (ledger.view(), journal.unfinished(ME)) == ((), [])
+    else:
+        assert ledger.view() == (task,)
+        assert journal.unfinished(ME)[0].stage == following
+
+
+def taken_away(ledger):
+    ledger.hear(ledger.view(), named=None, canceled=("task-1",))
+
+
+def leased_again(ledger):
+    ledger.lease_again(OTHER_PLACE)
+
+
+def named(ledger):
+    ledger.hear(ledger.view(), named="task-1", canceled=())
+
+
+def another_named(ledger):
+    ledger.hear(ledger.view(), named="task-2", canceled=())
+
+
+EVENTS = {
+    taken_away: lambda task: task.taken_away,
+    leased_again: lambda task: task.lease.target == OTHER_PLACE.target and task.lease.leased_at == LEASE.leased_at,
+    named: lambda task: task.hold.confirmed and not task.taken_away,
+    another_named: lambda task: not task.taken_away,  # it was never confirmed, so silence says nothing
+}
+UNTOUCHED = {taken_away, leased_again, named}  # by these is a task that has its answer
+
+
+@pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+def test_what_the_sequencer_says_changes_no_stage(ledger, stage, event):
+    bring(ledger, stage)
+    before = ledger.get("task-1")
+    event(ledger)
+    after = ledger.get("task-1")
+    assert after.stage == stage
+    if isinstance(stage, Answered) and event in UNTOUCHED:
+        assert after == before
+    else:
+        assert EVENTS[event](after)
+
+
+@pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
+def test_a_restart_finds_every_stage_as_it_was(tmp_path, stage):
+    for run in range(2):
+        with closing(Journal(tmp_path)) as journal:
+            ledger = Ledger(miner_id=ME, journal=journal, folder=tmp_path)
+            if run == 0:
+                bring(ledger, stage)
+                before = ledger.get("task-1")
+            else:
+                (left,) = journal.unfinished(ME)
+                after = ledger.restore(left)
+    assert (after.stage, after.attempts, after.places) == (before.stage, before.attempts, before.places)
+    assert (after.lease.task_id, after.workflow) == (before.lease.task_id, before.workflow)
+
+
+@pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("ending", [Answered(outcome=OUTCOME), Closed(verdict="taken away")], ids=lambda e: e.name)
+def test_every_place_goes_to_the_cleaner_once_whatever_the_way(ledger, cleaned, stage, ending):
+    bring(ledger, stage)
+    if not isinstance(stage, Answered):
+        ledger.advance("task-1", ending)
+    if not isinstance(ending, Closed):
+        ledger.advance("task-1", Closed(verdict="acknowledged"))
+    (task,) = cleaned
+    had_a_prompt = not isinstance(stage, Leased)
+    folder = str(ledger.folder / "p-1")
+    assert task.places == (Places(prompts=("p-1",), folders=(folder,)) if had_a_prompt else Places())
+
+
+def test_what_was_rendered_twice_has_two_places_and_two_attempts(ledger):
+    bring(ledger, WAY[2])
+    ledger.advance("task-1", Prepared(job=JOB, prompt_id="p-2"))
+    task = ledger.advance("task-1", Prompted(job=JOB, prompt_id="p-2"))
+    assert (task.places.prompts, task.attempts) == (("p-1", "p-2"), 2)
+
+
+# ---- waiting, and a disk that takes nothing ---------------------------------------------------------------------
+
+
+def test_a_loop_takes_the_first_task_at_its_stage_and_a_prompt_once_comfyui_has_it(ledger):
+    bring(ledger, WAY[2])
+    assert ledger.first(Prompted) is None
+    ledger.note("task-1", queued_at=1.0)
+    assert ledger.first(Prompted).task_id == "task-1"
+    ledger.take(replace(LEASE, task_id="task-2"))
+    assert ledger.first(Prepared, Leased).task_id == "task-2"
+
+
+def test_who_waits_is_woken_by_a_stage_and_not_by_what_is_for_people(ledger):
+    bring(ledger, WAY[0])
+    version = ledger.version
+    ledger.note("task-1", seed=1)
+    assert ledger.version == version
+    waiting = threading.Thread(target=lambda: ledger.wait(60.0, since=version))
+    waiting.start()
+    ledger.advance("task-1", WAY[1])
+    waiting.join(10.0)
+    assert not waiting.is_alive()
+
+
+def test_a_disk_that_takes_no_record_stops_no_task_and_a_closed_one_is_written_later(ledger, journal):
+    ledger.take(replace(LEASE, task_id="task-0"))
+    bring(ledger, WAY[-1])
+    journal._db.execute("PRAGMA query_only = ON")
+    ledger.advance("task-1", Closed(verdict="acknowledged"))
+    assert ledger.get("task-1") is None
+    assert len(journal.unfinished(ME)) == 2
+    journal._db.execute("PRAGMA query_only = OFF")
+    ledger.advance("task-0", WAY[1])
+    assert [left.task_id for left in journal.unfinished(ME)] == ["task-0"]
+    assert journal.known(ME, "task-1").verdict == "acknowledged"
+
+
+# ---- against a model --------------------------------------------------------------------------------------------
+
+
+class Model(RuleBasedStateMachine):
+    """Leases, losses, faults, kills and restarts, in any order.
+
+    The model: every task that was taken is owed an end; an answer or a loss is one; nothing takes an end back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.owed: set[str] = set()
+        self.ended: set[str] = set()
+        self.crashes: dict[str, int] = {}
+        self.handed: set[str] = set()
+        self.numbers = iter(range(10**6))
+        self._open()
+
+    def _open(self) -> None:
+        path = Path(self.folder.name)
+        self.journal = Journal(path)
+        self.ledger = Ledger(
+            miner_id=ME,
+            journal=self.journal,
+            folder=path,
+            cleaner=lambda task: self.handed.add(task.task_id),
+        )
+        for left in self.journal.unfinished(ME):
+            assert left.crashes == self.crashes.get(left.task_id, 0)
+            if policy.after_restart(left, now=0.0) == "crashed":
+                outcome = replace(OUTCOME, task_id=left.task_id, success=False)
+                self.ledger.restore(left, then=Answered(outcome=outcome))
+            else:
+                self.ledger.restore(left)
+
+    def teardown(self) -> None:
+        self.journal.close()
+        self.folder.cleanup()
+
+    # ---- what can happen
+
+    @rule()
+    def lease(self) -> None:
+        task_id = f"t{next(self.numbers)}"
+        self.ledger.take(replace(LEASE, task_id=task_id))
+        self.owed.add(task_id)
+
+    @precondition(lambda self: self.ledger.view())
+    @rule(data=strategies.data())
+    def go_on(self, data: strategies.DataObject) -> None:
+        task = data.draw(strategies.sampled_from(self.ledger.view()))
+        following = data.draw(strategies.sampled_from(sorted(NEXT[task.stage.name])))
+        stage = next(one for one in STAGES if one.name == following)
+        if isinstance(stage, Prepared):
+            stage = replace(stage, prompt_id=f"p{next(self.numbers)}")
+        elif isinstance(stage, Answered):
+            stage = Answered(outcome=replace(OUTCOME, task_id=task.task_id))
+        self.ledger.advance(task.task_id, stage)
+        if isinstance(stage, Closed):
+            self.owed.discard(task.task_id)
+            self.ended.add(task.task_id)
+
+    @precondition(lambda self: self.ledger.view())
+    @rule(data=strategies.data(), canceled=strategies.booleans())
+    def reply(self, data: strategies.DataObject, canceled: bool) -> None:
+        task = data.draw(strategies.sampled_from(self.ledger.view()))
+        about = [one for one in self.ledger.view() if not one.answered]
+        self.ledger.hear(about, named=task.task_id, canceled=(task.task_id,) if canceled else ())
+
+    @rule()
+    def kill_and_restart(self) -> None:
+        """As SIGKILL leaves it: the file as it is, and nobody to say goodbye."""
+        for task in self.ledger.view():
+            if not task.answered:
+                self.crashes[task.task_id] = self.crashes.get(task.task_id, 0) + 1
+        since = self.journal._db.execute("SELECT since FROM running").fetchone()
+        self.journal.close()
+        with sqlite3.connect(Path(self.folder.name) / "journal.db") as db:
+            db.execute("INSERT INTO running VALUES (?)", since)
+        db.close()
+        self._open()
+
+    @rule()
+    def stop_and_restart(self) -> None:
+        self.journal.close()
+        self._open()
+
+    # ---- what always holds
+
+    @invariant()
+    def every_task_that_is_owed_an_end_is_in_hand_and_in_the_journal(self) -> None:
+        assert {task.task_id for task in self.ledger.view()} == self.owed
+        assert {left.task_id for left in self.journal.unfinished(ME)} == self.owed
+
+    @invariant()
+    def no_end_is_taken_back(self) -> None:
+        assert not self.ended & self.owed
+
+    @invariant()
+    def ledger_and_journal_tell_the_same(self) -> None:
+        for left in self.journal.unfinished(ME):
+            task = self.ledger.get(left.task_id)
+            if not isinstance(task.stage, Answered):
+                assert (left.stage, left.attempts, left.places) == (task.stage, task.attempts, task.places)
+
+    @invariant()
+    def no_task_ends_the_program_a_third_time(self) -> None:
+        for task in self.ledger.view():
+            if self.crashes.get(task.task_id, 0) >= policy.CRASHES_UNTIL_GIVEN_UP:
+                assert task.answered or isinstance(task.stage, type(WAY[4]))
+
+    @invariant()
+    def what_is_over_was_handed_to_the_cleaner(self) -> None:
+        assert self.handed == self.ended | {task.task_id for task in self.ledger.view() if task.answered}
+
+
+TestAgainstAModel = Model.TestCase
+TestAgainstAModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
