@@ -15,7 +15,7 @@ from miner.task.stages import PresignedPut, TemporaryS3
 from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.support.scripted_server import ScriptedServer, whole
 from tests.support.testbed import Testbed, until
-from tests.system.hostile import addresses, data_urls, pictures, targets
+from tests.system.hostile import addresses, answers, data_urls, pictures, targets
 
 MOST_GROWTH = 20.0  # MB
 KEPT = 2  # connections
@@ -53,6 +53,8 @@ def hostile_tasks(server: ScriptedServer) -> Iterator[dict[str, Any]]:
         data = case.given()
         inline = f"data:image/png;base64,{b64encode(data).decode()}"
         yield {"parameters": {"image": inline if len(inline) < SMALL else server.serve(whole(data))}}
+    for case in answers.ROWS:
+        yield {"parameters": {"image": server.serve(case.given)}}
     for case in targets.ROWS:
         match case.given:
             case PresignedPut(url=url, headers=headers) if url.isprintable() and not _needs_a_resolver(url):
@@ -83,6 +85,7 @@ def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good
             upload__bucket="results",
             upload__endpoint=devnet.url,
             log__level="WARNING",
+            network__input_timeout=1.0,
         )
         pid = testbed.worker.popen.pid
         picture = {"image": testbed.picture()}
@@ -94,7 +97,7 @@ def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good
                 good.append(testbed.create(parameters=picture))
             hostile.append(testbed.create(**{"parameters": picture, **task}))
         tasks = testbed.ended(*hostile, patience=100.0)
-        assert len(hostile) >= 150
+        assert len(hostile) >= 250
         assert [len(task["answers"]) for task in tasks] == [1] * len(tasks)
         assert all(task["msg"].isprintable() for task in tasks)
         (last,) = testbed.ended(testbed.create(parameters=picture))
