@@ -45,6 +45,13 @@ class Workspace:
         options = {"retry": QUICK, "stop": self.stop, "progress": self.progress, **rest}
         return pull(wanted, store=self.store, hash_db=self.hash_db, **options)
 
+    def put(self, file: ModelFile, data: bytes) -> Path:
+        """Write `data` where the file belongs."""
+        target = self.store.target(file)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(data)
+        return target
+
     def content(self, file: ModelFile) -> bytes:
         return self.store.target(file).read_bytes()
 

@@ -112,9 +112,7 @@ def test_a_complete_partial_file_is_checked_without_a_request(server, workspace,
 
 def test_a_partial_file_without_an_origin_is_not_trusted(server, workspace, model):
     file = model(server.put(PATH, DATA), **known())
-    partial = partial_path(workspace.store.target(file))
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(OTHER[:300_000])
+    workspace.put(file, OTHER[:300_000]).rename(partial_path(workspace.store.target(file)))
     assert not workspace.pull(file).failed
     assert workspace.content(file) == DATA
     assert "Range" not in server.gets(PATH)[0].headers

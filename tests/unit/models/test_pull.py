@@ -65,17 +65,17 @@ def test_one_failure_does_not_stop_the_others(server, workspace, model):
 
 def test_a_present_file_is_not_requested(server, workspace, model):
     file = model(server.put("/model.pth", DATA), size=len(DATA))
-    target = workspace.store.target(file)
-    target.parent.mkdir(parents=True)
-    target.write_bytes(DATA)
+    workspace.put(file, DATA)
     assert not workspace.pull(file).failed
     assert server.requests == []
 
 
-def test_two_pulls_at_once_download_a_file_once(server, workspace, model):
-    """The second waits for the first and finds the file."""
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_of_two_pulls_at_once_the_second_waits_for_the_first(server, workspace, model, first_fails):
+    """No byte is downloaded twice, whether the second finds the file or resumes a partial one."""
     hold, second = threading.Event(), ProgressRecorder()
-    file = model(server.put("/model.pth", DATA, Step(hold=hold)), size=len(DATA), sha256=sha256(DATA))
+    script = [Step(hold=hold, cut=300_000), Step(status=404)] if first_fails else [Step(hold=hold)]
+    file = model(server.put("/model.pth", DATA, *script), size=len(DATA), sha256=sha256(DATA))
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(workspace.pull, file)
         assert server.half.wait(30)
@@ -83,27 +83,12 @@ def test_two_pulls_at_once_download_a_file_once(server, workspace, model):
         until(lambda: second.messages, why="the second pull to wait")
         assert is_locked(workspace.store.target(file))
         hold.set()
-        assert not one.result().failed
+        assert bool(one.result().failed) == first_fails
         assert not two.result().failed
-    assert second.messages == ["waiting for another download of it"]
+    assert second.messages.count("waiting for another download of it") == 1
     assert server.sent == {"/model.pth": len(DATA)}
-    assert workspace.names() == ["vae/model.pth"]
-
-
-def test_the_second_pull_resumes_where_the_first_failed(server, workspace, model):
-    hold, second = threading.Event(), ProgressRecorder()
-    gone = [Step(hold=hold, cut=300_000), Step(status=404)]
-    file = model(server.put("/model.pth", DATA, *gone), size=len(DATA), sha256=sha256(DATA))
-    with ThreadPoolExecutor(2) as pool:
-        one = pool.submit(workspace.pull, file)
-        assert server.half.wait(30)
-        two = pool.submit(workspace.pull, file, progress=second)
-        until(lambda: second.messages, why="the second pull to wait")
-        hold.set()
-        assert one.result().failed
-        assert not two.result().failed
     assert workspace.content(file) == DATA
-    assert server.sent == {"/model.pth": len(DATA)}
+    assert workspace.names() == ["vae/model.pth"]
 
 
 def test_a_killed_pull_leaves_a_partial_file_that_the_next_resumes(server, workspace, model, tmp_path):
@@ -129,9 +114,7 @@ def test_a_killed_pull_leaves_a_partial_file_that_the_next_resumes(server, works
 
 def test_a_file_of_somebody_else_is_replaced_only_on_request(server, workspace, model):
     file = model(server.put("/model.pth", DATA), size=len(DATA))
-    target = workspace.store.target(file)
-    target.parent.mkdir(parents=True)
-    target.write_bytes(b"mine")
+    target = workspace.put(file, b"mine")
     error = workspace.pull(file).failed[file.relative_path]
     assert "it has 4 bytes, expected 500000" in error.message
     assert "--replace" in error.hint
