@@ -6,7 +6,6 @@ disturbed. Blocks while ComfyUI starts.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import threading
@@ -27,7 +26,8 @@ from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import History, Stats
 from miner.config import Settings
 from miner.doctor.facts import WorkerStatus
-from miner.task.errors import ConfigError, MachineFault
+from miner.task.errors import MachineFault
+from miner.task.journal_file import lock
 from miner.task.stages import Graph
 from miner.worker.layout import Placement
 
@@ -145,12 +145,8 @@ def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[C
 def _locked_state(state: Path) -> Iterator[None]:
     """Lock the state folder against miners, as a miner does."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = lock(state)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"[state] dir {state}: a miner has just started in it", hint="try again") from error
         yield
     finally:
         os.close(handle)

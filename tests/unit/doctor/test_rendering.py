@@ -178,7 +178,7 @@ def test_a_state_folder_that_a_miner_has_just_locked_is_left_to_it(facts_of, tmp
     (placement,) = layout(facts.settings)
     with (
         closing(Journal(tmp_path / "state")),
-        pytest.raises(ConfigError, match="has just started"),
+        pytest.raises(ConfigError, match="another xalora-miner is using it"),
         open_session(placement, facts.settings, IDLE),
     ):
         pass
