@@ -1,6 +1,6 @@
-"""What is well and what is not: a mark, a sentence and a cure each. Pure.
+"""Health checks: a mark, a sentence and a fix each. Pure.
 
-The page's Health, /healthz and /readyz are all made of these, so that they never contradict each other.
+The page's Health, /healthz and /readyz all use these, so that they never disagree.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from miner.dashboard.gpus import Card
 from miner.dashboard.snapshot import LaneNow, Now
 from miner.telemetry.health import Level, Mark
 
-HOT = 87.0  # °C; consumer cards slow down from about there
-SILENT = 90.0  # seconds without an answer, beyond what the sequencer may hold a request open
+HOT = 87.0  # °C; consumer GPUs throttle from about here
+SILENT = 90.0  # seconds without a reply, in addition to the time a request may be held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What the checks look at."""
+    """Input of the checks."""
 
     now: Now
     at: float  # Unix seconds
     runnable: int  # workflows that can run, on any lane
     enabled: int
     free_disk: int  # bytes
-    least_disk: int  # bytes below which no task is taken
+    least_disk: int  # bytes below which leasing stops
     wait: float  # seconds that the sequencer may hold a request open
     cards: Sequence[Card] = ()
 
 
 def alive(scene: Scene) -> tuple[Mark, ...]:
-    """For /healthz: whether the loops turn. A process for which this is bad is of no more use."""
+    """For /healthz: whether all loops are alive. If not, restart the process."""
     return tuple(_loops(scene.now))
 
 
 def ready(scene: Scene) -> tuple[Mark, ...]:
-    """For /readyz: whether a task would be taken and could be done."""
+    """For /readyz: whether the miner would lease a task and could run it."""
     comfyuis = tuple(_comfyui(lane) for lane in scene.now.lanes)
     return (*alive(scene), *comfyuis, _sequencer(scene), _workflows(scene), _leasing(scene.now))
 
 
 def marks(scene: Scene) -> tuple[Mark, ...]:
-    """Everything, for people."""
+    """All checks, for people."""
     return (*ready(scene), _outbox(scene.now), _disk(scene), *(_heat(card) for card in scene.cards))
 
 
@@ -51,7 +51,7 @@ def is_alive(scene: Scene) -> bool:
 
 
 def is_ready(scene: Scene) -> bool:
-    """A lane that waits for its ComfyUI does not keep the others from working."""
+    """Ready with at least one lane whose ComfyUI is ready."""
     needed = (*alive(scene), _sequencer(scene), _workflows(scene), _leasing(scene.now))
     return all(mark.level != "bad" for mark in needed) and any(lane.comfyui_ready for lane in scene.now.lanes)
 
@@ -62,8 +62,8 @@ def _loops(now: Now) -> Iterator[Mark]:
             yield Mark(
                 name=f"Lane {lane.name}",
                 level="bad",
-                says="one of its loops ended by an error that is a bug",
-                cure="restart the miner; its log says loop_failed and where",
+                says="a worker thread crashed (a bug)",
+                cure="restart the miner, and report loop_failed from its log",
             )
             continue
         late = [loop for loop in lane.loops if loop.late]
@@ -71,12 +71,12 @@ def _loops(now: Now) -> Iterator[Mark]:
             name=f"Lane {lane.name}",
             level="bad" if late else "good",
             says="; ".join(f"{loop.name} has been stuck for {loop.late:.0f} s: {loop.says}" for loop in late)
-            or "all its loops turn",
-            cure="restart the miner, and tell its makers what the log says" if late else "",
+            or "all loops are alive",
+            cure="restart the miner, and report the log" if late else "",
         )
     if now.outbox.late:
         says = f"the outbox has been stuck for {now.outbox.late:.0f} s"
-        yield Mark(name="Outbox's loop", level="bad", says=says, cure="restart the miner; no answer is lost by that")
+        yield Mark(name="Outbox's loop", level="bad", says=says, cure="restart the miner; no answer is lost")
 
 
 def _comfyui(lane: LaneNow) -> Mark:
@@ -86,25 +86,25 @@ def _comfyui(lane: LaneNow) -> Mark:
         says = f"ready, version {lane.comfyui_version or 'unknown'}, on {lane.device or 'an unknown device'}{again}"
         return Mark(name=name, level="warning" if lane.comfyui_restarts > 2 else "good", says=says)
     render = next(loop.says for loop in lane.loops if loop.name == "render")
-    cure = f"see that it runs at {lane.comfyui_url}, and what its log says"
+    cure = f"check that it runs at {lane.comfyui_url}, and its log"
     return Mark(name=name, level="bad", says=render + again, cure=cure)
 
 
 def _sequencer(scene: Scene) -> Mark:
     now, name = scene.now, "Sequencer"
     if now.state == "paused" and not any(lane.tasks for lane in now.lanes):
-        return Mark(name=name, level="note", says=f"{now.sequencer} is not asked while the miner is paused")
+        return Mark(name=name, level="note", says=f"{now.sequencer}: no requests while paused")
     if not now.answered_at:
         level: Level = "note" if scene.at - now.started_at < SILENT else "bad"
         return Mark(
             name=name,
             level=level,
-            says=f"{now.sequencer} has not answered since the start",
-            cure="see the log's lines lease_request_failed, and XALORA_WORKFLOW_URL",
+            says=f"{now.sequencer} has not answered since startup",
+            cure="check lease_request_failed in the log, and XALORA_WORKFLOW_URL",
         )
     silence = scene.at - now.answered_at
     if silence > SILENT + scene.wait:
-        cure = "check this machine's network; the miner goes on asking by itself"
+        cure = "check this machine's network; the miner keeps trying"
         return Mark(name=name, level="bad", says=f"{now.sequencer} last answered {silence:.0f} s ago", cure=cure)
     return Mark(name=name, level="good", says=f"{now.sequencer} answers")
 
@@ -112,33 +112,37 @@ def _sequencer(scene: Scene) -> Mark:
 def _workflows(scene: Scene) -> Mark:
     name = "Workflows"
     if scene.runnable:
-        says = f"{scene.runnable} of {scene.enabled} that are enabled can run"
+        says = f"{scene.runnable} of {scene.enabled} enabled workflows can run"
         return Mark(name=name, level="good" if scene.runnable == scene.enabled else "note", says=says)
-    return Mark(name=name, level="bad", says="none that is enabled can run here", cure="the page Workflows says why")
+    return Mark(
+        name=name, level="bad", says="no enabled workflow can run", cure="see the reasons on the page Workflows"
+    )
 
 
 def _outbox(now: Now) -> Mark:
     if now.unacknowledged:
-        return Mark(name="Outbox", level="warning", says=now.outbox.says, cure="none needed: it goes on until they are")
+        return Mark(name="Outbox", level="warning", says=now.outbox.says, cure="none needed: the miner retries")
     return Mark(name="Outbox", level="good", says="every answer is acknowledged")
 
 
 def _disk(scene: Scene) -> Mark:
     free, least = scene.free_disk / 1e9, scene.least_disk / 1e9
-    says = f"{free:.1f} GB are free, and {least:g} GB are needed"
+    says = f"{free:.1f} GB free; the minimum is {least:g} GB"
     if scene.free_disk < scene.least_disk:
-        return Mark(name="Disk", level="bad", says=f"{says}: no task is taken", cure="make room")
+        return Mark(name="Disk", level="bad", says=f"{says}: leasing stopped", cure="free disk space")
     tight = scene.free_disk < 2 * scene.least_disk
-    return Mark(name="Disk", level="warning" if tight else "good", says=says, cure="make room soon" if tight else "")
+    return Mark(
+        name="Disk", level="warning" if tight else "good", says=says, cure="free disk space soon" if tight else ""
+    )
 
 
 def _heat(card: Card) -> Mark:
     name = f"GPU {card.index}"
     degrees = card.latest.temperature
     if degrees is None:
-        return Mark(name=name, level="note", says=f"{card.name} does not say how hot it is")
+        return Mark(name=name, level="note", says=f"{card.name} does not report its temperature")
     if degrees >= HOT:
-        cure = "clean its fans, or lower its power limit: sudo nvidia-smi -pl WATTS"
+        cure = "clean the fans, or lower its power limit: sudo nvidia-smi -pl WATTS"
         return Mark(name=name, level="warning", says=f"{card.name} is at {degrees:.0f} °C", cure=cure)
     return Mark(name=name, level="good", says=f"{card.name} is at {degrees:.0f} °C")
 
@@ -146,10 +150,10 @@ def _heat(card: Card) -> Mark:
 def _leasing(now: Now) -> Mark:
     name = "Leasing"
     if now.state == "draining":
-        return Mark(name=name, level="bad", says="draining: the miner ends after what is in hand")
+        return Mark(name=name, level="bad", says="draining: the miner exits after its tasks")
     if now.state == "paused":
-        return Mark(name=name, level="note", says="paused: no new task is taken", cure="xalora-miner resume")
-    return Mark(name=name, level="good", says="new tasks are taken")
+        return Mark(name=name, level="note", says="paused: leasing stopped", cure="xalora-miner resume")
+    return Mark(name=name, level="good", says="leasing tasks")
 
 
 def _times(count: int) -> str:

@@ -24,7 +24,7 @@ def test_probes_say_why(testbed):
         reply = testbed.get(path)
         body = reply.json()
         assert (reply.status_code, body["ok"], body["reasons"]) == (200, True, [])
-        assert {"name": "Lane 0", "level": "good", "says": "all its loops turn", "cure": ""} in body["checks"]
+        assert {"name": "Lane 0", "level": "good", "says": "all loops are alive", "cure": ""} in body["checks"]
 
 
 def test_a_paused_miner_is_ready_and_a_draining_one_is_not_asked_for_more(testbed):

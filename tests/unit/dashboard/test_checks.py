@@ -58,7 +58,7 @@ OUTBOX = LoopNow(name="outbox", says="waiting for the sequencer to take 3 answer
 
 TROUBLES = {
     # what: (scene, alive, ready, the mark's name, its level, what it says)
-    "all is well": (SCENE, True, True, "Lane 0", "good", "all its loops turn"),
+    "all is well": (SCENE, True, True, "Lane 0", "good", "all loops are alive"),
     "a loop is stuck": (lane(loops=LATE), False, False, "Lane 0", "bad", "prepare has been stuck for 40 s"),
     "a loop ended by a bug": (lane(failed=True), False, False, "Lane 0", "bad", "a bug"),
     "the outbox is stuck": (now(outbox=replace(OUTBOX, late=9.0)), False, False, "Outbox's loop", "bad", "9 s"),
@@ -66,15 +66,15 @@ TROUBLES = {
     "ComfyUI restarts": (lane(comfyui_restarts=4), True, True, "ComfyUI of lane 0", "warning", "restarted 4 times"),
     "silence": (now(answered_at=AT - 111), True, False, "Sequencer", "bad", "last answered 111 s ago"),
     "a held request": (now(answered_at=AT - 109), True, True, "Sequencer", "good", "answers"),
-    "never an answer": (now(answered_at=0.0), True, False, "Sequencer", "bad", "has not answered since the start"),
+    "never an answer": (now(answered_at=0.0), True, False, "Sequencer", "bad", "has not answered since startup"),
     "a fresh start": (now(answered_at=0.0, started_at=AT - 5), True, True, "Sequencer", "note", "has not answered"),
     "paused": (now(state="paused", answered_at=AT - 999), True, True, "Leasing", "note", "paused"),
     "draining": (now(state="draining"), True, False, "Leasing", "bad", "draining"),
-    "nothing runs": (replace(SCENE, runnable=0), True, False, "Workflows", "bad", "can run here"),
+    "nothing runs": (replace(SCENE, runnable=0), True, False, "Workflows", "bad", "no enabled workflow can run"),
     "some run": (replace(SCENE, runnable=1), True, True, "Workflows", "note", "1 of 2"),
     "answers wait": (now(unacknowledged=3, outbox=OUTBOX), True, True, "Outbox", "warning", "3 answers"),
-    "disk is tight": (replace(SCENE, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB are free"),
-    "disk is full": (replace(SCENE, free_disk=10**9), True, True, "Disk", "bad", "no task is taken"),
+    "disk is tight": (replace(SCENE, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB free"),
+    "disk is full": (replace(SCENE, free_disk=10**9), True, True, "Disk", "bad", "leasing stopped"),
     "a hot GPU": (replace(SCENE, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
 }
 
