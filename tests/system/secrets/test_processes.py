@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from miner.comfy.process_tree import all_processes, find_process, members
+from tests.support import flows
 from tests.support.canary_secrets import Findings, marked
-from tests.support.testbed import Testbed, free_port
+from tests.support.testbed import Testbed, free_port, until
 
 ENVIRONMENT = {
     "XALORA_API_KEY": marked("apikey"),
@@ -51,26 +52,35 @@ def test_the_comfyui_of_ours_gets_none_of_the_environments_secrets(testbed: Test
     assert findings.found == {}
 
 
-@pytest.mark.parametrize("managed", [True, False], ids=["managed", "external"])
+@pytest.mark.parametrize("external", [False, True], ids=["managed", "external"])
 def test_what_a_consumer_sent_is_gone_from_every_folder_however_the_task_ended(
-    testbed: Testbed, *, managed: bool
+    testbed: Testbed, managed: dict[str, Any], *, external: bool
 ) -> None:
-    """ComfyUI's folders, the state and the temporary files, after a success and two failures."""
+    """ComfyUI's folders, the state and the temporary files, after a success, three failures and a cancelation."""
+    ids = {
+        "4": ["upscaler-lanczos"],
+        "5": [testbed.add_workflow("fails", flows.fail("error", loads=True), parameters=flows.IMAGE)],
+        "6": [testbed.add_workflow("waits", flows.wait(600.0, loads=True), parameters=flows.IMAGE)],
+    }
     temporary = testbed.folder / "tmp"
     temporary.mkdir()
     testbed.start_devnet()
-    if managed:
-        comfyui, url = testbed.folder / "state" / "comfyui-embedded", ""
-        settings: dict[str, Any] = {"comfyui__port": free_port()}
-    else:
+    comfyui, url, settings = testbed.folder / "state" / "comfyui-default", "", managed
+    if external:
         comfyui, url = testbed.folder / "engine", testbed.start_engine()
         settings = {f"comfyui__{name}_dir": str(comfyui / name) for name in ("input", "output")}
-    testbed.start_worker(url, environ={"TMPDIR": str(temporary)}, **settings)
+    testbed.start_worker(url, workflows=ids, environ={"TMPDIR": str(temporary)}, **settings)
     good = testbed.create()
     refused = testbed.create(parameters={"image": testbed.picture().replace("in.png", "none.png")})
-    assert [task["status"] for task in testbed.ended(good, refused)] == ["finished", "failed"]
+    failed = testbed.create(workflow_id="5")
+    assert [task["status"] for task in testbed.ended(good, refused, failed)] == ["finished", "failed", "failed"]
     testbed.devnet.fault("fail", "store_put", status=403)
     assert testbed.ended(testbed.create())[0]["status"] == "failed"
+    canceled = testbed.create(workflow_id="6")
+    until(lambda: testbed.logged("task_step", task_id=canceled, step="prompted"), why="the render")
+    assert files_in(comfyui / "input")
+    testbed.cancel(canceled)
+    until(lambda: testbed.logged("task_lost", task_id=canceled), why="the loss")
     assert testbed.worker.stop() == 0
     assert [path for name in ("input", "output", "temp") for path in files_in(comfyui / name)] == []
     assert files_in(temporary) == []
