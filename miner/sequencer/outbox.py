@@ -73,7 +73,11 @@ class Outbox:
     def says(self) -> str:
         """One sentence in the present tense."""
         count = len(self._letters)
-        return f"waiting for the sequencer to take {count} answer{'s'[: count != 1]}" if count else "nothing to submit"
+        return (
+            f"waiting for the sequencer to acknowledge {count} answer{'s'[: count != 1]}"
+            if count
+            else "nothing to submit"
+        )
 
     def submit(self, miner_id: str, outcome: Outcome, on_closed: OnClosed) -> None:
         """Submit the outcome; `on_closed` is called, maybe from another thread, once it is taken."""

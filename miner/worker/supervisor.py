@@ -132,7 +132,7 @@ class Worker:
             log.info("resumed", next="taking new tasks")
         else:
             log.info(
-                "paused", in_hand=self.lanes.in_hand, next="finishing what is in hand; xalora-miner resume ends it"
+                "paused", in_hand=self.lanes.in_hand, next="finishing tasks in hand; to resume: xalora-miner resume"
             )
 
     def reload(self) -> None:
@@ -218,7 +218,7 @@ class Worker:
         if settings == self._configured[0] and library == self._configured[1]:
             log.info("configuration_unchanged")
             return None
-        log.info("configuration_read", next="finishing what is in hand under the old one")
+        log.info("configuration_read", next="finishing tasks in hand under the old one")
         return settings, library
 
 

@@ -43,9 +43,7 @@ class Heartbeat:
     @property
     def says(self) -> str:
         """One sentence in the present tense."""
-        return (
-            f"telling the sequencer every {self.interval:g} s" if self.ledger.view() else "nothing in hand to speak for"
-        )
+        return f"sending a heartbeat every {self.interval:g} s" if self.ledger.view() else "idle: no task in hand"
 
     def run(self) -> None:
         while not self.stop.wait(WAKE):

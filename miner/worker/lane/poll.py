@@ -58,7 +58,7 @@ class Poll:
         """One sentence in the present tense."""
         if self.gate.wants_more:
             return self.doing
-        return "paused: finishing what is in hand" if self.ledger.held else "paused: asking for no task"
+        return "paused: finishing tasks in hand" if self.ledger.held else "paused: not leasing"
 
     def once(self, version: int) -> None:
         """One request, or one wait until a request makes sense again; a change since the ledger's `version` ends it."""

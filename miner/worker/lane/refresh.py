@@ -46,7 +46,7 @@ class Refresh:
     shutdown: Shutdown
     liveness: Liveness
     clock: Callable[[], float] = time.time
-    says: str = "looking for models that come or go"  # one sentence in the present tense
+    says: str = "watching for new and removed models"  # one sentence in the present tense
     _came_at: float | None = None  # Unix seconds since which ComfyUI has something that it was not asked about
     _not_before: float = 0.0  # Unix seconds
 
@@ -65,7 +65,7 @@ class Refresh:
         if self._is_time(now):
             self._ask()
         waits = self._came_at is not None or self.folder_watch.unsettled
-        self.says = "waiting to offer what has come" if waits else "looking for models that come or go"
+        self.says = "waiting to advertise new models" if waits else "watching for new and removed models"
 
     def _is_time(self, now: float) -> bool:
         if now < self._not_before or self.folder_watch.unsettled or not self.host.ready.is_set():
@@ -83,7 +83,7 @@ class Refresh:
         return wanted is not None and free is not None and free >= wanted
 
     def _ask(self) -> None:
-        self.says = "asking ComfyUI what it has"
+        self.says = "reading ComfyUI's node list"
         self.liveness.beat(REMOTE)
         try:
             self.host.ask_again(self._judge)

@@ -104,7 +104,7 @@ def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_paus
     with DashboardTestbed(tmp_path, beside=testbed, **options) as other:
         other.press("pause")
         sentence = other.now()["says"]
-        assert sentence == "paused: asking for no task"
+        assert sentence == "paused: not leasing"
         until(lambda: f"STATUS={sentence}" in ear.recv(4096).decode().splitlines(), why="systemd's STATUS")
         assert sentence in run("status", url=other.url).stdout
         config = other.folder / "config.toml"

@@ -35,7 +35,7 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(testbed, ope
 def test_pause_stops_leasing_and_resume_goes_on(testbed, open_page):
     page = open_page(testbed.url)
     page.get_by_role("button", name="Pause").click()
-    says(page, "paused: asking for no task")
+    says(page, "paused: not leasing")
     assert page.locator("#state").text_content() == "Paused"
     task_id = testbed.quick()
     asked = len(testbed.devnet.requests("miner_request"))

@@ -54,7 +54,7 @@ def now(**changes):
 
 
 LATE = (replace(LANE.loops[0], late=40.0), *LANE.loops[1:])
-OUTBOX = LoopNow(name="outbox", says="waiting for the sequencer to take 3 answers", late=0.0)
+OUTBOX = LoopNow(name="outbox", says="waiting for the sequencer to acknowledge 3 answers", late=0.0)
 
 TROUBLES = {
     # what: (scene, alive, ready, the mark's name, its level, what it says)
