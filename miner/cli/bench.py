@@ -9,21 +9,19 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from miner.cli.common import AsJson, ConfigFile, plain_console
 from miner.cli.doctor import load_facts
+from miner.task.errors import MachineFault
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from miner.doctor.bench import Row
-    from miner.doctor.comfy_session import ComfySession
     from miner.machine.benchmarks import Measurement
-    from miner.workflows import Workflow
 
 
 def bench(
@@ -36,15 +34,25 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure how many tasks an hour this machine renders. Uses its first ComfyUI; pause the miner first."""
+    from miner.doctor.bench import measure
     from miner.doctor.comfy_session import open_session
+    from miner.doctor.selftest import runnable
+    from miner.machine.benchmarks import write
     from miner.worker.layout import layout
 
-    facts = load_facts(config)
+    facts, rows = load_facts(config), []
+    settings = facts.settings
     chosen = tuple(facts.library.get(name) for name in workflows) if workflows else facts.enabled
-    with open_session(layout(facts.settings)[0], facts.settings, facts.worker()) as session:
-        rows = _measure(session, chosen, facts.settings.state.dir, runs=runs, limit=limit)
-        device = session.stats.device
-    out = plain_console()
+    with open_session(layout(settings)[0], settings, facts.worker()) as session:
+        for workflow in runnable(session, chosen):
+            typer.echo(f"measuring {workflow.name} …", err=True)
+            rows.append(row := measure(session, workflow, runs=runs, limit=limit))
+            if row.measured is not None:
+                write(settings.state.dir, [row.measured])
+    if not rows:
+        hint = "run `xalora-miner doctor` to see what each needs"
+        raise MachineFault("none of these workflows can run on this ComfyUI", hint=hint)
+    device, out = session.stats.device, plain_console()
     if as_json:
         typer.echo(json.dumps({"device": device, "workflows": [asdict(row) for row in rows]}, indent=2))
     elif out.is_terminal:
@@ -53,28 +61,6 @@ def bench(
         for line in bench_lines(rows):
             out.print(line)
     sys.exit(0 if all(row.measured is not None for row in rows) else 1)
-
-
-def _measure(
-    session: ComfySession, workflows: Sequence[Workflow], state: Path, *, runs: int, limit: float | None
-) -> list[Row]:
-    """A row for each runnable workflow, saved to `state` as soon as it is measured. Raises MachineFault for none."""
-    from miner.doctor.bench import measure
-    from miner.doctor.selftest import runnable
-    from miner.machine.benchmarks import write
-    from miner.task.errors import MachineFault
-
-    rows: list[Row] = []
-    for workflow in runnable(session, workflows):
-        typer.echo(f"measuring {workflow.name} …", err=True)
-        row = measure(session, workflow, runs=runs, limit=limit)
-        rows.append(row)
-        if row.measured is not None:
-            write(state, [row.measured])
-    if not rows:
-        hint = "run `xalora-miner doctor` to see what each needs"
-        raise MachineFault("none of these workflows can run on this ComfyUI", hint=hint)
-    return rows
 
 
 def bench_table(rows: Sequence[Row], device: str) -> RenderableType:

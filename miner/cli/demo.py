@@ -33,22 +33,22 @@ READY_TIMEOUT = 30.0  # seconds for the worker to offer its workflow
 TASK_TIMEOUT = 600.0  # seconds for one task; a real upscaling model on a CPU takes a while
 STOP_TIMEOUT = 15.0
 
-CONFIG = """
+CONFIG = f"""
 [sequencer]
-url = "{devnet}"
+url = "{{devnet}}"
 [miner]
-id = "{miner_id}"
+id = "{MINER_ID}"
 min_free_disk_gb = 0.0
 [workflows]
 enabled = ["upscaler", "upscaler-lanczos"]
 [workflows.ids]
-"{upscaler_id}" = ["upscaler", "upscaler-lanczos"]
+"{UPSCALER_ID}" = ["upscaler", "upscaler-lanczos"]
 [comfyui]
-url = "{comfyui}"
+url = "{{comfyui}}"
 [state]
-dir = "{state}"
+dir = "{{state}}"
 [network]
-allow = ["{devnet_host}"]
+allow = ["{{devnet_host}}"]
 [status]
 enabled = false
 [log]
@@ -89,7 +89,7 @@ def _run(pictures: Sequence[Path], *, output: Path, comfyui: str, keep: bool) ->
         url = comfyui or stack.enter_context(_engine(state))
         console.print(f"engine    {'ComfyUI' if comfyui else 'the embedded engine, on the CPU'}, at {url}")
         worker_log = WorkerLog()
-        stack.enter_context(_worker(_config(state, devnet, url), worker_log))
+        stack.enter_context(_worker(state, devnet, url, worker_log))
         console.print(f"worker    xalora-miner run, as {MINER_ID}\n")
         with Workflow(api_key="demo-key", workflow_url=devnet, env_file=None) as consumer:
             _wait_until_offered(consumer, worker_log)
@@ -97,22 +97,6 @@ def _run(pictures: Sequence[Path], *, output: Path, comfyui: str, keep: bool) ->
         if keep:
             _keep_running(console, devnet, url)
         return 1 if failed else 0
-
-
-def _config(state: Path, devnet: str, comfyui: str) -> Path:
-    """Writes the worker's config.toml."""
-    config = state / "config.toml"
-    config.write_text(
-        CONFIG.format(
-            devnet=devnet,
-            devnet_host=devnet.removeprefix("http://"),
-            miner_id=MINER_ID,
-            upscaler_id=UPSCALER_ID,
-            comfyui=comfyui,
-            state=state / "miner",
-        )
-    )
-    return config
 
 
 def _upscale(
@@ -210,8 +194,11 @@ def _engine(state: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _worker(config: Path, worker_log: WorkerLog) -> Iterator[None]:
+def _worker(state: Path, devnet: str, comfyui: str, worker_log: WorkerLog) -> Iterator[None]:
     """`xalora-miner run` in its own process, its log read into `worker_log`."""
+    config = state / "config.toml"
+    host = devnet.removeprefix("http://")
+    config.write_text(CONFIG.format(devnet=devnet, devnet_host=host, comfyui=comfyui, state=state / "miner"))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("XALORA_")}
     command = [sys.executable, "-m", "miner", "run", "--config", str(config)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ)

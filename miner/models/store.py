@@ -32,13 +32,11 @@ class Store:
         if present := next((status for status in found if status.state == "present"), None):
             return present
         partial = partial_path(target)
-        present_bytes = partial.stat().st_size if partial.is_file() else 0
+        size = partial.stat().st_size if partial.is_file() else 0
         if differing := next((status for status in found if status.path == target), None):
             return differing
-        state: State = "partial" if present_bytes else "missing"
-        return FileStatus(
-            file=file, state=state, path=target, present_bytes=min(present_bytes, file.size or present_bytes)
-        )
+        state: State = "partial" if size else "missing"
+        return FileStatus(file=file, state=state, path=target, present_bytes=min(size, file.size or size))
 
     def _paths(self, file: ModelFile) -> list[Path]:
         first, _, rest = file.folder.partition("/")
