@@ -1,7 +1,7 @@
 """Untrusted inputs, fetched safely and within bounds.
 
 Promises: a task's URL is requested under the guard of `miner.net`, for `timeout` seconds and `max_bytes` in all, and
-the answer is kept as bytes; `clean_image` turns them into a PNG with pixels and nothing else.
+the answer is kept as bytes, for `pictures.clean_image`.
 
 Never: tells a consumer which address a name has.
 """
@@ -16,15 +16,12 @@ import threading
 import time
 from urllib.parse import unquote_to_bytes
 
-from miner.media.pictures import clean_image
 from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Deadline
 from miner.net.errors import answered, passing
 from miner.net.session import Guard, Resolve, Response, Session, redirect, resolve
 from miner.task import policy
 from miner.task.errors import JobFault, Retryable
-
-__all__ = ["Fetcher", "clean_image"]
 
 _ATTEMPTS = 3
 _REDIRECTS = 3

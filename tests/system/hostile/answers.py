@@ -9,7 +9,8 @@ import gzip
 import zlib
 from collections.abc import Iterator
 
-from miner.media.inputs import Fetcher, clean_image
+from miner.media.inputs import Fetcher
+from miner.media.pictures import clean_image
 from tests.support.scripted_server import (
     RESET,
     Answer,

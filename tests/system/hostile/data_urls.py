@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from urllib.parse import quote_from_bytes
 
-from miner.media.inputs import Fetcher, clean_image
+from miner.media.inputs import Fetcher
+from miner.media.pictures import clean_image
 from tests.system.hostile.cases import Bench, Case
 from tests.system.hostile.forge import encoded, noise
 

@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image
 
-from miner.media.inputs import clean_image
+from miner.media.pictures import clean_image
 from tests.system.hostile.cases import ANY, Bench, Case
 from tests.system.hostile.forge import (
     bmp_sized,

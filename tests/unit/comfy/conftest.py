@@ -2,17 +2,58 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from miner.comfy.launch import Launch
+from miner.comfy.process import ComfyProcess
 from miner.workflows import Library, load_library
 from tests.support.paths import ROOT
+from tests.unit.comfy.processes import LONG, Make, NoJitter, Orphan, is_running, killed
 
 RECORDED = ROOT.parent / "shared" / "comfyui"  # of two real ComfyUIs; beside the repository, not in it
 VERSIONS = ["0.3.64", "0.33.0"]
 
 ObjectInfo = dict[str, Any]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes processes that are ended with the test."""
+    with ExitStack() as stack:
+
+        def make_one(launch: Launch, **settings: object) -> ComfyProcess:
+            defaults = {"state": tmp_path, "start_timeout": LONG, "rng": NoJitter()}
+            process = ComfyProcess(launch, **(defaults | settings))  # type: ignore[arg-type]
+            stack.callback(process.kill)
+            return process
+
+        yield make_one
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Iterator[Orphan]:
+    """A stand-in whose owner was killed; returns its process id."""
+    pids: list[int] = []
+
+    def make_orphan(port: int, *flags: str) -> int:
+        command = [sys.executable, "-m", "tests.unit.comfy.owner", str(port), str(tmp_path), *flags]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+            assert owner.stdout is not None
+            said = owner.stdout.readline()
+            owner.kill()
+        pids.append(int(said))
+        return pids[-1]
+
+    yield make_orphan
+    for pid in filter(is_running, pids):
+        killed(pid)
 
 
 @pytest.fixture(scope="session")

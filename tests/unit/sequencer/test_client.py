@@ -133,8 +133,9 @@ def test_a_hanging_one_is_given_up(server):
     sequencer.close()
 
 
-def test_a_held_request_can_be_ended_from_another_thread(server, sequencer):
-    server.script += [HOLD, HOLD]
+@pytest.mark.parametrize("for_good", [True, False])
+def test_a_held_request_can_be_ended_from_another_thread(server, sequencer, for_good):
+    server.script += [HOLD, HOLD if for_good else reply(b"{}")]
     ended = []
 
     def ask():
@@ -147,10 +148,10 @@ def test_a_held_request_can_be_ended_from_another_thread(server, sequencer):
     thread = threading.Thread(target=ask)
     thread.start()
     assert server.reaches(lambda: bool(server.requests))
-    sequencer.abort_waits()
+    sequencer.abort_waits(for_good=for_good)
     thread.join(5)
     assert not thread.is_alive()
-    assert len(ended) == 2  # the one that was held, and the next one: nothing is held any more
+    assert len(ended) == 1 + for_good  # the held one, and the next one if no more are to be held
 
 
 def test_nothing_of_the_environment_goes_along(server, sequencer, monkeypatch):
