@@ -84,9 +84,7 @@ def test_a_stop_during_the_start_leaves_nothing_running(make: Make, tmp_path: Pa
 
     thread = threading.Thread(target=start)
     thread.start()
-    until(
-        lambda: process.log_path.exists() and "loading for ever" in process.log_path.read_text(), why="its start"
-    )
+    until(lambda: process.log_path.exists() and "loading for ever" in process.log_path.read_text(), why="its start")
     should_stop.set()
     thread.join(LONG)
     assert "stopped during its start" in failures[0].message
