@@ -1,4 +1,4 @@
-"""A folder that stands in for the operator's machine: nothing of the real environment is read."""
+"""A folder as the operator's machine; the real environment is not read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miner.config import Loaded, load_settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What an operator has set where. `load` reads it all."""
+    """The operator's files and environment."""
 
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)

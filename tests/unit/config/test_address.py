@@ -55,7 +55,7 @@ def test_one_digit_in_the_wrong_case_is_refused_with_the_right_spelling(address:
         "name.eth",
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_anything_but_an_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be an EVM address"):
         miner_id(text)
 
@@ -90,7 +90,7 @@ def test_urls_are_taken_without_their_last_slash(text: str, url: str) -> None:
         "https://[::1",
     ],
 )
-def test_what_is_no_url_is_refused(text: str) -> None:
+def test_anything_but_a_url_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a URL such as"):
         http_url(text)
 
@@ -120,7 +120,7 @@ def test_host_and_port_are_taken_in_lower_case(text: str, settled: str) -> None:
         "na s:80",
     ],
 )
-def test_what_is_no_host_and_port_is_refused(text: str) -> None:
+def test_anything_but_host_and_port_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r'^must be "host:port"'):
         host_port(text)
 

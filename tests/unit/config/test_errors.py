@@ -1,4 +1,4 @@
-"""Each thing that can be wrong is one line that names the key and the place."""
+"""Each error is one line that names the key and the place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ID_FORM = "[miner] id must be an EVM address (0x and 40 hex digits), optionally 
 IDS_FORM = 'must be a table of name lists, such as { 4 = ["upscaler"] }, or 4=upscaler in the environment'
 URL_FORM = "must be a URL such as https://host:port"
 
-# What config.toml says, from its second line on, and the one line that is said about it.
+# What config.toml says, from its second line on, and the one line about it.
 IN_FILE = {
     "unknown key": ("[miner]\nprefech = 1", "3: unknown key [miner] prefech; did you mean [miner] prefetch?"),
     "key of another section": (
@@ -117,14 +117,14 @@ def problem(machine: Machine, flags: dict[str, object] | None = None) -> str:
 
 
 @pytest.mark.parametrize(("text", "line"), IN_FILE.values(), ids=IN_FILE)
-def test_what_is_wrong_in_the_file_is_one_line_with_its_number(machine: Machine, text: str, line: str) -> None:
+def test_an_error_in_the_file_is_one_line_with_its_number(machine: Machine, text: str, line: str) -> None:
     del machine.environ["HOME"]
     machine.write(f"# mine\n{text}\n")
     assert problem(machine) == f"{machine.config}:{line}"
 
 
 @pytest.mark.parametrize(("variable", "line"), IN_ENVIRONMENT.items(), ids=["-".join(v) for v in IN_ENVIRONMENT])
-def test_what_is_wrong_in_the_environment_is_one_line_with_the_variable(
+def test_an_error_in_the_environment_is_one_line_with_the_variable(
     machine: Machine, variable: tuple[str, str], line: str
 ) -> None:
     name, text = variable
@@ -141,12 +141,12 @@ def test_what_is_wrong_in_the_environment_is_one_line_with_the_variable(
         ("A=b\n'XALORA=3\n", "2: must be NAME=value"),
     ],
 )
-def test_what_is_wrong_in_dotenv_is_one_line_with_its_number(machine: Machine, text: str, line: str) -> None:
+def test_an_error_in_dotenv_is_one_line_with_its_number(machine: Machine, text: str, line: str) -> None:
     path = machine.write(text, name=".env")
     assert problem(machine) == f"{path}:{line}"
 
 
-def test_what_is_wrong_in_flags_and_credentials_names_them(machine: Machine) -> None:
+def test_errors_in_flags_and_credentials_name_them(machine: Machine) -> None:
     path = machine.write("two words", name="credentials/api_key")
     machine.environ["CREDENTIALS_DIRECTORY"] = str(path.parent)
     assert problem(machine, {"miner.prefetch": -1, "miner.prefech": 1}).splitlines() == [
@@ -190,7 +190,7 @@ def test_bad_toml_names_file_and_line(machine: Machine) -> None:
     assert problem(machine) == f"{machine.config}: is not valid TOML: Invalid value (at line 2, column 12)"
 
 
-def test_a_file_that_is_no_text_says_so(machine: Machine) -> None:
+def test_a_file_that_is_not_text_is_an_error(machine: Machine) -> None:
     machine.config.write_bytes(b"\xff\xfe")
     assert problem(machine) == f"{machine.config}: cannot be read: not UTF-8 text"
 
@@ -200,6 +200,6 @@ def test_a_key_without_a_line_of_its_own_still_names_the_file(machine: Machine) 
     assert problem(machine) == f"{machine.config}:1: [miner] prefetch must be a whole number from 0 to 8, not 9"
 
 
-def test_a_folder_in_place_of_a_file_is_no_config(machine: Machine) -> None:
+def test_a_folder_is_not_a_config(machine: Machine) -> None:
     with pytest.raises(ConfigError, match="is missing, unreadable or not a file"):
         load_settings(config_file=machine.folder, environ={})

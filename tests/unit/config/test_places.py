@@ -1,4 +1,4 @@
-"""Where config.toml is looked for, where paths start, and what a file with a secret must look like."""
+"""Where config.toml is found, where paths start, and who may read a file with secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miner.task.errors import ConfigError
 from tests.unit.config.conftest import Machine
 
 
-def test_config_is_looked_for_here_then_in_the_users_folder_then_in_etc() -> None:
+def test_config_is_found_here_then_in_the_users_folder_then_in_etc() -> None:
     places = config_places({"HOME": "/home/op"}, Path("/srv"))
     assert [str(place) for place in places] == [
         "/srv/config.toml",
@@ -58,7 +58,7 @@ def test_without_any_config_the_defaults_hold(machine: Machine) -> None:
     assert loaded.warnings == ()
 
 
-def test_a_named_config_has_to_be_there(machine: Machine) -> None:
+def test_a_missing_named_config_is_an_error(machine: Machine) -> None:
     machine.environ["XALORA_CONFIG"] = "gone.toml"
     missing = machine.folder / "gone.toml"
     with pytest.raises(ConfigError) as caught:

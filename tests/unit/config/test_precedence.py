@@ -1,4 +1,4 @@
-"""Which place wins, and how each key is named in each of them."""
+"""Which source wins, and the name of each key in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLACES = ("flag", "environment", "credential", ".env", "config.toml", "default")
 
 
 def set_in(machine: Machine, places: tuple[str, ...]) -> dict[str, object]:
-    """Set the API key to a place's name in each of the places; gives the flags."""
+    """Set the API key to the source's name in each source; return the flags."""
     if "environment" in places:
         machine.environ["XALORA_API_KEY"] = "environment"
     if "credential" in places:
@@ -116,14 +116,14 @@ def test_texts_become_values_of_the_keys_type(machine: Machine, name: str, text:
     assert getattr(getattr(machine.load().settings, section), field) == value
 
 
-def test_an_empty_variable_counts_as_not_set(machine: Machine) -> None:
+def test_an_empty_variable_is_ignored(machine: Machine) -> None:
     machine.write("XALORA_MINER_PREFETCH=4\n", name=".env")
     machine.environ.update(XALORA_MINER_PREFETCH="", XALORA_MINER_ID="")
     loaded = machine.load()
     assert (loaded.settings.miner.prefetch, loaded.settings.miner.id) == (4, "")
 
 
-def test_variables_that_kubernetes_makes_of_services_are_left_alone(machine: Machine) -> None:
+def test_service_links_of_kubernetes_are_ignored(machine: Machine) -> None:
     machine.environ.update(
         {
             "XALORA_STATUS_PORT": "tcp://10.0.0.7:80",

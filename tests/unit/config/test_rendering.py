@@ -1,4 +1,4 @@
-"""What `xalora-miner config` prints, and that a secret is in none of it."""
+"""What `xalora-miner config` prints, without secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_every_key_is_shown_in_the_files_order(machine: Machine) -> None:
     assert [row.key for row in render_settings(machine.load())] == list(FIELDS)
 
 
-def test_values_are_shown_for_people(machine: Machine) -> None:
+def test_values_are_formatted(machine: Machine) -> None:
     machine.environ.update(XALORA_WORKFLOWS_IDS="1=b,4=a,1=c", XALORA_COMFYUI_ARGS="--fast,--proxy=http://u:p@h/?k=v")
     rows = rendered(machine)
     assert rows["workflows.enabled"] == ("upscaler, flux-lora, hunyuan-fp8, mochi-fp8, wan22-5b", "default")

@@ -1,4 +1,4 @@
-"""config.toml as shipped, the settings and the workflows say the same."""
+"""The bundled config.toml, the settings and the workflows agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENVIRON = {"HOME": "/home/operator"}
 
 
 def shipped_keys() -> list[tuple[str, str]]:
-    """Each key of the file with the line above it, commented-out ones among them."""
+    """Each key, also if commented out, with the line above it."""
     keys, section, above = [], "", ""
     for line in CONFIG_TOML.read_text(encoding="utf-8").splitlines():
         if line.startswith("["):
@@ -56,7 +56,7 @@ def test_only_keys_without_a_default_are_commented_out() -> None:
     assert set(FIELDS) - live == {key for key, field in FIELDS.items() if field.is_required() or field.default is None}
 
 
-def test_what_is_commented_out_works_when_it_is_not(machine: Machine) -> None:
+def test_commented_out_keys_are_valid(machine: Machine) -> None:
     text = CONFIG_TOML.read_text(encoding="utf-8").replace('"…"', '"k"')
     machine.write(
         "\n".join(line.removeprefix("# ") if KEY_LINE.fullmatch(line) else line for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The six workflows that come with the miner: the protocol's parameters, its defaults, and where they go."""
+"""The six bundled workflows: parameters, defaults, bindings."""
 
 from __future__ import annotations
 

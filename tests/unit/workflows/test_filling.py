@@ -1,4 +1,4 @@
-"""Filling changes constants, and never a node, a class or a link, whatever a task says."""
+"""Filling changes constants, never a node, class or link, whatever the task."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ honest = st.fixed_dictionaries(
 
 
 def shape_of(graph: Graph) -> Any:
-    """Nodes, classes, inputs' names and links: all but the constants' values."""
+    """Nodes, classes, input names and links, without constants."""
     return {
         node: (
             body["class_type"],
@@ -67,7 +67,7 @@ def shape_of(graph: Graph) -> Any:
 
 
 def fill_as_the_lane_does(workflow: Workflow, parameters: Any) -> Graph | str:
-    """The filled graph, or what the consumer is told."""
+    """The filled graph, or the message for the consumer."""
     try:
         checked = workflow.check(parameters, loras=LORAS)
     except JobFault as fault:
@@ -121,6 +121,6 @@ def test_two_tasks_share_nothing(sample: Workflow) -> None:
     assert second["model"]["inputs"]["unet_name"] == sample.graph["model"]["inputs"]["unet_name"]
 
 
-def test_a_link_is_never_overwritten_even_by_our_own_mistake() -> None:
+def test_a_link_is_never_overwritten() -> None:
     with pytest.raises(ValueError, match=r"text\.clip is a link"):
         filled(copy.deepcopy(GRAPH), {("text", "clip"): "x"})

@@ -1,4 +1,4 @@
-"""Which workflow answers to which id, and what a lease is told where none does."""
+"""Which workflow serves which id, and the error without one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_unknown_name_is_a_config_error_that_lists_the_known(tmp_path: Path) 
         ("7", "txt2img", [], "this miner cannot run workflow_id '7' now"),
     ],
 )
-def test_a_lease_that_nothing_answers_is_told_why(
+def test_a_lease_without_a_workflow_is_told_why(
     tmp_path: Path, workflow_id: str, task_type: str, runnable: list[str], reason: str
 ) -> None:
     with pytest.raises(JobFault) as caught:

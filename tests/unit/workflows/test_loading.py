@@ -1,4 +1,4 @@
-"""What load_library refuses, and that its error names the file, the key and the reason."""
+"""Invalid workflows: the error names the file, the key and the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from miner.workflows import load_library
 from tests.support.sample_workflow import GRAPH, MANIFEST, load, write
 
 # (what is replaced in the manifest, by what, the key, the reason)
-SPOILT_MANIFESTS = [
+INVALID_MANIFESTS = [
     ('name = "sample"', 'name = "other"', "name", "not the folder's, 'sample'"),
     ('name = "sample"', 'name = "Sample!"', "name", "should match pattern"),
     ('name = "sample"\n', "", "name", "Field required"),
@@ -101,8 +101,8 @@ SPOILT_MANIFESTS = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "key", "reason"), SPOILT_MANIFESTS)
-def test_a_spoilt_manifest_is_one_line_with_file_key_and_reason(
+@pytest.mark.parametrize(("old", "new", "key", "reason"), INVALID_MANIFESTS)
+def test_an_invalid_manifest_is_one_line_with_file_key_and_reason(
     tmp_path: Path, old: str, new: str, key: str, reason: str
 ) -> None:
     assert old in MANIFEST
@@ -126,7 +126,7 @@ def spoilt(node: str, **change: Any) -> dict[str, Any]:
     return graph
 
 
-SPOILT_GRAPHS = [
+INVALID_GRAPHS = [
     ("{", "invalid JSON"),
     ('{"a": NaN}', "NaN is not a JSON number"),
     ("[" * 100_000, "invalid JSON"),
@@ -144,8 +144,8 @@ SPOILT_GRAPHS = [
 ]
 
 
-@pytest.mark.parametrize(("graph", "reason"), SPOILT_GRAPHS)
-def test_a_spoilt_graph_is_one_line_with_file_and_reason(tmp_path: Path, graph: object, reason: str) -> None:
+@pytest.mark.parametrize(("graph", "reason"), INVALID_GRAPHS)
+def test_an_invalid_graph_is_one_line_with_file_and_reason(tmp_path: Path, graph: object, reason: str) -> None:
     write(tmp_path, graph=graph)
 
     with pytest.raises(ConfigError) as caught:
@@ -167,7 +167,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_manifest_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "sample" / "workflow.toml").write_bytes(b'id = "\xff"')
     with pytest.raises(ConfigError, match=r"workflow\.toml: invalid TOML"):
@@ -181,7 +181,7 @@ def test_two_workflows_of_one_name_are_refused(tmp_path: Path) -> None:
         load_library([tmp_path / "one", tmp_path / "two"], ids={})
 
 
-def test_folders_beside_workflows_are_let_be(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_ignored(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "notes").mkdir()
     (tmp_path / "readme.txt").touch()

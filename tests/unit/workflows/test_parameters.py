@@ -1,4 +1,4 @@
-"""What `check` takes, rounds and refuses. A value that is None in a row stands for: left to the graph."""
+"""What `check` accepts, rounds and refuses. None in a row: left to the graph."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_seed_is_drawn_and_reported_where_none_is_given(sample: Workflow) -> N
     assert all(isinstance(seed, int) and 0 <= seed < 2**53 for seed in seeds)
 
 
-def test_a_lora_of_none_says_that_none_is_there(sample: Workflow) -> None:
+def test_without_loras_the_error_says_so(sample: Workflow) -> None:
     with pytest.raises(JobFault, match="lora_name is 'a'; no LoRA is installed"):
         sample.check({"prompt": "a cat", "lora_name": "a"}, loras=())
 
