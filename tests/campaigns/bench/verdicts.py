@@ -17,21 +17,21 @@ from miner.workflows import load_library
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.table import Case, Found
 from tests.campaigns.bench.testbed import BenchTestbed
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS
 
-RECORDED = ROOT.parent / "shared" / "comfyui" / "object_info-0.33.0.json"  # a real one's, where it is
+RECORDED = RECORDINGS / "object_info-0.33.0.json"
 
 
 def measurements(comfyui: str) -> Iterator[Measurement]:
-    """`comfyui` is the URL of a real one, or empty: then a recording or the engine says what nodes there are."""
+    """`comfyui` is the URL of a real one, or empty: then a recording says what nodes it has."""
     yield Measurement(
         cases=(Case(name="preflight of the bundled workflows, p50", unit="ms", at_most=50.0, digits=2),),
         measure=partial(_preflight, comfyui=comfyui),
     )
 
 
-def _preflight(testbed: BenchTestbed, *, comfyui: str) -> Sequence[Found]:
-    object_info = _object_info(testbed, comfyui)
+def _preflight(_testbed: BenchTestbed, *, comfyui: str) -> Sequence[Found]:
+    object_info = _object_info(comfyui)
     machine = Machine(object_info=object_info, version="0.33.0")
     workflows = load_library([WORKFLOWS], ids={}).workflows
     times = []
@@ -43,9 +43,9 @@ def _preflight(testbed: BenchTestbed, *, comfyui: str) -> Sequence[Found]:
     return (Found(statistics.median(times), f"{len(workflows)} workflows, {len(object_info)} nodes"),)
 
 
-def _object_info(testbed: BenchTestbed, comfyui: str) -> dict[str, Any]:
-    if not comfyui and RECORDED.exists():
+def _object_info(comfyui: str) -> dict[str, Any]:
+    if not comfyui:
         recorded: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
         return recorded
-    with closing(ComfyClient(comfyui or testbed.engine.url, client_id="bench")) as client:
+    with closing(ComfyClient(comfyui, client_id="bench")) as client:
         return client.object_info()

@@ -14,10 +14,9 @@ import pytest
 from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.workflows import Library, load_library
-from tests.support.paths import ROOT
+from tests.support.paths import RECORDINGS, ROOT
 from tests.unit.comfy.processes import LONG, Make, NoJitter, Orphan, is_running, killed
 
-RECORDED = ROOT.parent / "shared" / "comfyui"  # of two real ComfyUIs; beside the repository, not in it
 VERSIONS = ["0.3.64", "0.33.0"]
 
 ObjectInfo = dict[str, Any]
@@ -64,10 +63,7 @@ def bundled() -> Library:
 @pytest.fixture(scope="session", params=VERSIONS)
 def recorded(request: pytest.FixtureRequest) -> ObjectInfo:
     """An /object_info as a real ComfyUI without any model answered it."""
-    file = RECORDED / f"object_info-{request.param}.json"
-    if not file.exists():
-        pytest.skip(f"{file.name} is not beside the repository")
-    info: ObjectInfo = json.loads(file.read_text(encoding="utf-8"))
+    info: ObjectInfo = json.loads((RECORDINGS / f"object_info-{request.param}.json").read_text(encoding="utf-8"))
     return info
 
 
