@@ -75,8 +75,8 @@ def live_table(tasks: Sequence[Task], worker_log: WorkerLog) -> Table:
     table = Table("picture", "pixels", "now", box=None, pad_edge=False)
     for task in tasks:
         now = worker_log.steps.get(task.task_id, "waiting for the miner" if task.task_id else "sending")
-        colour = {"done": "green", "failed": "red"}.get(now, "yellow")
-        table.add_row(task.picture.name, _pixels(task.size), f"[{colour}]{now}[/]")
+        color = {"done": "green", "failed": "red"}.get(now, "yellow")
+        table.add_row(task.picture.name, _pixels(task.size), f"[{color}]{now}[/]")
     return table
 
 

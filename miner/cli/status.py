@@ -28,7 +28,7 @@ BAR = 16  # characters
 
 Url = Annotated[str, typer.Option(help="The worker's dashboard; default: the one in the configuration.")]
 
-COLOURS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "red"}
+COLORS = {"good": "green", "note": "cyan", "warning": "yellow", "bad": "red"}
 SIGNS = {"good": "✓", "note": "·", "warning": "!", "bad": "✗"}
 
 
@@ -136,7 +136,7 @@ def _mark(mark: Mapping[str, Any]) -> RenderableType:
     from rich.text import Text
 
     cure = f"\n  next: {mark['cure']}" if mark["cure"] else ""
-    sign = (f"{SIGNS[mark['level']]} {mark['name']}: ", COLOURS[mark["level"]])
+    sign = (f"{SIGNS[mark['level']]} {mark['name']}: ", COLORS[mark["level"]])
     return Text.assemble(sign, mark["says"], (cure, "dim"))
 
 

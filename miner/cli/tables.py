@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from miner.cli.status import COLOURS, SIGNS
+from miner.cli.status import COLORS, SIGNS
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
 from miner.machine.disk import free_bytes
 from miner.machine.sizes import gb
@@ -30,7 +30,7 @@ _VERDICTS = {
 
 
 def files_table(statuses: Sequence[FileStatus]) -> Table:
-    table = _table("file", "size", "state", "needed by", "licence")
+    table = _table("file", "size", "state", "needed by", "license")
     for status in statuses:
         file = status.file
         table.add_row(file.relative_path, gb(file.size), _state(status), ", ".join(file.needed_by), file.licence)
@@ -73,7 +73,7 @@ def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) 
         if status.state == "differs":
             console.print(f"{status.file.relative_path}: {status.reason}", style="red")
         elif status.state != "present" and status.file.gated:
-            console.print(f"{status.file.relative_path}: accept its licence first, at {status.file.gated}")
+            console.print(f"{status.file.relative_path}: accept its license first, at {status.file.gated}")
 
 
 # ---- doctor -----------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def finding_table(finding: Finding) -> RenderableType:
     rows.add_column(width=NAME_WIDTH)
     rows.add_column(overflow="fold")
     for mark in finding.marks:
-        rows.add_row(Text(SIGNS[mark.level], style=COLOURS[mark.level]), Text(mark.name), _text(mark))
+        rows.add_row(Text(SIGNS[mark.level], style=COLORS[mark.level]), Text(mark.name), _text(mark))
     return rows
 
 
@@ -106,12 +106,12 @@ def finding_lines(finding: Finding) -> Iterator[str]:
 
 def verdict(findings: Sequence[Finding]) -> Text:
     """The last line."""
-    words, colour = _VERDICTS.get(exit_code(findings), ("this machine is ready to mine", "green"))
-    return Text(words, style=f"bold {colour}")
+    words, color = _VERDICTS.get(exit_code(findings), ("this machine is ready to mine", "green"))
+    return Text(words, style=f"bold {color}")
 
 
 def _text(mark: Mark) -> Text:
     text = Text(mark.says)
     if mark.cure:
-        text.append(f"\nnext: {mark.cure}", style="dim" if mark.level == "note" else COLOURS[mark.level])
+        text.append(f"\nnext: {mark.cure}", style="dim" if mark.level == "note" else COLORS[mark.level])
     return text

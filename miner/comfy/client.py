@@ -1,7 +1,7 @@
 """ComfyUI over HTTP: submit a prompt, query its state, fetch its outputs.
 
 ComfyUI's answers and urllib3's errors are translated into ours here. It never waits for a prompt to end (see `follow`),
-never retries, and never starts or stops a process. docs/comfyui.md describes ComfyUI's behaviour, as of 0.3.64 and
+never retries, and never starts or stops a process. docs/comfyui.md describes ComfyUI's behavior, as of 0.3.64 and
 0.33.0.
 """
 

@@ -44,7 +44,7 @@ PROBE_TIMEOUT = 2.0  # seconds for one /system_stats
 PROBE_EVERY = 0.05
 LOG_LIMIT = 10_000_000  # bytes; as many again are kept in `log.1`
 LOG_TAIL = 5  # lines shown of a failed start
-COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class ComfyProcess:
@@ -292,9 +292,9 @@ class ComfyProcess:
 
 
 def tail(path: Path, start: int, lines: int = LOG_TAIL) -> list[str]:
-    """The last lines written to `path` after byte `start`, without blank lines and colour codes."""
+    """The last lines written to `path` after byte `start`, without blank lines and color codes."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start, size - 8192))
-        text = COLOUR.sub("", file.read().decode(errors="replace"))
+        text = COLOR.sub("", file.read().decode(errors="replace"))
     return [line.strip() for line in text.splitlines() if line.strip()][-lines:]

@@ -30,7 +30,7 @@ OnSilence = Literal["requeue", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetOptions:
-    """A devnet's settings; each default is the public network's behaviour. Raises DevnetError where one is wrong."""
+    """A devnet's settings; each default is the public network's behavior. Raises DevnetError where one is wrong."""
 
     host: str = "127.0.0.1"  # beyond loopback only with a token
     port: int = 0  # 0: any free port
@@ -44,7 +44,7 @@ class DevnetOptions:
     on_silence: OnSilence = "requeue"
     task_timeout: float | None = None  # seconds from the lease, for tasks that name none; None: no limit
 
-    wait: bool = True  # honour `Prefer: wait=N`
+    wait: bool = True  # honor `Prefer: wait=N`
     max_wait: float = 60.0  # seconds; a longer N is cut to this
     name_canceled: bool = True  # put `canceled: […]` into replies
     details: DetailsForm = "object"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from miner.task.errors import MachineFault
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class Decoded:
     width: int = 0  # pixels
     height: int = 0
     frames: int = 0
-    middles: tuple[Colour, ...] = ()  # the colour in the middle of each frame
+    middles: tuple[Color, ...] = ()  # the color in the middle of each frame
     decoder: bool = True
 
 
@@ -52,6 +52,6 @@ def _frames(path: Path) -> Iterator[Image.Image]:
             yield image.convert("RGB")
 
 
-def _middle(image: Image.Image) -> Colour:
+def _middle(image: Image.Image) -> Color:
     red, green, blue = image.convert("RGB").getpixel((image.width // 2, image.height // 2))  # type: ignore[misc]
     return red, green, blue

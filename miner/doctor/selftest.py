@@ -17,7 +17,7 @@ from PIL import Image
 from miner.comfy.host import folder_of
 from miner.comfy.preflight import check_workflow, installed_loras
 from miner.doctor.comfy_session import Busy, ComfySession, open_session
-from miner.doctor.decode import Colour
+from miner.doctor.decode import Color
 from miner.doctor.facts import Facts, machine_of
 from miner.doctor.report import bad, good, of_error, warning
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
@@ -97,8 +97,8 @@ def _render_smallest(session: ComfySession, workflow: Workflow, loras: Sequence[
 
 
 def _plain_picture(session: ComfySession) -> RenderResult:
-    prompt_id, (width, height), colour = str(uuid.uuid4()), SIZE, _colour()
-    red, green, blue = colour
+    prompt_id, (width, height), color = str(uuid.uuid4()), SIZE, _color()
+    red, green, blue = color
     empty = {"width": width, "height": height, "batch_size": 1, "color": red << 16 | green << 8 | blue}
     graph: Graph = {
         "picture": {"class_type": "EmptyImage", "inputs": empty},
@@ -107,13 +107,13 @@ def _plain_picture(session: ComfySession) -> RenderResult:
             "inputs": {"images": ["picture", 0], "filename_prefix": f"{folder_of(prompt_id)}/out"},
         },
     }
-    return render(session, _plain(PICTURE, graph, prompt_id, "png", [colour]))
+    return render(session, _plain(PICTURE, graph, prompt_id, "png", [color]))
 
 
 def _plain_video(session: ComfySession) -> RenderResult:
-    prompt_id, colours = str(uuid.uuid4()), [_colour() for _ in range(FRAMES)]
+    prompt_id, colors = str(uuid.uuid4()), [_color() for _ in range(FRAMES)]
     try:
-        name = session.host.client.upload_image(animation(colours), "frames.webp", subfolder=folder_of(prompt_id))
+        name = session.host.client.upload_image(animation(colors), "frames.webp", subfolder=folder_of(prompt_id))
     except MinerError as error:
         return failed(VIDEO, "webp", error)
     saved = {
@@ -128,18 +128,18 @@ def _plain_video(session: ComfySession) -> RenderResult:
         "frames": {"class_type": "LoadImage", "inputs": {"image": name}},
         "save": {"class_type": "SaveAnimatedWEBP", "inputs": saved},
     }
-    return render(session, _plain(VIDEO, graph, prompt_id, "webp", colours))
+    return render(session, _plain(VIDEO, graph, prompt_id, "webp", colors))
 
 
-def animation(colours: Sequence[Colour]) -> bytes:
-    """A lossless animated WebP, one frame a colour."""
-    first, *rest = (Image.new("RGB", SIZE, colour) for colour in colours)
+def animation(colors: Sequence[Color]) -> bytes:
+    """A lossless animated WebP, one frame a color."""
+    first, *rest = (Image.new("RGB", SIZE, color) for color in colors)
     out = io.BytesIO()
     first.save(out, "WEBP", save_all=True, append_images=rest, lossless=True, duration=125)
     return out.getvalue()
 
 
-def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequence[Colour]) -> TrialRender:  # noqa: A002
+def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequence[Color]) -> TrialRender:  # noqa: A002
     return TrialRender(
         name=name,
         graph=graph,
@@ -152,6 +152,6 @@ def _plain(name: str, graph: Graph, prompt_id: str, format: str, middles: Sequen
     )
 
 
-def _colour() -> Colour:
+def _color() -> Color:
     red, green, blue = secrets.token_bytes(3)
     return red, green, blue

@@ -10,7 +10,7 @@ from typing import Any
 from miner.comfy.host import folder_of
 from miner.comfy.replies import History
 from miner.doctor.comfy_session import ComfySession
-from miner.doctor.decode import Colour, Decoded, decode
+from miner.doctor.decode import Color, Decoded, decode
 from miner.doctor.peak import PeakMemory
 from miner.machine.sizes import gb
 from miner.media.outputs import finish
@@ -33,7 +33,7 @@ class TrialRender:
     quality: int | None = None  # of a JPEG
     limit: float  # seconds
     size: tuple[int, int] | None = None  # expected pixels
-    middles: Sequence[Colour] | None = None  # the expected colours of its frames
+    middles: Sequence[Color] | None = None  # the expected colors of its frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

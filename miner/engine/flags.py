@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", nargs="*", default=None, metavar="LEVEL")
     parser.add_argument("--log-stdout", action="store_true")
     ours = parser.add_argument_group("not in ComfyUI")
-    ours.add_argument("--like", choices=tuple(DIALECTS), default=NEWEST, help="the ComfyUI whose behaviour to follow")
+    ours.add_argument("--like", choices=tuple(DIALECTS), default=NEWEST, help="the ComfyUI whose behavior to follow")
     ours.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is no longer the parent")
     _accept_ignored(parser.add_argument_group("taken, and without effect here"))
     return parser

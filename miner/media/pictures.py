@@ -77,7 +77,7 @@ class _Unfit(Exception):
 def clean_image(data: bytes, *, max_pixels: int, name: str = "image") -> tuple[bytes, tuple[int, int]]:
     """A PNG (RGB, 8 bits) of the picture's first frame, and its width and height in pixels. Blocks while decoding.
 
-    Transparent parts become white, as in a viewer; ComfyUI would show the hidden colour. Colour profiles are dropped,
+    Transparent parts become white, as in a viewer; ComfyUI would show the hidden color. Color profiles are dropped,
     not applied. Raises JobFault, with `name` (the parameter) before the reason.
     """
     try:
@@ -123,7 +123,7 @@ def in_rgb(picture: Image.Image) -> Image.Image:
         raise _Unfit("its pixels are floating-point numbers")
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 and not scale
         picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-        picture.info.clear()  # its transparent colour is one of 16 bits
+        picture.info.clear()  # its transparent color is one of 16 bits
     clean = Image.new("RGB", picture.size, "white")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")

@@ -86,7 +86,7 @@ def _translated(error: Exception, file: HubFile, page: str) -> MinerError:
             return MachineFault("HF_HUB_OFFLINE is set, so Hugging Face cannot be used", hint="unset it")
         case GatedRepoError():
             return MachineFault(
-                f"{file.repo} is gated: accept its licence at {page}",
+                f"{file.repo} is gated: accept its license at {page}",
                 hint="then set HF_TOKEN to a token of that account",
             )
         case RepositoryNotFoundError():

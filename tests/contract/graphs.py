@@ -19,7 +19,7 @@ def node(kind: str, /, **inputs: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": inputs}
 
 
-def colour() -> int:
+def color() -> int:
     return secrets.randbelow(1 << 24)
 
 
@@ -28,7 +28,7 @@ def prefix() -> str:
 
 
 def empty(**inputs: Any) -> dict[str, Any]:
-    return node("EmptyImage", **{"width": 64, "height": 48, "batch_size": 1, "color": colour(), **inputs})
+    return node("EmptyImage", **{"width": 64, "height": 48, "batch_size": 1, "color": color(), **inputs})
 
 
 def simple(**inputs: Any) -> Graph:

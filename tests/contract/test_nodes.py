@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from .graphs import Graph, colour, empty, encoded, node, picture, prefix
+from .graphs import Graph, color, empty, encoded, node, picture, prefix
 from .wire import Comfy, Ran
 
 
@@ -32,8 +32,8 @@ def need(comfy: Comfy, name: str) -> None:
         pytest.skip(f"{name} is not there: the extra `engine` is not installed")
 
 
-def test_an_empty_image_has_size_colour_and_number(comfy: Comfy) -> None:
-    shade = colour()
+def test_an_empty_image_has_size_color_and_number(comfy: Comfy) -> None:
+    shade = color()
     found = pictures(comfy, save("1", n1=empty(width=5, height=7, batch_size=3, color=shade)))
     expected = Image.new("RGB", (5, 7), (shade >> 16, shade >> 8 & 255, shade & 255))
     assert [image.tobytes() for image in found] == [expected.tobytes()] * 3

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from PIL import Image
 
-from .graphs import colour, empty, encoded, node, picture, prefix, scaled, simple
+from .graphs import color, empty, encoded, node, picture, prefix, scaled, simple
 from .wire import Comfy, Event, until
 
 
@@ -199,7 +199,7 @@ def test_a_preview_goes_to_the_temporary_folder(comfy: Comfy) -> None:
 
 
 def test_values_are_converted_to_the_type_of_their_input(comfy: Comfy) -> None:
-    shade = colour()
+    shade = color()
     graph = simple(width="32", height=24.9, color=str(shade))
     ran = comfy.run(graph)
     assert ran.entry["prompt"][2]["1"]["inputs"] == {"width": 32, "height": 24, "batch_size": 1, "color": shade}

@@ -21,7 +21,7 @@ ACTION = {"X-Xalora-Action": "1"}
 SLOW = flows.wait(1.0, steps=20, previews_per_second=10.0, until="")
 PARAMETERS = """
 seconds = { type = "float", default = 1.0, min = 0.0, max = 3600.0, bind = ["middle.seconds"] }
-colour = { type = "int", default = 0, min = 0, max = 16777215, bind = ["empty.color"] }
+color = { type = "int", default = 0, min = 0, max = 16777215, bind = ["empty.color"] }
 previews = { type = "float", default = 10.0, min = 0.0, max = 100.0, bind = ["middle.previews_per_second"] }
 gate = { type = "string", max_length = 100, default = "", bind = ["middle.until"] }
 words = { type = "string", max_length = 20000, bind = [], description = "accepted, not used" }
@@ -55,7 +55,7 @@ class DashboardTestbed(Testbed):
         self._environ = environ
         self._ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
         self._settings = settings
-        self._colours = itertools.count(1)
+        self._colors = itertools.count(1)
 
     def set_up(self) -> None:
         self.add_workflow("slow", SLOW, timeout=3600.0, parameters=PARAMETERS)
@@ -102,7 +102,7 @@ class DashboardTestbed(Testbed):
     def slow(self, seconds: float, **parameters: Any) -> str:
         """A task that takes so long; no node of it is cached."""
         return self.create(
-            workflow_id="slow", parameters={"seconds": seconds, "colour": next(self._colours), **parameters}
+            workflow_id="slow", parameters={"seconds": seconds, "color": next(self._colors), **parameters}
         )
 
     def open(self, gate: str) -> None:

@@ -21,7 +21,7 @@ async def root(_request: Request) -> Response:
 
 
 async def system_stats(request: Request) -> Response:
-    """ComfyUI's keys. `comfyui_version` is whose behaviour is followed; `engine` says what this really is."""
+    """ComfyUI's keys. `comfyui_version` is whose behavior is followed; `engine` says what this really is."""
     total, free = _memory()
     memory = {"vram_total": total, "vram_free": free, "torch_vram_total": total, "torch_vram_free": free}
     dialect = engine_of(request).dialect

@@ -3,7 +3,7 @@
 `bench-wait` waits, in the embedded engine's DevnetWait: a GPU's work costs the CPU as little, so that two cores measure
 the pipeline and not each other. `bench-gated` saves its picture first, and then waits until a file is there.
 `bench-scale` is for a real ComfyUI: core nodes alone, no model, and real work on the CPU. Each task has its own number,
-which is the picture's colour, so that no node of it is cached.
+which is the picture's color, so that no node of it is cached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from miner.workflows import Library, load_library
 
 TASK_TYPE = "upscaler"
 WAIT, GATED, SCALE = "bench-wait", "bench-gated", "bench-scale"
-COLOURS = 1 << 24
+COLORS = 1 << 24
 
 
 def _node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Work:
 
     def parameters(self, number: int) -> dict[str, Value]:
         """A task's parameters; those of different numbers share no cached node."""
-        return {**self.values, "number": number % COLOURS}
+        return {**self.values, "number": number % COLORS}
 
 
 def write_workflows(folder: Path) -> Library:

@@ -19,7 +19,7 @@ from typing import Any
 from miner.devnet.options import DevnetOptions
 from miner.task.stages import Value
 from miner.workflows import Library
-from tests.campaigns.bench.graphs import COLOURS, TASK_TYPE, WAIT, Work, write_workflows
+from tests.campaigns.bench.graphs import COLORS, TASK_TYPE, WAIT, Work, write_workflows
 from tests.campaigns.bench.table import NotMeasured
 from tests.support.devnet import Running, serve
 from tests.support.testbed import MINER_ID, Testbed, until
@@ -129,7 +129,7 @@ class Miner(Testbed):
         super().__init__(folder)
         self.miner_id = miner_id
         self._work = work
-        self._numbers = itertools.count(secrets.randbelow(COLOURS))
+        self._numbers = itertools.count(secrets.randbelow(COLORS))
 
     @property
     def pid(self) -> int:

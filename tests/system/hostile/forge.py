@@ -29,10 +29,10 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(
-    *chunks: bytes, width: int = 40, height: int = 40, depth: int = 8, colour: int = 2, packed: bytes | None = None
+    *chunks: bytes, width: int = 40, height: int = 40, depth: int = 8, color: int = 2, packed: bytes | None = None
 ) -> bytes:
     """A PNG of one's own making; `packed` is its data, black where there is none."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     data = zlib.compress(bytes((1 + 3 * 40) * 40)) if packed is None else packed
     return b"".join((b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b"")))
 

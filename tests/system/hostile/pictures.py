@@ -100,8 +100,8 @@ ROWS = [
     Case("PNG with a negative chunk", lambda: png(struct.pack(">I4s", 0xFFFFFFFF, b"tEXt")), BROKEN),
     Case("PNG with a chunk of no letters", lambda: png(chunk(b"\0\1\2\3", b"")), BROKEN),
     Case("PNG with a short header", lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0") + chunk(b"IEND", b""), BROKEN),
-    Case("PNG of no known colour", lambda: png(colour=5), BROKEN),
-    Case("PNG with a short palette colour", lambda: png(chunk(b"tRNS", b"\0")), BROKEN),
+    Case("PNG of no known color", lambda: png(color=5), BROKEN),
+    Case("PNG with a short palette color", lambda: png(chunk(b"tRNS", b"\0")), BROKEN),
     Case(
         "animated PNG with a frame outside",
         lambda: png(
@@ -125,7 +125,7 @@ ROWS = [
     Case("PNG of 10^9 pixels", lambda: png(width=31623, height=31623), LARGE),
     Case("PNG of 10^9 pixels in one row", lambda: png(width=10**9, height=1), LARGE),
     Case("PNG of the largest size", lambda: png(width=2**31 - 1, height=2**31 - 1), LARGE_OR_BROKEN),
-    Case("PNG of one bit and 10^9 pixels", lambda: png(width=31623, height=31623, depth=1, colour=0), LARGE),
+    Case("PNG of one bit and 10^9 pixels", lambda: png(width=31623, height=31623, depth=1, color=0), LARGE),
     Case("PNG without width", lambda: png(width=0), BROKEN),
     Case("PNG just above the limit", lambda: png(width=2001, height=2000), LARGE),
     Case("PNG of 17000 by 1", lambda: png(width=17000, height=1), LARGE),

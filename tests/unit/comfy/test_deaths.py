@@ -93,7 +93,7 @@ def test_a_process_is_read_rightly_whatever_its_name(name: str) -> None:
 # ---- its log --------------------------------------------------------------------------------------------------------
 
 
-def test_last_words_have_no_colours_blank_lines_or_earlier_runs(tmp_path: Path) -> None:
+def test_last_words_have_no_colors_blank_lines_or_earlier_runs(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"earlier\n" + b"\x1b[31m[ERROR]\x1b[0m no\n\n 10%\r 20%\r\n" + b"last \xff\n")
     assert tail(path, 8) == ["[ERROR] no", "10%", "20%", "last \ufffd"]

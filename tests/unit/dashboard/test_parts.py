@@ -141,7 +141,7 @@ def test_a_picture_becomes_a_small_webp_even_of_noise(tmp_path, format_, mode):
 
 def test_of_an_animation_it_is_the_first_frame(tmp_path):
     path = tmp_path / "out.webp"
-    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
     with Image.open(io.BytesIO(thumbnail(path).webp)) as small:
         red, _, blue = small.convert("RGB").getpixel((32, 32))

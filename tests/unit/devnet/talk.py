@@ -25,7 +25,7 @@ VARIANT: dict[str, Any] = {
     "wait": False,
     "public_url": "http://devnet.example:9/",
 }
-"""Options that all differ from the public network's behaviour."""
+"""Options that all differ from the public network's behavior."""
 NARROW: dict[str, Any] = {
     "max_wait": 1,
     "max_object_mb": 0.01,

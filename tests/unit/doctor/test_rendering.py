@@ -26,7 +26,7 @@ from miner.worker.layout import layout
 from tests.support.testbed import free_port, until
 
 IDLE = WorkerStatus(has_state_lock=False)
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_a_render_that_takes_too_long_is_cancelled(session):
 
 def test_unexpected_pixels_are_a_fault(tmp_path):
     path = tmp_path / "frames.webp"
-    path.write_bytes(animation(COLOURS))
+    path.write_bytes(animation(COLORS))
     decoded = decode(path)
-    assert (decoded.frames, list(decoded.middles)) == (3, COLOURS)
+    assert (decoded.frames, list(decoded.middles)) == (3, COLORS)
     trial = TrialRender(name=VIDEO, graph={}, prompt_id="x", node="save", format="webp", limit=1.0, size=(64, 48))
     require(trial, decoded)
-    require(replace(trial, middles=COLOURS), decoded)
+    require(replace(trial, middles=COLORS), decoded)
     with pytest.raises(MachineFault, match="not the expected ones"):
-        require(replace(trial, middles=COLOURS[::-1]), decoded)
+        require(replace(trial, middles=COLORS[::-1]), decoded)
     with pytest.raises(MachineFault, match="64x48 pixels, expected 32x32"):
         require(replace(trial, size=(32, 32)), decoded)
     require(replace(trial, size=(1, 1)), Decoded(decoder=False))
@@ -110,8 +110,8 @@ def test_an_mp4_is_decoded_frame_by_frame(tmp_path):
     with av.open(str(tmp_path / "x.mp4"), "w") as out:
         stream = out.add_stream("h264", rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for colour in COLOURS:
-            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), colour))
+        for color in COLORS:
+            frame = av.VideoFrame.from_image(Image.new("RGB", (64, 48), color))
             out.mux(stream.encode(frame.reformat(format="yuv420p")))
         out.mux(stream.encode())
     decoded = decode(tmp_path / "x.mp4")

@@ -129,7 +129,7 @@ def test_each_failure_is_one_clear_line_and_the_next_step(installation):
     assert sorted(line.partition(", expected")[0] for line in errors) == [
         f"error: vae/one.gguf: {installation.hub.url}/org/repo/resolve/main/one.gguf has SHA-256 "
         + sha256(ONE[:-1] + b"?"),
-        "error: vae/three.gguf: gated/repo is gated: accept its licence at https://huggingface.co/gated/repo",
+        "error: vae/three.gguf: gated/repo is gated: accept its license at https://huggingface.co/gated/repo",
         "error: vae/two.gguf: org/repo has no two.gguf at main",
     ]
     assert "next:  then set HF_TOKEN to a token of that account" in pulled.stderr

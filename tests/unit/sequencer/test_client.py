@@ -46,7 +46,7 @@ def test_a_request_says_who_asks_and_for_what(server, sequencer):
     assert "Prefer" not in headers
 
 
-def test_a_wait_is_asked_for_and_known_to_be_honoured(server, sequencer):
+def test_a_wait_is_asked_for_and_known_to_be_honored(server, sequencer):
     server.script += [reply(b"{}", "Preference-Applied: wait=20"), reply(b"", status=204)]
     server.script += [reply(b"{}", "Preference-Applied: respond-async, Wait=5")]
     assert [sequencer.request(ME, ["4"], wait=20.0).held_for for _ in range(3)] == [20.0, 0.0, 5.0]

@@ -18,7 +18,7 @@ INVALID_MANIFESTS = [
     ('name = "sample"', 'name = "Sample!"', "name", "should match pattern"),
     ('name = "sample"\n', "", "name", "Field required"),
     ('id = "7"', "id = 7", "id", "valid string"),
-    ('id = "7"', 'id = "7"\ncolour = "red"', "colour", "unknown key"),
+    ('id = "7"', 'id = "7"\ncolor = "red"', "color", "unknown key"),
     ('id = "7"', 'id = "7', "line 2", "invalid TOML"),
     ("timeout_seconds = 60", "timeout_seconds = 0", "timeout_seconds", "greater than 0"),
     ("timeout_seconds = 60", 'timeout_seconds = "60"', "timeout_seconds", "valid number"),

@@ -260,11 +260,11 @@ def test_a_long_list_of_loras_is_cut(sample: Workflow) -> None:
 
 
 def test_unknown_parameters_are_ignored_and_reported_or_refused(sample: Workflow) -> None:
-    asked = {"prompt": "a cat", "colour": "red", "\x1b" + "k" * 500: 1, "": None}
+    asked = {"prompt": "a cat", "color": "red", "\x1b" + "k" * 500: 1, "": None}
     checked = sample.check(asked, loras=LORAS)
-    assert checked.ignored == ("colour", "?" + "k" * 59, "")
+    assert checked.ignored == ("color", "?" + "k" * 59, "")
     assert set(checked.values) <= set(sample.manifest.parameters)
-    with pytest.raises(JobFault, match="unknown parameter colour; sample takes prompt, style"):
+    with pytest.raises(JobFault, match="unknown parameter color; sample takes prompt, style"):
         sample.check(asked, loras=LORAS, refuse_unknown=True)
 
 
