@@ -93,7 +93,7 @@ class Relay:
         return hold
 
     def cut(self, request: str) -> int:
-        """Reset the connections whose last request began like this; gives their number."""
+        """Reset the connections whose last request began like this; returns their number."""
         with self._lock:
             cut = [pair for pair in self._pairs if pair.request.startswith(request.encode())]
         for pair in cut:
@@ -102,7 +102,7 @@ class Relay:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Refuse connections, and cut those that there are, for as long as the block lasts."""
+        """Refuse connections, and cut the open ones, for as long as the block lasts."""
         port = self._listener.getsockname()[1]
         self._stop_listening()
         self.cut("")

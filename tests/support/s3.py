@@ -1,6 +1,6 @@
 """A real S3 with temporary credentials: moto's, one a process, with one bucket.
 
-It checks signatures and session tokens, as AWS does: whoever is not `credential` is refused.
+It checks signatures and session tokens, as AWS does: anybody but `credential` is refused.
 """
 
 from __future__ import annotations

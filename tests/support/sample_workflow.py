@@ -142,7 +142,7 @@ LORAS = ("a.safetensors", "b.safetensors", "sub/c.safetensors", "sub\\d.safetens
 
 
 def write(folder: Path, manifest: str = MANIFEST, graph: object = GRAPH, *, name: str = "sample") -> Path:
-    """The workflow `name` as a sub-folder of `folder`; gives `folder`."""
+    """The workflow `name` as a sub-folder of `folder`; returns `folder`."""
     place = folder / name
     place.mkdir(parents=True)
     (place / "workflow.toml").write_text(manifest.replace('name = "sample"', f'name = "{name}"'), encoding="utf-8")

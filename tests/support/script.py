@@ -18,7 +18,7 @@ TASK: dict[str, Any] = {
 
 
 class Script:
-    """Gives its replies to `/miner_request` in turn, then says that there is nothing to do.
+    """Replies to `/miner_request` with each of its replies in turn, then with no task.
 
     `submissions` says what each `/miner_submit` gets in turn, then 200; `answers` are their bodies.
     """

@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds; a test that waits so long has failed, on any machine
 
 
 def until(what: Callable[[], Any], *, why: str, patience: float = PATIENCE) -> Any:
-    """The first true value of `what()`; fails with `why` when there is none in time."""
+    """The first true value of `what()`; fails with `why` after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if value := what():

@@ -65,7 +65,7 @@ def _big_output(testbed: BenchTestbed) -> Sequence[Found]:
 
 
 def _deliver(miner: Miner, engine: Engine, picture: Path | None) -> float:
-    """One task, whose output becomes `picture`; gives the seconds that its upload took."""
+    """One task, whose output becomes `picture`; returns the seconds that its upload took."""
     saved = set(engine.output.glob("xalora/*/*.png"))
     task_id = miner.create(gate=(gate := f"gate-{os.urandom(8).hex()}"))
     output = miner.until(lambda: _whole(set(engine.output.glob("xalora/*/*.png")) - saved), why="the saved picture")

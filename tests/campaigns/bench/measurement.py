@@ -16,7 +16,7 @@ from tests.campaigns.bench.testbed import BenchTestbed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """`measure` gives what was found, a value a case, in the cases' order. It may raise NotMeasured."""
+    """`measure` returns what was found, a value a case, in the cases' order. It may raise NotMeasured."""
 
     cases: tuple[Case, ...]
     measure: Callable[[BenchTestbed], Sequence[Found]]

@@ -46,7 +46,7 @@ def _many_tasks(testbed: BenchTestbed) -> Sequence[Found]:
 
 
 def _keep_busy(miner: Miner, wanted: int) -> int:
-    """Have so many tasks done since the start, as far as there is time; gives how many were. All of them are over."""
+    """Have so many tasks done since the start, as far as time allows; returns how many were. All of them are over."""
     until = time.monotonic() + MOST_SECONDS
     answered = _answered(miner)
     created = answered

@@ -136,7 +136,7 @@ class Miner(Testbed):
         return self.worker.popen.pid
 
     def create(self, **values: Value) -> str:
-        """One task, with `values` among its parameters; gives its id."""
+        """One task, with `values` among its parameters; returns its id."""
         parameters = {**self._work.parameters(next(self._numbers)), **values}
         return self.devnet.create(
             task_type=TASK_TYPE, workflow_id=self.miner_id, task_details={"parameters": parameters}

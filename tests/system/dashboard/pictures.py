@@ -74,7 +74,7 @@ def fill(testbed: DashboardTestbed) -> None:
 
 
 def photo(testbed: DashboardTestbed, path: Path) -> str:
-    """Put it into devnet's store; gives its URL."""
+    """Put it into devnet's store; returns its URL."""
     reply = testbed.session.put(f"{testbed.devnet.url}/inputs/{path.name}", data=path.read_bytes(), timeout=30)
     return reply.json()["url"]
 

@@ -29,7 +29,7 @@ FILES = {
     "a misspelt section": f'[sequencr]\napi_key = "{SECRET}"\n',
     "no TOML": f'[sequencer]\napi_key = "{SECRET}\n',
     "no TOML behind a key": f"[sequencer]\napi_key = {SECRET}\n",
-    "a URL that is none": f'[sequencer]\nurl = "{USER}:99999999/?{SECRET}"\n',
+    "an invalid URL": f'[sequencer]\nurl = "{USER}:99999999/?{SECRET}"\n',
     "a URL with a blank": f'[sequencer]\nurl = "{USER}/ x?{SECRET}"\n',
     "a URL without a scheme": f'[upload]\nendpoint = "operator:{SECRET}@example.com"\n',
     "an endpoint with a query": f'[upload]\nendpoint = "{USER}/?{SECRET}"\n',
@@ -39,7 +39,7 @@ ENVIRONMENTS = {
     "all is well": {"XALORA_API_KEY": SECRET, "XALORA_STATUS_TOKEN": SECRET},
     "set twice": {"XALORA_API_KEY": SECRET, "XALORA_SEQUENCER_API_KEY": SECRET + "2"},
     "a misspelt variable": {"XALORA_APIKEY": SECRET},
-    "a URL that is none": {"XALORA_WORKFLOW_URL": f"ftp://u:{SECRET}@x/"},
+    "an invalid URL": {"XALORA_WORKFLOW_URL": f"ftp://u:{SECRET}@x/"},
     "a number that is a URL": {"XALORA_SEQUENCER_HEARTBEAT": f"{USER}/?{SECRET}"},
     "an allowed place that is a URL": {"XALORA_NETWORK_ALLOW": f"{USER}:443"},
 }

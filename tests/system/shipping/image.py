@@ -151,7 +151,7 @@ class Image:
         return self.folder / "log"
 
     def signal(self, process: subprocess.Popen[str], number: int) -> int:
-        """A signal to the container's first process, as `docker stop` and `docker kill` do; gives the exit code."""
+        """A signal to the container's first process, as `docker stop` and `docker kill` do; returns the exit code."""
         (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(first), number)
         return process.wait(PATIENCE)

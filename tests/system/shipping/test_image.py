@@ -84,7 +84,7 @@ def command_path(tmp_path):
 
 @pytest.fixture
 def enter(tmp_path, command_path):
-    """Run the entry point in an empty folder; gives exit code and all output."""
+    """Run the entry point in an empty folder; returns exit code and all output."""
 
     def run(*words, **environ):
         ended = subprocess.run(

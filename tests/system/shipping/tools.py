@@ -16,7 +16,7 @@ DOCKER = TOP / "docker"
 
 
 def program(name: str, *, package: str) -> str:
-    """The path of a program, beside our Python or on the PATH; skips the test where there is none."""
+    """The path of a program, beside our Python or on the PATH; skips the test where it is missing."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not installed: {package}")
@@ -24,7 +24,7 @@ def program(name: str, *, package: str) -> str:
 
 
 def kustomize(folder: Path) -> str:
-    """What kubectl renders of the folder; skips the test where it is none, or from before 1.24."""
+    """What kubectl renders of the folder; skips the test where it is missing or older than 1.24."""
     kubectl = program("kubectl", package="1.24 or newer is needed; Debian 12 has an older one")
     if "kustomizeVersion" not in output(kubectl, "version", "--client", "--output=json"):
         pytest.skip("kubectl is older than 1.24, and its kustomize does not know these files' form")
