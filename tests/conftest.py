@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.engine import make_home
+from tests.support.systemd import Manager
 from tests.support.testbed import Testbed, free_port
 
 # a test must not depend on this machine's speed
@@ -34,3 +35,9 @@ def managed(tmp_path: Path) -> dict[str, Any]:
         "comfyui__port": free_port(),
         "state__keep_days": 7,
     }
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    with Manager(tmp_path) as manager:
+        yield manager

@@ -6,11 +6,8 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
-
-import pytest
 
 from miner.cli.status import render
 from tests.support.dashboard_testbed import DashboardTestbed
@@ -88,24 +85,16 @@ def test_what_a_task_says_cannot_style_the_terminal(testbed):
     assert "\x1b[2J" not in capture.get()
 
 
-@pytest.fixture
-def ear(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(str(tmp_path / "notify"))
-        ear.settimeout(30)
-        yield ear
-
-
 def test_page_status_and_systemd_print_the_same_sentence_a_reload_keeps_the_pause_and_drain_ends_it(
-    testbed, tmp_path, ear
+    testbed, tmp_path, manager
 ):
-    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    environ = {"NOTIFY_SOCKET": str(manager.address), "WATCHDOG_USEC": "400000"}
     options = {"workflows": {"nobody": ["upscaler-lanczos"]}, "environ": environ, "miner__id": MINER_ID + "-third"}
     with DashboardTestbed(tmp_path, beside=testbed, **options) as other:
         other.press("pause")
         sentence = other.now()["says"]
         assert sentence == "paused: not leasing"
-        until(lambda: f"STATUS={sentence}" in ear.recv(4096).decode().splitlines(), why="systemd's STATUS")
+        until(lambda: sentence in manager.told("STATUS"), why="systemd's STATUS")
         assert sentence in run("status", url=other.url).stdout
         config = other.folder / "config.toml"
         config.write_text(config.read_text().replace("[miner]\n", "[miner]\nprefetch = 0\n"))

@@ -106,9 +106,8 @@ def test_no_page_of_the_dashboard_has_a_secret(over: Over) -> None:
 
 
 def test_systemd_is_told_no_secret(over: Over) -> None:
-    told = over.testbed.statuses()
-    assert "STATUS=" in told
-    assert leaks(told) == []
+    assert over.testbed.systemd.told("STATUS")
+    assert leaks(str(over.testbed.systemd.heard)) == []
 
 
 def test_the_command_line_has_no_secret(over: Over) -> None:
@@ -139,7 +138,7 @@ def test_a_sequencer_that_repeats_the_key_does_not_get_it_into_the_log(tmp_path:
         log = (tmp_path / "worker.log").read_text()
     assert "XALORA_API_KEY" in log  # the hint
     assert leaks(log) == []
-    assert leaks(testbed.statuses()) == []
+    assert leaks(str(testbed.systemd.heard)) == []
     assert {path: leaks(text) for path, text in pages.items() if leaks(text)} == {}
 
 

@@ -6,11 +6,8 @@ The sequencer follows a script, the store and the web server answer by path, and
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from tests.support.devnet import Running
 from tests.support.script import ScriptedTestbed, a_task
 from tests.support.scripted_comfyui import ScriptedComfyUI, error, failure, png, success
 from tests.support.scripted_server import Request, Said, ScriptedServer, reply
+from tests.support.systemd import Manager
 from tests.support.testbed import free_port, until
 
 GRAPH = {
@@ -112,15 +110,7 @@ class SecretsTestbed(ScriptedTestbed):
         self.comfyui.end = ends
         self.comfyui.nodes |= WORDS
         self.status = f"http://127.0.0.1:{free_port()}"
-        self._ear = enter(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        self._ear.bind(str(folder / "notify"))
-        self._ear.settimeout(0.2)
-        self._told: list[bytes] = []
-        self._deaf = threading.Event()
-        listening = threading.Thread(target=self._listen)
-        listening.start()
-        self.stack.callback(listening.join)
-        self.stack.callback(self._deaf.set)
+        self.systemd = enter(Manager(folder))
 
     def start(self) -> None:
         (self.folder / "tmp").mkdir()
@@ -138,7 +128,7 @@ class SecretsTestbed(ScriptedTestbed):
             environ={
                 "XALORA_API_KEY": API_KEY,
                 "XALORA_STATUS_TOKEN": marked("statustoken"),
-                "NOTIFY_SOCKET": str(self.folder / "notify"),
+                "NOTIFY_SOCKET": str(self.systemd.address),
                 "WATCHDOG_USEC": "200000",
                 "TMPDIR": str(self.folder / "tmp"),
             },
@@ -162,11 +152,6 @@ class SecretsTestbed(ScriptedTestbed):
         names = ("access_key_id", "secret_access_key", "session_token")
         return self.task(task_id, upload_url="", credential={name: marked(name.replace("_", "")) for name in names})
 
-    def _listen(self) -> None:
-        while not self._deaf.is_set():
-            with suppress(TimeoutError):
-                self._told.append(self._ear.recv(65536))
-
     def pages(self) -> dict[str, str]:
         """What the dashboard shows now, page by page, and the first words of its stream."""
         shown = {"Authorization": f"Bearer {marked('statustoken')}"}
@@ -176,10 +161,6 @@ class SecretsTestbed(ScriptedTestbed):
         with get(f"{self.status}/api/events", stream=True) as stream:
             pages["/api/events"] = next(stream.iter_content(1 << 20)).decode()
         return pages
-
-    def statuses(self) -> str:
-        """What systemd was told so far."""
-        return b"\n".join(self._told).decode()
 
 
 def wrong_tasks(testbed: SecretsTestbed) -> Iterator[bytes]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from collections import defaultdict
-
-import pytest
 
 from miner.config import Settings
 from miner.task.errors import ConfigError
@@ -58,38 +55,9 @@ def test_wrong_settings_are_not_tried_again():
 # ---- the service ------------------------------------------------------------------------------------------------
 
 
-class Manager:
-    """systemd's ear: hears what the service tells through NOTIFY_SOCKET."""
-
-    def __init__(self, folder):
-        self.address = folder / "notify"
-        self.heard: list[dict[str, str]] = []
-        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ear.bind(str(self.address))
-        self._ear.settimeout(0.02)
-
-    def close(self):
-        self._ear.close()
-
-    def told(self, field):
-        """How often the field was told so far."""
-        try:
-            while True:
-                message = self._ear.recv(4096).decode()
-                self.heard.append(dict(line.split("=", 1) for line in message.splitlines()))
-        except TimeoutError:
-            return sum(field in message for message in self.heard)
-
-    def states(self):
-        """READY, RELOADING and STOPPING, in the order that they were told."""
-        return [field for message in self.heard for field in ("READY", "RELOADING", "STOPPING") if field in message]
-
-
-@pytest.fixture
-def manager(tmp_path):
-    manager = Manager(tmp_path)
-    yield manager
-    manager.close()
+def states(manager):
+    """READY, RELOADING and STOPPING, in the order that they were told."""
+    return [field for message in manager.heard for field in ("READY", "RELOADING", "STOPPING") if field in message]
 
 
 def start_as_service(testbed, manager, **settings):
@@ -114,6 +82,7 @@ def test_a_service_is_ready_lives_reloads_and_stops(testbed, manager):
     worker = start_as_service(testbed, manager)
     until(lambda: manager.told("READY"), why="READY")
     until(lambda: manager.told("WATCHDOG"), why="WATCHDOG")
+    until(lambda: any("waiting for a task" in says for says in manager.told("STATUS")), why="a sentence")
     until(lambda: testbed.logged("started"), why="the start")
     assert directives()["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
 
@@ -122,16 +91,16 @@ def test_a_service_is_ready_lives_reloads_and_stops(testbed, manager):
     config.write_text("[miner\n")  # refused, and so no reload
     worker.send(signal.SIGHUP)
     until(lambda: testbed.logged("configuration_refused"), why="the refusal")
-    assert manager.told("RELOADING") == 0
+    assert not manager.told("RELOADING")
 
     config.write_text(right.replace("poll_interval = 0.1", "poll_interval = 0.2"))
     worker.send(signal.SIGHUP)
-    until(lambda: manager.told("READY") == 2, why="READY after the reload")
+    until(lambda: len(manager.told("READY")) == 2, why="READY after the reload")
     (task,) = testbed.ended(testbed.create())
     assert task["status"] == "finished"
 
     worker.send(signal.SIGTERM)
     assert worker.stop() == 0
     assert manager.told("STOPPING")
-    assert manager.states()[:3] == ["READY", "RELOADING", "READY"]
-    assert set(manager.states()[3:]) == {"STOPPING"}
+    assert states(manager)[:3] == ["READY", "RELOADING", "READY"]
+    assert set(states(manager)[3:]) == {"STOPPING"}
