@@ -1,7 +1,8 @@
 """A consumer's files: a picture on its way to a task, and a result on its way home.
 
-A picture goes into the store of a devnet where the sequencer is one; elsewhere it travels inside the task as a `data:`
-URI, if it is small enough. A result is written to `<name>.part` first, so a download that breaks leaves what was there.
+A sequencer on this machine that has a store, as devnet does, gets the picture there; elsewhere it travels inside the
+task as a `data:` URI, if it is small enough. A result is written to `<name>.part` first, so a download that breaks
+leaves what was there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import ipaddress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from PIL import Image
@@ -18,7 +21,6 @@ from miner.sdk.errors import APIError, ConnectionFailed, InvalidTask, WorkflowEr
 from miner.sdk.replies import Reply
 from miner.sdk.transport import call_of, open_session, send, why
 
-PROBE_TIMEOUT = 5.0  # seconds
 TRANSFER_TIMEOUT = 60.0  # seconds of silence
 DATA_LIMIT = 512 << 10  # bytes of a picture inside a task: a miner takes no reply of the sequencer above 1 MiB
 _CHUNK = 1 << 20  # bytes
@@ -30,11 +32,8 @@ def image_url(path: Path, *, workflow_url: str) -> str:
     Raises InvalidTask for a file that is no picture or cannot travel, WorkflowError for a sequencer that is away.
     """
     data, mime = _read_picture(path)
-    with open_session() as session:
-        if _is_devnet(session, workflow_url):
-            # Named by its content, so that two pictures of one name do not overwrite each other.
-            name = f"{hashlib.sha256(data).hexdigest()[:16]}.{mime.removeprefix('image/')}"
-            return _store(session, f"{workflow_url}/inputs/{name}", data, mime)
+    if _is_local(workflow_url) and (url := _stored(workflow_url, data, mime)):
+        return url
     if len(data) > DATA_LIMIT:
         raise InvalidTask(
             f"{path} has {len(data) >> 10} KiB, and a picture inside a task has at most {DATA_LIMIT >> 10}: "
@@ -83,14 +82,24 @@ def _read_picture(path: Path) -> tuple[bytes, str]:
     return data, mime
 
 
-def _is_devnet(session: requests.Session, workflow_url: str) -> bool:
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
     try:
-        reply = send(session, "GET", f"{workflow_url}/_devnet/stats", timeout=PROBE_TIMEOUT)
-    except APIError:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
         return False
-    return reply.headers.get("Content-Type", "").startswith("application/json")
 
 
-def _store(session: requests.Session, url: str, data: bytes, mime: str) -> str:
-    reply = send(session, "PUT", url, body=data, content_type=mime, timeout=TRANSFER_TIMEOUT)
+def _stored(workflow_url: str, data: bytes, mime: str) -> str | None:
+    """The picture's URL in the sequencer's store; None for a sequencer that refuses it, having no store."""
+    # Named by its content, so that two pictures of one name do not overwrite each other.
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}.{mime.removeprefix('image/')}"
+    url = f"{workflow_url}/inputs/{name}"
+    try:
+        with open_session() as session:
+            reply = send(session, "PUT", url, body=data, content_type=mime, timeout=TRANSFER_TIMEOUT)
+    except APIError as error:
+        if error.transient:
+            raise
+        return None
     return Reply(reply.content, call=call_of("PUT", url), status=reply.status_code).text("url")

@@ -23,10 +23,9 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_a_devnet_stores_the_picture_under_the_name_of_its_content(stub: Stub, photo: Path) -> None:
-    stub.answer("/_devnet/stats", {"tasks": 0})
     copy = photo.with_name("copy.png")
     copy.write_bytes(photo.read_bytes())
-    path = f"/inputs/{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.jpeg"
+    path = f"/inputs/{name_of(photo)}"
     stored = "http://store.example/inputs/x.jpeg"
     stub.answer(path, {"url": stored})
 
@@ -38,20 +37,35 @@ def test_a_devnet_stores_the_picture_under_the_name_of_its_content(stub: Stub, p
     assert stub.requests[-1].headers["Content-Type"] == "image/jpeg"
 
 
-@pytest.mark.parametrize("probe", [Say(status=404), Say(status=405), Say(body=b"<html>a page for every path</html>")])
-def test_any_other_sequencer_gets_it_inside_the_task(stub: Stub, photo: Path, probe: Say) -> None:
-    stub.answer("/_devnet/stats", probe)
+def name_of(photo: Path) -> str:
+    return f"{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.jpeg"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_sequencer_without_a_store_gets_it_inside_the_task(stub: Stub, photo: Path, status: int) -> None:
+    stub.answer(f"/inputs/{name_of(photo)}", Say(status=status))
 
     url = image_url(photo, workflow_url=stub.url)
 
     head, _, data = url.partition(",")
     assert head == "data:image/jpeg;base64"
     assert base64.b64decode(data) == photo.read_bytes()
-    assert [request.method for request in stub.requests] == ["GET"]
+    assert [request.method for request in stub.requests] == ["PUT"]
+
+
+@pytest.mark.parametrize("url", ["https://sequencer.invalid", "http://127.0.0.1.invalid", "http://10.255.255.1"])
+def test_nothing_is_sent_to_a_sequencer_elsewhere(photo: Path, url: str) -> None:
+    assert image_url(photo, workflow_url=url).startswith("data:image/jpeg;base64,")
+
+
+def test_a_store_that_fails_is_not_taken_for_none(stub: Stub, photo: Path) -> None:
+    stub.answer(f"/inputs/{name_of(photo)}", Say(status=503))
+
+    with pytest.raises(APIError, match="503"):
+        image_url(photo, workflow_url=stub.url)
 
 
 def test_a_picture_too_large_for_a_task_is_refused_with_a_way_out(stub: Stub, tmp_path: Path) -> None:
-    stub.answer("/_devnet/stats", Say(status=404))
     path = tmp_path / "large.bmp"
     Image.new("RGB", (420, 420)).save(path)  # 517 KiB
 
@@ -60,15 +74,14 @@ def test_a_picture_too_large_for_a_task_is_refused_with_a_way_out(stub: Stub, tm
 
 
 def test_a_store_that_answers_without_a_url_is_an_error(stub: Stub, photo: Path) -> None:
-    stub.answer("/_devnet/stats", {})
-    stub.answer(f"/inputs/{hashlib.sha256(photo.read_bytes()).hexdigest()[:16]}.jpeg", {"path": "x"})
+    stub.answer(f"/inputs/{name_of(photo)}", {"path": "x"})
 
     with pytest.raises(InvalidReply, match="url is missing"):
         image_url(photo, workflow_url=stub.url)
 
 
 def test_a_sequencer_that_does_not_answer_is_not_taken_for_the_public_one(stub: Stub, photo: Path) -> None:
-    stub.answer("/_devnet/stats", DROP)
+    stub.answer(f"/inputs/{name_of(photo)}", DROP)
 
     with pytest.raises(ConnectionFailed):
         image_url(photo, workflow_url=stub.url)

@@ -52,7 +52,6 @@ def test_a_finished_task_is_printed_and_leaves_with_0() -> None:
 
 def test_a_local_picture_comes_home_enlarged(stub: Stub, tmp_path: Path) -> None:
     Image.new("RGB", (8, 6), "teal").save(tmp_path / "photo.jpg")
-    stub.answer("/_devnet/stats", Say(status=404))
     stub.answer("/task_result_query", FINISHED | {"result_url": f"{stub.url}/store/b.png"})
     stub.answer("/store/b.png", Say(body=b"picture"))
 
