@@ -21,6 +21,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from miner.comfy.replies import History, Queue, Stats, parse_history, parse_queue, parse_stats, refusal_reasons
 from miner.net.errors import answered, in_words
+from miner.net.pools import read_bounded
 from miner.task.errors import JobFault, MachineFault
 from miner.task.stages import Graph, OutputFile
 
@@ -45,9 +46,9 @@ class OutputGone(MachineFault):
 class PromptRefused(JobFault):
     """ComfyUI rejected the graph. `details` is for the log: it may name local models."""
 
-    def __init__(self, message: str, *, details: str) -> None:
-        super().__init__(message)
-        self.details = details
+    def __init__(self, reply: dict[str, Any]) -> None:
+        super().__init__(f"the renderer rejected the graph: {refusal_reasons(reply)}")
+        self.details = json.dumps(reply)[:2000]
 
 
 class ComfyClient:
@@ -86,14 +87,14 @@ class ComfyClient:
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
         status, data = self._post("/prompt", body)
         if status == 400:
-            raise _refusal(_parse(data, "/prompt"))
+            raise PromptRefused(_parse(data, "/prompt"))
         if status != 200:
             raise ComfyDown(f"{answered('ComfyUI', status)} to /prompt")
         reply = _parse(data, "/prompt")
         if reply.get("node_errors"):
             # ComfyUI dropped one of several outputs, which may be ours
             self.cancel(prompt_id)
-            raise _refusal(reply)
+            raise PromptRefused(reply)
 
     def cancel(self, prompt_id: str) -> None:
         """Cancel a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""
@@ -141,7 +142,10 @@ class ComfyClient:
     ) -> tuple[int, bytes]:
         """Status and body of one exchange; `kind` is the content type of `body`."""
         with self._exchange(method, path, body=body, kind=kind, timeout=timeout) as response:
-            return response.status, _read(response)
+            data = read_bounded(response, MAX_REPLY)
+            if data is None:  # another program may be listening on that port
+                raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
+            return response.status, data
 
     @contextmanager
     def _exchange(
@@ -192,17 +196,6 @@ def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
         raise DiskFault(f"cannot write an output: {error.strerror}", hint="free some disk space") from error
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """A body within its bound: another program may be listening on that port."""
-    data = bytearray()
-    while chunk := response.read1(CHUNK, decode_content=False):
-        data += chunk
-        if len(data) > MAX_REPLY:
-            raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
-    response.release_conn()  # urllib3 does not release it after an empty body
-    return bytes(data)
-
-
 def _parse(data: bytes, path: str) -> dict[str, Any]:
     try:
         parsed = json.loads(data)
@@ -211,8 +204,3 @@ def _parse(data: bytes, path: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise ComfyDown(f"the answer to {path} is not from ComfyUI: it is not a JSON object")
     return parsed
-
-
-def _refusal(reply: dict[str, Any]) -> PromptRefused:
-    said = refusal_reasons(reply)
-    return PromptRefused(f"the renderer rejected the graph: {said}", details=json.dumps(reply)[:2000])

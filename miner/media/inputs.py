@@ -9,23 +9,23 @@ Never: tells a consumer which address a name has.
 from __future__ import annotations
 
 import base64
-import io
 import random
 import re
 import threading
 import time
+from contextlib import closing
 from urllib.parse import unquote_to_bytes
 
 from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Deadline
 from miner.net.errors import answered, passing
+from miner.net.pools import read_bounded
 from miner.net.session import Guard, Resolve, Response, Session, redirect, resolve
 from miner.task import policy
 from miner.task.errors import JobFault, Retryable
 
 _ATTEMPTS = 3
 _REDIRECTS = 3
-_CHUNK = 1 << 16  # bytes
 _DATA_HEAD = re.compile(r"data:(?:image/[a-z0-9.+-]{1,64})?(?P<base64>;base64)?", re.IGNORECASE | re.ASCII)
 _STRANGE = re.compile(r"[^!-~]|%(?![0-9a-fA-F]{2})")  # in the body of a data: URL
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
@@ -55,7 +55,7 @@ class Fetcher:
         try:
             if url[:5].lower() == "data:":
                 return _decode_data(url, self._max_bytes)
-            with Deadline(self._timeout) as limit, Session(self._guard) as session:
+            with Deadline(self._timeout) as limit, closing(Session(self._guard)) as session:
                 return self._persist(session, url, limit)
         except Refused as refusal:
             raise JobFault(f"{name}: {refusal}") from None
@@ -101,16 +101,10 @@ class Fetcher:
         # Identity was requested; a body that is compressed anyway could be a bomb, so it is not unpacked.
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused("the server compresses its answer")
-        self._bound(response.length_remaining or 0)
-        body = io.BytesIO()
-        while chunk := response.read(_CHUNK, decode_content=False):
-            body.write(chunk)
-            self._bound(body.tell())
-        return body.getvalue()
-
-    def _bound(self, size: int) -> None:
-        if size > self._max_bytes:
+        body = read_bounded(response, self._max_bytes)
+        if body is None:
             raise _too_large(self._max_bytes)
+        return body
 
 
 def _decode_data(url: str, max_bytes: int) -> bytes:

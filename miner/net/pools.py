@@ -6,6 +6,7 @@ TLS handshake and reuse included. Never: reads proxies or credentials from the e
 
 from __future__ import annotations
 
+import io
 import socket
 from typing import Any
 
@@ -15,6 +16,8 @@ from urllib3.connection import HTTPConnection
 
 from miner.net.addresses import require_elsewhere, require_public
 from miner.net.deadline import in_force
+
+_CHUNK = 1 << 16  # bytes
 
 
 class Watched(HTTPConnection):
@@ -67,3 +70,16 @@ class Pools(urllib3.PoolManager):
             return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
         self.pool_classes_by_scheme = {scheme: of_kind(pool) for scheme, pool in self.pool_classes_by_scheme.items()}
+
+
+def read_bounded(response: urllib3.BaseHTTPResponse, most: int) -> bytes | None:
+    """The body as it was sent, or None if it is longer than `most` bytes. Raises urllib3's HTTPError."""
+    body = io.BytesIO()
+    if (response.length_remaining or 0) > most:
+        return None
+    while chunk := response.read1(_CHUNK, decode_content=False):
+        body.write(chunk)
+        if body.tell() > most:
+            return None
+    response.release_conn()  # urllib3 does not release it after an empty body
+    return body.getvalue()

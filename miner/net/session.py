@@ -111,12 +111,6 @@ class Session:
         self._turn = 0  # failed exchanges
         self._pools = {False: Pools(Public, blocksize=blocksize), True: Pools(Watched, blocksize=blocksize)}
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         for pools in self._pools.values():
             pools.clear()

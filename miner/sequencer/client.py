@@ -22,7 +22,7 @@ import urllib3
 from miner import __version__
 from miner.net.deadline import Deadline
 from miner.net.errors import answered, in_words, retry_after, too_slow
-from miner.net.pools import Pools
+from miner.net.pools import Pools, read_bounded
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
@@ -146,7 +146,7 @@ class Sequencer:
                     preload_content=False,
                 ) as response,
             ):
-                data = _read_bounded(response)
+                data = _read(response)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if not limit.expired:
                 raise Retryable(in_words(error, "the sequencer")) from error
@@ -155,16 +155,13 @@ class Sequencer:
         return response, data
 
 
-def _read_bounded(response: urllib3.BaseHTTPResponse) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Retryable("the sequencer compressed its reply, although it was asked not to")
-    data = bytearray()
-    while chunk := response.read1(65536, decode_content=False):
-        data += chunk
-        if len(data) > MAX_REPLY_BYTES:
-            raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
-    response.release_conn()  # urllib3 does not release it after an empty body
-    return bytes(data)
+    data = read_bounded(response, MAX_REPLY_BYTES)
+    if data is None:
+        raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
+    return data
 
 
 def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes) -> Retryable:

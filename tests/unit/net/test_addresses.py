@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,12 @@ def test_an_address_that_the_guard_let_through_by_mistake_is_refused_by_the_conn
 
     url = f"http://mistaken.test:{server.port}/"
     session = Session(Mistaken())
-    with Deadline(20), pytest.raises(Refused, match="not public"), session, session.exchange("GET", url, headers={}):
+    with (
+        Deadline(20),
+        pytest.raises(Refused, match="not public"),
+        closing(session),
+        session.exchange("GET", url, headers={}),
+    ):
         pass
     assert server.requests == []
 
