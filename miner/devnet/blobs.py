@@ -1,7 +1,7 @@
 """Objects on disk: streamed in, fsynced, renamed; the database says which file is which object.
 
-It promises that an object is there whole or not at all, that a new version replaces the old in one step, and that no
-body is held in memory. Names of objects never become names of files.
+An object is there whole or not at all, a new version replaces the old in one step, and no body is held in memory. Names
+of objects never become names of files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from miner.devnet.database import transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """A file in the store that no object names yet. `size` is in bytes."""
+    """A file in the store without an object yet. `size` is in bytes."""
 
     file: str
     size: int
@@ -38,7 +38,7 @@ class Stored:
 
 
 class Blobs:
-    """The store's files, under `root`. `clock` gives Unix seconds."""
+    """The store's files, under `root`. `clock` returns Unix seconds."""
 
     def __init__(self, db: sqlite3.Connection, root: Path, *, durable: bool, clock: Callable[[], float]) -> None:
         self._db = db
@@ -51,14 +51,14 @@ class Blobs:
         self._objects.mkdir(exist_ok=True)
 
     def sweep(self) -> None:
-        """Delete the files that nothing names any more."""
+        """Delete files without an object."""
         named = {row[0] for row in self._db.execute("SELECT file FROM objects")}
         for path in self._objects.iterdir():
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> Blob:
-        """Write a body to a new file. Raises what `chunks` raises; then no file is left."""
+        """Write a body to a new file. Passes on what `chunks` raises, and leaves no file then."""
         path = self._incoming / uuid.uuid4().hex
         size = 0
         try:
@@ -76,7 +76,7 @@ class Blobs:
         return Blob(file=path.name, size=size)
 
     def put(self, bucket: str, key: str, blob: Blob, *, content_type: str) -> None:
-        """Name a file. The object's former file is deleted."""
+        """Make a file the object; deletes the object's former file."""
         old = self.find(bucket, key)
         with transaction(self._db):
             self._db.execute(
@@ -87,7 +87,7 @@ class Blobs:
             self.discard(old.file)
 
     def find(self, bucket: str, key: str) -> Stored | None:
-        """The object, if it is in the store."""
+        """The object, or None."""
         row = self._db.execute("SELECT * FROM objects WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
         if row is None:
             return None
@@ -100,7 +100,7 @@ class Blobs:
         )
 
     def discard(self, file: str) -> None:
-        """Delete a file that nothing names any more."""
+        """Delete a file without an object."""
         (self._objects / file).unlink(missing_ok=True)
 
     def _keep(self, path: Path) -> None:

@@ -22,7 +22,7 @@ class Connection:
         self.transport = transport
 
     def gone(self) -> bool:
-        """Whether the client closed, as far as this machine was told.
+        """Whether the client closed, as far as this machine knows.
 
         It asks the kernel, since the event loop may have the news still before it.
         """

@@ -30,7 +30,7 @@ from miner.devnet.wire import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """How one task differs from the devnet's options; only control can ask for it."""
+    """How one task differs from the devnet's options; for programs that embed devnet."""
 
     target: Target | None = None
     details_form: DetailsForm | None = None
@@ -42,7 +42,7 @@ ORDINARY = Variation()
 
 
 class Consumers:
-    """The consumer's side of the state. `clock` gives Unix seconds."""
+    """The consumer's side of the state. `clock` returns Unix seconds."""
 
     def __init__(
         self, db: sqlite3.Connection, sequencer: Sequencer, options: DevnetOptions, *, clock: Callable[[], float]
@@ -53,20 +53,20 @@ class Consumers:
         self._clock = clock
 
     def authorise(self, consumer_id: str | None, api_key: str) -> None:
-        """Check a key; the id too, where the call has one. Raises Refusal with 401."""
+        """Check a key, and the consumer id if the call has one. Raises Refusal with 401."""
         known = self._options.api_keys or ((self._options.token,) if self._options.token else ())
         if not known:
             return
         if not any(_opens(entry, consumer_id, api_key) for entry in known):
-            raise Refusal(401, "the API key is not known, or is not this consumer's")
+            raise Refusal(401, "unknown API key, or another consumer's")
 
     def create(self, call: TaskCreate, variation: Variation = ORDINARY) -> str:
-        """Make a task that waits. Gives its id. Raises Refusal."""
+        """Create a waiting task; returns its id. Raises Refusal."""
         self.authorise(call.consumer_id, call.api_key)
         return self.insert(call, as_json(call.task_details), variation)
 
     def insert(self, call: TaskCreate, details: str, variation: Variation) -> str:
-        """Make a task whose `task_details` are the JSON text `details`, whatever is in it."""
+        """Create a task whose `task_details` are the JSON text `details`, unchecked."""
         task_id = uuid.uuid4().hex
         self._db.execute(
             "INSERT INTO tasks (task_id, status, consumer_id, key_hash, job_id, task_type, workflow_id, any_miner,"
@@ -98,10 +98,10 @@ class Consumers:
         return reply | {key: value for key, value in ended.items() if value is not None}
 
     def cancel(self, call: TaskCancel) -> str:
-        """Take a task away, unless it ended. Gives a sentence on what happened. Raises Refusal."""
+        """Cancel a task unless it ended; returns a sentence for the consumer. Raises Refusal."""
         task = self._task_of(call)
         if task["status"] not in ("waiting", "running"):
-            return f"the task is {task['status']} already"
+            return f"the task is already {task['status']}"
         with transaction(self._db):
             self._sequencer.end_lease_of(task["task_id"], "canceled")
             self._db.execute(
@@ -110,7 +110,7 @@ class Consumers:
         return "the task is canceled"
 
     def find_miner(self, call: ResourceRequest) -> str:
-        """The miner last heard of that can run what is asked for. Raises Refusal with 404 where there is none."""
+        """The miner last heard from that can run this. Raises Refusal with 404 if there is no such miner."""
         self.authorise(call.consumer_id, call.api_key)
         miners = self._db.execute(
             "SELECT miner_id, workflow_ids FROM miners WHERE seen_at > ? ORDER BY seen_at DESC",
@@ -126,12 +126,12 @@ class Consumers:
         self.authorise(None, call.api_key)
         task: sqlite3.Row | None = self._db.execute("SELECT * FROM tasks WHERE task_id = ?", (call.task_id,)).fetchone()
         if task is None or not hmac.compare_digest(task["key_hash"], _hash(call.api_key)):
-            raise Refusal(404, f"there is no task {call.task_id} of this key")
+            raise Refusal(404, f"this key has no task {call.task_id}")
         return task
 
 
 def _opens(entry: str, consumer_id: str | None, api_key: str) -> bool:
-    """Whether a configured key, plain or combined, is the one that the call carries in its parts."""
+    """Whether a configured key, plain or combined, matches the call's consumer id and key."""
     owner, _, key = entry.rpartition("#")
     same_key = hmac.compare_digest(key.encode(), api_key.encode())
     return same_key and (not owner or consumer_id is None or owner == consumer_id)

@@ -57,11 +57,11 @@ CREATE TABLE objects (
 
 
 def open_database(path: Path, *, durable: bool) -> sqlite3.Connection:
-    """The database at `path`, made where there is none. Raises DevnetError: in use, of another version, damaged."""
+    """The database at `path`, created if missing. Raises DevnetError: in use, of another version, damaged."""
     db = sqlite3.connect(path, timeout=0.2, isolation_level=None)
     db.row_factory = sqlite3.Row
     try:
-        # Exclusive: one devnet a folder, and no shared memory to keep for the write-ahead log.
+        # Exclusive: one devnet per folder, and no shared memory for the write-ahead log.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'NORMAL' if durable else 'OFF'}")
@@ -95,7 +95,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing of it. Not to be nested, and not to be held over an `await`."""
+    """All or nothing. Must not be nested, nor held across an `await`."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -106,6 +106,6 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def signing_secret(db: sqlite3.Connection) -> bytes:
-    """The key that signs upload URLs. It is kept, so that they outlive a restart."""
+    """The key that signs upload URLs; stored, so that they survive a restart."""
     secret: bytes = db.execute("SELECT value FROM secret").fetchone()[0]
     return secret

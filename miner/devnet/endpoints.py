@@ -1,7 +1,7 @@
 """The six calls of the protocol over HTTP, both sides.
 
-It promises that a held request leases nothing once its client is gone, as far as this machine can know, and that it
-ends at once when there is a task, when a task was taken away, and when the devnet stops.
+A held request leases nothing once its client is gone, as far as this machine can know. It ends at once when a task
+arrives, when a task was taken away, and when devnet stops.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from miner.devnet.wire import (
 
 
 async def resource_request(request: Request) -> Response:
-    """Who could take a task now."""
+    """Which miner could take a task now."""
     call = await read_call(request, ResourceRequest)
     return JSONResponse({"miner_id": devnet_of(request).consumers.find_miner(call), "msg": ""})
 
 
 async def task_create(request: Request) -> Response:
-    """Make a task."""
+    """Create a task."""
     devnet = devnet_of(request)
     task_id = devnet.consumers.create(await read_call(request, TaskCreate))
     devnet.bell.ring()
@@ -59,7 +59,7 @@ async def task_result_query(request: Request) -> Response:
 
 
 async def task_cancel(request: Request) -> Response:
-    """Take a task away from whoever has it."""
+    """Cancel a task, whether it waits or runs."""
     devnet = devnet_of(request)
     call = await read_call(request, TaskCancel)
     devnet.expire()
@@ -81,7 +81,7 @@ async def miner_submit(request: Request) -> Response:
 
 
 async def miner_request(request: Request) -> Response:
-    """Lease a task, or say what is running, or that there is nothing; perhaps after having waited."""
+    """Lease a task, or say what is running, or that no task is available; may wait first."""
     devnet = devnet_of(request)
     call = await read_call(request, MinerRequest)
     request.state.miner_id = call.erc20_address
@@ -94,7 +94,7 @@ async def miner_request(request: Request) -> Response:
 
 
 async def _lease(devnet: Devnet, request: Request, call: MinerRequest, wait: int) -> Leased | None:
-    """A task, as soon as there is one. None: the time is over, or the miner has other news to hear."""
+    """A task, as soon as one is available. None: the wait is over, or the miner has news of a lost task."""
     loop, miner_id = asyncio.get_running_loop(), call.erc20_address
     deadline = loop.time() + wait
     devnet.expire()
@@ -114,7 +114,7 @@ async def _lease(devnet: Devnet, request: Request, call: MinerRequest, wait: int
 
 @asynccontextmanager
 async def _held(devnet: Devnet, request: Request, miner_id: str) -> AsyncIterator[asyncio.Event]:
-    """A request that is held: the event is set when there may be news, and when its client goes away."""
+    """Hold a request: the event is set when there may be news, and when its client goes away."""
 
     async def watch_client(woken: asyncio.Event) -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -1,4 +1,4 @@
-"""What keeps devnet from starting."""
+"""Why devnet cannot start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may talk to a devnet at all: this machine under its own name, or whoever has the token.
+"""Who may talk to devnet: this machine under its own name, or a client with the token.
 
 It promises that a web page that somebody looks at on this machine reaches nothing (its `Origin` or, after DNS
 rebinding, its `Host` gives it away). The consumer's calls carry an API key, and the store's URLs and signatures are
@@ -40,7 +40,7 @@ class Guard:
     def _check(self, route: str, headers: Headers) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_ours(f"//{host}"):
-            raise Refusal(403, f"Host {host} is not a name of this devnet")
+            raise Refusal(403, f"Host {host} is not this devnet")
         if origin is not None and not self._is_ours(origin):
             raise Refusal(403, f"Origin {origin} is not this devnet's")
         if self._options.token and route not in _OPEN:
@@ -49,7 +49,7 @@ class Guard:
                 raise Refusal(401, "the token is missing or wrong; send Authorization: Bearer <token>")
 
     def _is_ours(self, url: str) -> bool:
-        """Beyond loopback the names are the operator's, and the token is what counts."""
+        """Beyond loopback any name is accepted: the operator chooses it, and the token decides."""
         try:
             name = urlsplit(url).hostname or ""
         except ValueError:

@@ -1,7 +1,6 @@
-"""What can be varied in a devnet, in one frozen value.
+"""The options of a devnet, in one frozen value.
 
-It promises that a value which exists can be served: what contradicts itself is refused when it is made. It never
-reads the environment or a file.
+Contradictions are refused when it is made. It never reads the environment or a file.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ DetailsForm = Literal["object", "string", "prompt"]
 """How `task_details` is sent: an object, the same as a JSON string, or the older `{"prompt": "…"}`."""
 
 NothingForm = Literal["null", "absent", "204"]
-"""How 'nothing to do' is said: `task_id: null`, no `task_id`, or status 204."""
+"""How 'no task' is said: `task_id: null`, no `task_id`, or status 204."""
 
 OnSilence = Literal["requeue", "fail"]
 """What happens to a task whose miner went silent."""
@@ -30,11 +29,11 @@ OnSilence = Literal["requeue", "fail"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevnetOptions:
-    """A devnet's settings; each default is the public network's behavior. Raises DevnetError where one is wrong."""
+    """A devnet's settings; each default is the public network's behavior. Raises DevnetError for a wrong one."""
 
     host: str = "127.0.0.1"  # beyond loopback only with a token
     port: int = 0  # 0: any free port
-    token: str = field(default="", repr=False)  # Bearer token of the miner's side and of control; also an API key
+    token: str = field(default="", repr=False)  # Bearer token of the miner's side; also an API key
     public_url: str = ""  # base of the URLs that are handed out; "": as the caller reached us
     state: Path | None = None  # folder that survives a restart; None: a temporary one
     durable: bool = True  # False: no fsync; survives a kill of the process, not of the machine
@@ -62,7 +61,7 @@ class DevnetOptions:
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
             raise DevnetError(
-                f"devnet: host {self.host} is not loopback, and there is no token",
+                f"devnet: host {self.host} is not loopback, and no token is set",
                 hint="set a token, or leave host at 127.0.0.1",
             )
         _require(0 <= self.port <= 65535, "port", self.port, "0 to 65535")

@@ -1,4 +1,4 @@
-"""What a miner may do, and what becomes of it: leases, heartbeats, answers, time-outs.
+"""The miner's side: leases, heartbeats, answers, time-outs.
 
 It promises that a task is leased to one miner at a time and counted once, and that a call out of order is refused with
 the reason. It never waits and never touches a socket: each method is a step that is over when it returns.
@@ -22,10 +22,10 @@ from miner.devnet.options import DevnetOptions
 from miner.devnet.wire import PUBLIC_WORKFLOWS, MinerRequest, MinerSubmit, Refusal
 
 TOLD_FOR = 60.0
-"""Seconds for which a task that was taken away is named in `canceled`: a reply may get lost."""
+"""Seconds for which a lost task is named in `canceled`: a reply may get lost."""
 
 Verdict = Literal["first", "repeat", "late", "differing"]
-"""An answer counts, comes once more, is to a task that was taken away, or differs from the one that counted."""
+"""An answer counts; repeats one; is to a task that was taken away; or differs from the one that counted."""
 
 Ending = Literal["answered", "canceled", "timed out", "silent"]
 
@@ -41,14 +41,14 @@ class Leased:
     details: str = field(repr=False)  # the consumer's `task_details`, as JSON
     details_form: str
     target: str
-    key: str  # of the object that a presigned URL is for
-    extra: str = field(repr=False)  # JSON object: fields that a test wants in the reply
+    key: str  # of the presigned URL's object
+    extra: str = field(repr=False)  # JSON object: more fields of the reply
     timeout: float | None
     leased_at: float
 
 
 class Sequencer:
-    """The miner's side of the state. `clock` gives Unix seconds."""
+    """The miner's side of the state. `clock` returns Unix seconds."""
 
     def __init__(
         self, db: sqlite3.Connection, blobs: Blobs, options: DevnetOptions, *, clock: Callable[[], float]
@@ -59,11 +59,11 @@ class Sequencer:
         self._clock = clock
 
     def resume(self) -> None:
-        """After a restart: every miner has a full `lease_ttl` to be heard, since nobody could be while we were down."""
+        """After a restart: give every miner a full `lease_ttl`, since none could be heard while devnet was down."""
         self._db.execute("UPDATE miners SET seen_at = ?", (self._clock(),))
 
     def hear(self, call: MinerRequest) -> None:
-        """A miner lives. What it can run is remembered for `/resource_request`."""
+        """Note that a miner is alive, and what it can run, for `/resource_request`."""
         self._db.execute(
             "INSERT INTO miners VALUES (?, ?, ?, ?, ?) ON CONFLICT (miner_id) DO UPDATE SET seen_at = excluded.seen_at,"
             " workflow_ids = CASE excluded.workflow_ids WHEN '[]' THEN workflow_ids ELSE excluded.workflow_ids END,"
@@ -72,7 +72,7 @@ class Sequencer:
         )
 
     def lease(self, miner_id: str, workflow_ids: Sequence[str]) -> Leased | None:
-        """Give the oldest task that fits, unless there is none or the miner is at its limit."""
+        """Lease the oldest task that fits; None without one, or for a miner at its limit."""
         if not workflow_ids or len(self.held(miner_id)) >= self._options.leases:
             return None
         task = self._oldest(workflow_ids)
@@ -109,11 +109,11 @@ class Sequencer:
         return tuple(row[0] for row in rows)
 
     def has_news(self, miner_id: str) -> bool:
-        """Whether a task was taken away that no reply to this miner named yet."""
+        """Whether this miner lost a task that no reply has named yet."""
         return any(row["told"] == 0 for row in self._lost(miner_id))
 
     def tell(self, miner_id: str) -> tuple[str, ...]:
-        """The ids of the tasks that a miner lost of late, and should stop. They are no news any more."""
+        """The ids of the tasks that a miner lost recently and should stop; marks them as told."""
         lost = self._lost(miner_id)
         if any(row["told"] == 0 for row in lost):
             self._db.execute("UPDATE leases SET told = TRUE WHERE miner_id = ? AND ended_at IS NOT NULL", (miner_id,))
@@ -138,13 +138,13 @@ class Sequencer:
         return verdict
 
     def end_lease_of(self, task_id: str, ending: Ending) -> None:
-        """End the lease that a task has, if it has one. The task's own status is the caller's to set."""
+        """End a task's lease, if it has one. The caller sets the task's status."""
         lease = self._db.execute("SELECT * FROM leases WHERE task_id = ? AND ended_at IS NULL", (task_id,)).fetchone()
         if lease is not None:
             self._end_lease(lease, ending)
 
     def expire(self, attending: Collection[str]) -> bool:
-        """Take away what timed out, and what silent miners hold. True if anything was.
+        """Take away what timed out, and what silent miners hold; returns whether anything was.
 
         A miner in `attending` has a request open, so it is not silent.
         """
@@ -165,7 +165,7 @@ class Sequencer:
         return bool(late or lost)
 
     def _lost(self, miner_id: str) -> list[sqlite3.Row]:
-        """The leases that were taken away of late, but for tasks that the same miner leased again."""
+        """The leases that were taken away recently, except of tasks that the same miner leased again."""
         return self._db.execute(
             "SELECT task_id, told FROM leases AS lost WHERE ended <> 'answered' AND ended_at > ? AND miner_id = ?"
             " AND NOT EXISTS (SELECT 1 FROM leases AS again WHERE again.task_id = lost.task_id"
@@ -192,10 +192,10 @@ class Sequencer:
         return row
 
     def _judge(self, call: MinerSubmit, body: str) -> tuple[Verdict, sqlite3.Row | None]:
-        """What an answer is and, where it is the one that counts, the lease that it ends."""
+        """What an answer is, and the lease that it ends if it counts."""
         task = self._db.execute("SELECT * FROM tasks WHERE task_id = ?", (call.task_id,)).fetchone()
         if task is None:
-            raise Refusal(404, f"there is no task {call.task_id}")
+            raise Refusal(404, f"unknown task {call.task_id}")
         leases = self._db.execute(
             "SELECT * FROM leases WHERE task_id = ? AND miner_id = ? ORDER BY seq", (call.task_id, call.miner_id)
         ).fetchall()
@@ -214,14 +214,14 @@ class Sequencer:
         return "late", None
 
     def _check_result(self, call: MinerSubmit, task: sqlite3.Row, lease: sqlite3.Row) -> None:
-        """A success names an object that is really there, at the place that the task had for it."""
+        """A success must name an object that exists, under the key that the lease gave."""
         if not call.success:
             return
         if task["target"] == "none":
-            raise Refusal(400, "the task had no upload target, so only a failure can be its answer")
+            raise Refusal(400, "the task had no upload target, so its answer must be a failure")
         key = self._object_key(call.result, task["target"])
         if task["target"] == "presigned" and key != lease["key"]:
-            raise Refusal(400, f"result {call.result} is not the key that upload_url is for, which is {lease['key']}")
+            raise Refusal(400, f"result {call.result} is not the key of upload_url, {lease['key']}")
         if task["target"] == "s3":  # the object is in a bucket that devnet does not see
             if not key_is_of(key, miner_id=call.miner_id, task_id=call.task_id):
                 raise Refusal(400, f"result {call.result} is not <prefix>/<workflow>-<miner id>-<task id>.<format>")
@@ -249,7 +249,7 @@ class Sequencer:
         )
 
     def _object_key(self, result: str, target: str) -> str:
-        """The key in an answer's `result`. The path of a presigned URL shows the bucket too, so that form is taken."""
+        """The key in an answer's `result`; the path of a presigned URL, which has the bucket in it, is accepted too."""
         if target != "presigned":
             return result
         return result.removeprefix("/").removeprefix("store/").removeprefix(f"{self._options.bucket}/")
@@ -266,14 +266,14 @@ class Sequencer:
 
 
 def key_is_of(key: str, *, miner_id: str, task_id: str) -> bool:
-    """Whether `key` has the form `<prefix>/<workflow>-<miner id>-<task id>.<format>`, the prefix being optional."""
+    """Whether `key` has the form `<prefix>/<workflow>-<miner id>-<task id>.<format>`, with an optional prefix."""
     stem, dot, form = key.rpartition("/")[2].rpartition(".")
     workflow = stem.removesuffix(f"-{miner_id}-{task_id}")
     return bool(dot) and form.isalnum() and workflow not in ("", stem)
 
 
 def _key(task_id: str, number: int | None, workflow_id: str) -> str:
-    """One key a lease: who lost a task cannot write over the answer of who got it next."""
+    """One key per lease: a miner that lost a task cannot overwrite the next one's result."""
     public = PUBLIC_WORKFLOWS.get(workflow_id)
     return f"{task_id}-{number}.{public.format if public else 'bin'}"
 

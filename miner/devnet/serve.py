@@ -1,7 +1,7 @@
 """Runs a devnet: in a thread, or in the foreground.
 
-It promises that the address is known and answers when it says so, and that stopping leaves no thread, socket or
-temporary folder. Nothing is written to standard output.
+When it reports its URL, it answers. Stopping leaves no thread, socket or temporary folder. Nothing is written to
+standard output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from miner.devnet.options import DevnetOptions
 from miner.devnet.state import Devnet, open_devnet
 
 Build = Callable[[Devnet], Starlette]
-"""Makes the application of an open devnet; one of your own calls `build_app` with what it adds."""
+"""Makes the application of an open devnet; your own one calls `build_app` with additions."""
 
 STOP_GRACE = 0.5
 """Seconds that requests in hand have to end when the devnet stops."""
@@ -33,7 +33,7 @@ STOP_GRACE = 0.5
 
 @contextmanager
 def serve(options: DevnetOptions | None = None, *, build: Build = build_app) -> Iterator[str]:
-    """A devnet in a thread, for as long as the block lasts; gives its URL. Raises DevnetError if it cannot start."""
+    """A devnet in a thread, for as long as the block lasts; yields its URL. Raises DevnetError if it cannot start."""
     options = options or DevnetOptions()
     started: Future[_Server] = Future()
     with closing(_listen(options)) as sock, ThreadPoolExecutor(1, thread_name_prefix="devnet") as threads:
@@ -57,7 +57,7 @@ def run_devnet(options: DevnetOptions, *, on_ready: Callable[[str], None], build
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells when it answers, lets held requests go when it stops, and returns after a signal."""
+    """uvicorn that tells when it answers, releases held requests when it stops, and returns after a signal."""
 
     def __init__(self, config: uvicorn.Config, *, devnet: Devnet, on_ready: Callable[[_Server], None]) -> None:
         super().__init__(config)
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a signal that was obeyed is not raised again: what is to be cleaned up comes after."""
+        """As uvicorn's, but without raising the signal again: cleanup follows."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,6 +1,6 @@
-"""What one running devnet is made of, and how a request finds it.
+"""The parts of a running devnet, and how a request finds them.
 
-It promises that everything that was opened is closed, and that a temporary folder is gone afterwards.
+Everything that was opened is closed, and a temporary folder is gone afterwards.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Bell:
             held.woken.set()
 
     def stop(self) -> None:
-        """Let every held request go, now and from now on."""
+        """Release every held request, now and from now on."""
         self.stopping.set()
         self.ring()
 
@@ -67,7 +67,7 @@ class Bell:
         return len(self._held)
 
     def attending(self) -> frozenset[str]:
-        """The miners that have a request open, and so are not silent."""
+        """Miners with an open request; they are not silent."""
         return frozenset(held.miner_id for held in self._held)
 
 
@@ -85,7 +85,7 @@ class Devnet:
     bell: Bell
 
     def expire(self) -> None:
-        """Take away what is over, and tell those who wait."""
+        """Take away what is over, and wake held requests."""
         if self.sequencer.expire(self.bell.attending()):
             self.bell.ring()
 
@@ -98,7 +98,7 @@ def devnet_of(request: Request) -> Devnet:
 
 @asynccontextmanager
 async def open_devnet(options: DevnetOptions, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Devnet]:
-    """A devnet on its folder, with its clock ticking. Raises ConfigError where the folder cannot be used."""
+    """A devnet on its folder, with its clock ticking. Raises DevnetError if the folder cannot be used."""
     folder = options.state or Path(tempfile.mkdtemp(prefix="xalora-devnet-"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """Upload targets: signed URLs, given with a lease and checked at the store; or the S3 credentials of the options.
 
-It promises that a URL opens one task's object and nothing else, and no longer than `upload_ttl` seconds. It never
-tells a wrong signature from a right one by how long it takes.
+A URL opens one task's object and nothing else, for `upload_ttl` seconds. Signatures are compared in constant time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from miner.devnet.wire import Refusal
 
 
 class Targets:
-    """Gives upload targets and checks them. `secret` signs the URLs."""
+    """Issues upload targets and checks them. `secret` signs the URLs."""
 
     def __init__(self, db: sqlite3.Connection, options: DevnetOptions, *, secret: bytes) -> None:
         self._db = db
@@ -46,7 +45,7 @@ class Targets:
         expires, signature = query.get("expires", ""), query.get("signature", "")
         right = self._signature(method, bucket, key, expires)
         if not hmac.compare_digest(right.encode(), signature.encode()):
-            raise Refusal(403, f"the signature is not one for {method} of this object")
+            raise Refusal(403, f"wrong signature for {method} of this object")
         if int(expires) < now:
             raise Refusal(403, "the URL has expired")
 
@@ -56,7 +55,7 @@ class Targets:
         return row["task_id"] if row else ""
 
     def refuse_if_answered(self, task_id: str) -> None:
-        """A task's object must not change once its answer counts. Raises Refusal with 409."""
+        """Raises Refusal with 409 if the task is answered: its object must not change then."""
         found = self._db.execute("SELECT 1 FROM answers WHERE task_id = ? AND verdict = 'first'", (task_id,))
         if found.fetchone() is not None:
             raise Refusal(409, f"task {task_id} is answered, so its object must not change")

@@ -1,7 +1,7 @@
 """The requests of the protocol, as strict types, and how a wrong one is refused.
 
-A field of the wrong type is never converted: `true` is no number and `"1"` is none. A field that is not named here
-is ignored, as the protocol has it. Source: the sequencer's wire protocol, both sides.
+A field of the wrong type is never converted: neither `true` nor `"1"` is a number. Unknown fields are ignored, as the
+protocol has it. Source: the sequencer's wire protocol, both sides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicWorkflow:
-    """What the network publishes of a workflow id: its task type, and the format of what it makes."""
+    """What the network publishes of a workflow id: its task type, and its output format."""
 
     task_type: str
     format: str
@@ -105,7 +105,7 @@ class MinerRequest(Call):
 
 
 class MinerSubmit(Call):
-    """An answer. All seven fields are required, and success and failure have different ones filled."""
+    """An answer. All seven fields are required; success and failure fill different ones."""
 
     success: bool
     task_id: Name
@@ -134,7 +134,7 @@ C = TypeVar("C", bound=BaseModel)
 
 
 async def read_call(request: Request, model: type[C], *, limit: int = BODY_LIMIT) -> C:
-    """The request's body as a `model`. Raises Refusal: 415, 413, or 400 with every wrong field named."""
+    """The request's body as a `model`. Raises Refusal: 415, 413, or 400 that names every wrong field."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refusal(415, f"the content type is {kind or 'missing'}, and must be application/json")
@@ -155,7 +155,7 @@ def _wrong(place: Sequence[int | str], reason: str) -> str:
 
 
 def preferred_wait(header: str | None) -> int:
-    """The N of `Prefer: wait=N` (seconds), or 0. Raises Refusal where N is not whole, as RFC 7240 has it."""
+    """The N of `Prefer: wait=N` (seconds), or 0. Raises Refusal unless N is a whole number (RFC 7240)."""
     for part in re.split(r"[,;]", header or ""):
         found = _WAIT.fullmatch(part)
         if found is None:
@@ -167,7 +167,7 @@ def preferred_wait(header: str | None) -> int:
 
 
 def as_json(value: object) -> str:
-    """`value` as JSON text. Raises Refusal where it holds a number that JSON has no word for."""
+    """`value` as JSON text. Raises Refusal for a number that JSON cannot express."""
     try:
         return json.dumps(value, allow_nan=False, ensure_ascii=False)
     except ValueError:

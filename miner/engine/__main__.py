@@ -1,7 +1,7 @@
-"""`python -m miner.engine`: serves until it is told to stop, or until its parent is gone.
+"""`python -m miner.engine`: serves until it is stopped or its parent is gone.
 
 When it is ready it writes one line to stdout, its URL; logs go to stderr. Exit codes: 0 after SIGTERM, SIGINT or the
-end of the parent; 1 where the port or a file cannot be had; 2 for a wrong flag.
+end of the parent; 1 if a port or file is unavailable; 2 for a wrong flag.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger("engine")
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but that it says when it is ready, ends with 0 when it is told to end, and watches its parent."""
+    """uvicorn that says when it is ready, exits with 0 on a signal, and watches its parent."""
 
     def __init__(self, config: uvicorn.Config, *, url: str, parent: int | None) -> None:
         super().__init__(config)
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn would raise the signal once more at the end, and so end with -15: here a stop is a success."""
+        """uvicorn would raise the signal again at the end and exit with -15; here a stop is a success."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
 
 
 def main(nodes: Iterable[Node] = ()) -> int:
-    """Serve what the command line asks for; returns the exit code. A program of yours may add `nodes` of its own."""
+    """Serve as the command line says; returns the exit code. An embedding program may add `nodes`."""
     flags = parse(sys.argv[1:])
     _log(flags)
     with contextlib.ExitStack() as stack:
@@ -87,7 +87,7 @@ def main(nodes: Iterable[Node] = ()) -> int:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Its protocol is named, since asyncio turns Nagle's delay (40 ms) off only where it is."""
+    """A listening socket with an explicit protocol: only then does asyncio turn Nagle's delay (40 ms) off."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,7 +105,7 @@ def _log(flags: Flags) -> None:
         level={"DETAIL": "DEBUG"}.get(flags.level, flags.level),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for name in ("PIL", "uvicorn.error"):  # they tell every chunk of every file, and every connection
+    for name in ("PIL", "uvicorn.error"):  # they log every chunk of every file, and every connection
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -1,4 +1,4 @@
-"""The application: the parts put together, the routes with and without `/api`, and who may ask."""
+"""The application: its parts, the routes with and without `/api`, and who may call."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from miner.engine.prompts import Prompts
 from miner.engine.run import Workshop
 from miner.engine.state import Engine
 
-_PATIENCE = 2.0  # seconds that a running node gets to heed the interrupt when the engine ends
+_PATIENCE = 2.0  # seconds for a running node to heed the interrupt when the engine stops
 
 
 class OnlyLocal:
-    """Refuses what a web page of elsewhere could send through a browser on this machine.
+    """Refuses what another site's page could send through a browser on this machine.
 
-    The Host has to be this machine, so that no name of another site leads here; an Origin has to be the Host; and a
-    browser must not call it cross-site. ComfyUI does the last two.
+    Host must name this machine, Origin must match Host, and Sec-Fetch-Site must not be cross-site. ComfyUI does the
+    last two.
     """
 
     def __init__(self, app: ASGIApp) -> None:

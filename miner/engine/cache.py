@@ -11,7 +11,7 @@ from miner.engine.nodes.base import Result
 
 
 class Cache:
-    """Keeps results, or none of them where `keeps` is false."""
+    """Keeps results, unless `keeps` is false."""
 
     def __init__(self, *, keeps: bool) -> None:
         self._keeps = keeps

@@ -10,7 +10,7 @@ class Dialect:
     """How one version of ComfyUI behaves."""
 
     version: str  # as /system_stats reports it
-    canonical_ids: bool  # a prompt_id that is no canonical lower-case UUID is refused
+    canonical_ids: bool  # a prompt_id must be a canonical lower-case UUID
     checks_named_combos: bool  # ["COMBO", {"options": […]}] is checked at submission, and not only when the node runs
     names_missing_nodes: bool  # an unknown node is `missing_node_type`, and not `invalid_prompt`
     finds_cycles: bool  # a cycle is reported as `dependency_cycle`

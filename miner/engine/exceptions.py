@@ -21,5 +21,5 @@ def lines(error: BaseException) -> list[str]:
 
 
 def message(error: BaseException) -> str:
-    """The error's text and, after a line break, advice. The break is there even without any."""
+    """The error's text, a line break, and advice if ComfyUI has any."""
     return f"{error}\n{_OOM_TIPS if type(error).__name__ == 'OutOfMemoryError' else ''}"

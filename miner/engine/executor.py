@@ -1,7 +1,7 @@
 """The thread that runs prompts, one after the other.
 
-What ends the thread itself (SystemExit in a node) leaves its prompt running for ever while HTTP goes on answering: that
-is what ComfyUI does, and what a miner has to notice.
+SystemExit in a node ends the thread: its prompt stays running forever while HTTP keeps answering. ComfyUI does the
+same, and a miner must notice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Executor(threading.Thread):
         self._current: Run | None = None
 
     def where(self, client: str) -> str | None:
-        """The node that runs, if the prompt is this client's. For a client that comes back."""
+        """The running node, if the prompt is this client's; for a client that reconnects."""
         current = self._current
         return current.node if current and self._client == client else None
 

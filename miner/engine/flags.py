@@ -1,7 +1,7 @@
 """The command line: ComfyUI's own flags, so that the engine can be started in ComfyUI's place, and a few of ours.
 
-Flags that steer a GPU, a browser or custom nodes are taken and change nothing here; an unknown one is refused, as
-argparse does. Only loopback addresses are served.
+Flags for a GPU, a browser or custom nodes are accepted and ignored; unknown flags are errors, as in argparse. Only
+loopback addresses are served.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVELS = ("DEBUG", "DETAIL", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What was asked for. A folder that is None has its default under `base`; `base` None means a temporary folder."""
+    """The parsed flags. A folder of None has its default under `base`; `base` None means a temporary folder."""
 
     host: str
     port: int  # 0: any free one
@@ -45,7 +45,7 @@ class Flags:
 
 
 def parse(arguments: Sequence[str]) -> Flags:
-    """Flags from a command line. Writes the reason to stderr and exits with 2 where one is wrong, as argparse does."""
+    """Flags from a command line. For a wrong one, writes the reason to stderr and exits with 2, as argparse does."""
     found = _parser().parse_args(arguments)
     return Flags(
         host=found.listen,
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     ours = parser.add_argument_group("not in ComfyUI")
     ours.add_argument("--like", choices=tuple(DIALECTS), default=NEWEST, help="the ComfyUI whose behavior to follow")
     ours.add_argument("--parent-pid", type=int, metavar="PID", help="end when PID is no longer the parent")
-    _accept_ignored(parser.add_argument_group("taken, and without effect here"))
+    _accept_ignored(parser.add_argument_group("accepted and ignored"))
     return parser
 
 

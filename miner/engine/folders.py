@@ -1,7 +1,7 @@
 """The engine's folders, and the only way to a path in them.
 
-A name that comes over the wire leads inside its folder or nowhere. The names and the counter of saved files are
-ComfyUI's: `prefix_00001_.png`, counting on from what is there.
+A name from the wire never leads outside its folder. The names and the counter of saved files are ComfyUI's:
+`prefix_00001_.png`, counting on from what is there.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Folders:
         return {"input": self.input, "output": self.output, "temp": self.temp}.get(kind)
 
     def find(self, name: str, *, kind: str = "input") -> Path | None:
-        """The path that `name` or `name [kind]` stands for, be there a file or not; None if it leads outside."""
+        """The path that `name` or `name [kind]` means, existing or not; None if it leads outside."""
         bare, marked = annotation(name)
         root = self.of(marked or kind)
         return inside(root, bare) if root else None
 
     def model_names(self, folder: str) -> list[str]:
-        """The model files of a folder, as relative names, sorted. KeyError for a folder that ComfyUI does not know."""
+        """The model files of a folder, as relative names, sorted. Raises KeyError for an unknown folder."""
         found = {
             str(path.relative_to(root))
             for root in self.models[folder]
@@ -69,7 +69,7 @@ class Folders:
         return sorted(found)
 
     def model(self, folder: str, name: str) -> Path | None:
-        """The file of a model, or None if there is none inside the folder."""
+        """The file of a model, or None."""
         candidates = (inside(root, name) for root in self.models[folder])
         return next((path for path in candidates if path and path.is_file()), None)
 
@@ -118,7 +118,7 @@ def annotation(name: str) -> tuple[str, str | None]:
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """`root / name`, or None where that is outside of `root`, links followed."""
+    """`root / name`, or None if that is outside `root` after following links."""
     path = Path(os.path.normpath(root / name))
     try:
         return path if path.resolve().is_relative_to(root.resolve()) else None

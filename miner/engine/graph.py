@@ -1,4 +1,4 @@
-"""Pure questions about a graph: what is a link, what runs when, what a node's result depends on."""
+"""Pure functions on graphs: links, run order, and what a node's result depends on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def is_link(value: Any) -> bool:
 
 
 def links(graph: Graph, node: str) -> list[str]:
-    """The nodes that `node` takes something from, in the order of its inputs. A link to nowhere is none."""
+    """The nodes that `node` depends on, in the order of its inputs; dangling links are skipped."""
     return [value[0] for value in _inputs(graph[node]).values() if is_link(value) and value[0] in graph]
 
 
 def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A node's inputs. One that was not validated, as nothing asks for it, may have none, or no mapping of them."""
+    """A node's inputs. An unused node is not validated, so they may be missing or not a mapping."""
     inputs = node.get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
@@ -32,8 +32,8 @@ def _inputs(node: Mapping[str, Any]) -> Mapping[str, Any]:
 def run_order(graph: Graph, outputs: Iterable[str], *, cached: Collection[str], savers: Collection[str]) -> list[str]:
     """The nodes to run for `outputs`, in ComfyUI's order. `outputs` are among them even where they are cached.
 
-    Of the nodes that are ready, first one that saves; then one that only a saving node waits for; then one that such a
-    node waits for; or else the one that was found first.
+    Of the nodes that are ready: first one that saves; then one that only a saving node waits for; then one that such a
+    node waits for; else the one found first.
     """
     waiting = _needed(graph, outputs, cached)
     needs = {node: {source for source in links(graph, node) if source in waiting} for node in waiting}
@@ -72,8 +72,8 @@ def _pick(ready: list[str], followers: Mapping[str, list[str]], savers: Collecti
 def signatures(graph: Graph, fingerprint: Callable[[str], str | None]) -> dict[str, str]:
     """What each node's result depends on, as a digest: its class, its inputs, and the same of all before it.
 
-    `fingerprint(node)` stands for what lies outside of the graph, such as a file's content. None: it cannot be told,
-    and neither that node nor any after it has a signature.
+    `fingerprint(node)` stands for what lies outside of the graph, such as a file's content. None means unknown:
+    then neither that node nor any after it has a signature.
     """
     digests: dict[str, str | None] = {}
 

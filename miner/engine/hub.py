@@ -67,7 +67,7 @@ class Hub:
             message, client = await self._events.get()
             names = list(self._sockets) if client is None else [client]
             for name in names:
-                if name in self._sockets:  # asked for each: one may leave while another is sent to
+                if name in self._sockets:  # per client: one may leave while another is sent to
                     await send(self._sockets[name], message)
 
     def _enqueue(self, message: str | bytes, client: str | None) -> None:
@@ -76,7 +76,7 @@ class Hub:
 
 
 async def send(socket: WebSocket, message: str | bytes) -> None:
-    """Send, and wait while the reader is slow. A reader that has gone is nobody's error."""
+    """Send, and wait while the reader is slow. A reader that is gone is not an error."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: Starlette's, of a closed socket
         if isinstance(message, str):
             await socket.send_text(message)

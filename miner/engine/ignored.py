@@ -1,4 +1,4 @@
-"""ComfyUI's flags that steer what the engine does not have: a GPU, a browser, custom nodes. Taken, to no effect."""
+"""ComfyUI's flags for what the engine does not have (a GPU, a browser, custom nodes): accepted and ignored."""
 
 # fmt: off
 SWITCHES = (

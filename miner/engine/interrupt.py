@@ -1,4 +1,4 @@
-"""The flag by which a run is asked to end. It takes effect where the run looks at it: between nodes, steps, tiles."""
+"""The flag that asks a run to end. It takes effect between nodes, steps and tiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class Interrupted(Exception):
-    """The run was asked to end, and does."""
+    """The run ends because it was asked to."""
 
 
 class Interrupt:

@@ -8,8 +8,8 @@
             unet
             diffusion_models
 
-That is all of YAML that such a file needs, and no YAML library is in the base install. What is beyond it is refused
-with the file and the line, never guessed.
+Such a file needs no more of YAML, and the base install has no YAML library. Anything else is refused with the file and
+the line, never guessed.
 """
 
 from __future__ import annotations

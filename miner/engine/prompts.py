@@ -64,7 +64,7 @@ class Prompts:
             self._lock.notify_all()
 
     def take(self) -> Submission | Free | None:
-        """The next thing to do; blocks until there is one. None: closed."""
+        """The next thing to do; blocks. None: closed."""
         with self._lock:
             self._lock.wait_for(lambda: self._closed or self._free or self._waiting)
             if self._closed:
@@ -86,7 +86,7 @@ class Prompts:
             self._announce()
 
     def delete(self, prompt_id: str) -> bool:
-        """Take one waiting prompt of this id out; whether there was one."""
+        """Remove one waiting prompt with this id; returns whether there was one."""
         with self._lock:
             for submission in self._waiting:
                 if submission.prompt_id == prompt_id:
@@ -101,7 +101,7 @@ class Prompts:
             self._announce()
 
     def interrupt(self, prompt_id: str) -> bool:
-        """Ask the run to end if it is this prompt's; whether it is."""
+        """Ask the run to end if it is this prompt's; returns whether it is."""
         with self._lock:
             matches = self._running is not None and self._running.prompt_id == prompt_id
             if matches:

@@ -1,4 +1,4 @@
-"""What a run tells: its messages, the states of its nodes, its previews. To its client alone, and for the history."""
+"""What a run reports, to its client and the history: messages, node states, previews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of one prompt: what is cached, what runs in which order, what is told, how it ends.
+"""One run of one prompt: what is cached, what runs in which order, what is reported, how it ends.
 
 An error in a node ends the run, and nothing else.
 """
@@ -59,7 +59,7 @@ class Run:
         self._executed: list[str] = []
 
     def execute(self) -> bool:
-        """Run it to its end, whichever that is; whether it was a good one. Blocks."""
+        """Run it to its end; returns whether it succeeded. Blocks."""
         self._report.message("execution_start")
         known = signatures(self._prompt, self._fingerprint)
         cache = self._workshop.cache

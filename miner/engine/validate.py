@@ -1,4 +1,4 @@
-"""Checks a prompt as ComfyUI does at submission, down to the words of its errors. Pure but for a node's own `check`.
+"""Checks a prompt as ComfyUI does at submission, with its error messages. Pure, except for a node's own `check`.
 
 The walk goes from each output node up its links. An output with anything wrong behind it is dropped; the prompt is
 refused when none is left.
@@ -27,7 +27,7 @@ _UNFIT = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
 class Malformed(Exception):
-    """The prompt is no object of objects. ComfyUI answers that with a bare 500."""
+    """The prompt is not an object of objects. ComfyUI answers with a bare 500."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,7 @@ class Validation:
 
 
 def _config(spec: Spec) -> list[Any]:
-    """A spec with its second half always there."""
+    """A spec, always with its second half."""
     return [spec[0], spec[1] if len(spec) > 1 else {}]
 
 

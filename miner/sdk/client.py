@@ -29,15 +29,15 @@ from miner.sdk.settings import (
 from miner.sdk.tasks import WorkflowTask
 from miner.sdk.transport import call_of, open_session, send
 
-MIN_INTERVAL = 1.0  # seconds between two askings; the network wants no more than one a second
+MIN_INTERVAL = 1.0  # seconds between two queries; the network allows one per second
 REQUEST_TIMEOUT = 60.0  # seconds
 
 Heard = WorkflowTaskResult | WorkflowError
-"""What one asking gave: how the task stands, or a transient error."""
+"""The outcome of one query: the task's status, or a transient error."""
 
 
 class Workflow:
-    """The sequencer, as a consumer sees it. One client a thread; every method but `close` blocks on the network.
+    """The sequencer, as a consumer sees it. One client per thread; every method but `close` blocks on the network.
 
     `api_key` is the combined key (`<consumer id>#<key>`), else `XALORA_API_KEY` of the environment, else of
     `env_file`; `workflow_url` likewise from `XALORA_WORKFLOW_URL`. `request_timeout` is in seconds. `clock` is
@@ -82,7 +82,7 @@ class Workflow:
         consumer_id: str | None = None,
         api_key: str | None = None,
     ) -> MinerResponse:
-        """Ask for a miner that could run this. Raises WorkflowError; APIError where there is none."""
+        """Ask for a miner that could run this. Raises WorkflowError; APIError if there is none."""
         return self._post(
             "resource_request",
             {
@@ -94,7 +94,7 @@ class Workflow:
         ).miner()
 
     def create_task(self, task: WorkflowTask) -> str:
-        """Create the task, and give its id. Raises WorkflowError.
+        """Create the task; returns its id. Raises WorkflowError.
 
         It is sent once: after ConnectionFailed or InvalidReply it may exist all the same.
         """
@@ -112,7 +112,7 @@ class Workflow:
         ).task_id()
 
     def execute_workflow(self, task: WorkflowTask) -> str:
-        """Ask for a miner, then create the task, and give its id without waiting for it. Raises WorkflowError."""
+        """Ask for a miner, then create the task; returns its id without waiting. Raises WorkflowError."""
         self.resource_request(
             workflow_id=task.workflow_id,
             task_type=task.task_type,
@@ -122,11 +122,11 @@ class Workflow:
         return self.create_task(task)
 
     def query_task_result(self, task_id: str, *, api_key: str | None = None) -> WorkflowTaskResult:
-        """How the task stands now. `api_key`: the task's own, where it had one. Raises WorkflowError."""
+        """How the task stands now. `api_key`: the task's own, if it has one. Raises WorkflowError."""
         return self._query(task_id, api_key=api_key, timeout=self._request_timeout)
 
     def cancel_task(self, task_id: str, *, api_key: str | None = None) -> TaskCancelResponse:
-        """Cancel the task. `api_key`: the task's own, where it had one. Raises WorkflowError."""
+        """Cancel the task. `api_key`: the task's own, if it has one. Raises WorkflowError."""
         body = {"task_id": task_id, "api_key": self._api_key(api_key)}
         return self._post("task_cancel", body).canceled(task_id)
 
@@ -147,7 +147,7 @@ class Workflow:
         api_key: str | None = None,
         heard: Callable[[Heard], object] | None = None,
     ) -> WorkflowTaskResult:
-        """Ask every `interval` seconds until the task is finished, failed or canceled; give how it ended.
+        """Ask every `interval` seconds until the task is finished, failed or canceled; returns how it ended.
 
         A transient error is asked over. `heard` is told of each asking. Raises ValueError for an interval under 1 s,
         TaskTimeout after `timeout` seconds (it asks once more at the end of them), and WorkflowError for an error
@@ -173,7 +173,7 @@ class Workflow:
             self._wait(min(pause, left))
 
     def _ask(self, task_id: str, *, api_key: str | None, left: float) -> Heard:
-        """One asking, with at most the seconds that are left. Raises what asking again would not mend."""
+        """One query, for the seconds that are left at most. Raises errors that are not transient."""
         try:
             return self._query(task_id, api_key=api_key, timeout=min(self._request_timeout, max(left, MIN_INTERVAL)))
         except WorkflowError as error:

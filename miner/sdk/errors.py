@@ -4,19 +4,19 @@ WorkflowError
 ├── ConfigurationError        no key, or a setting that cannot be used; nothing was sent
 ├── InvalidTask               the task's own fields are wrong; nothing was sent
 ├── ConnectionFailed          no reply: refused, reset, or none in time
-├── InvalidReply              a 2xx reply that the protocol does not know
+├── InvalidReply              a 2xx reply that breaks the protocol
 ├── APIError                  a reply other than 2xx
 │   └── AuthenticationError   401 or 403: the consumer id or the key is wrong
-└── TaskTimeout               the task had not ended when the waiting did; it goes on
+└── TaskTimeout               the task did not end in time; it continues
 
-A `transient` error may go well the next time; waiting for a result goes on over it. No message holds a key.
+A `transient` error may pass; waiting for a result continues after it. No message holds a key.
 """
 
 from __future__ import annotations
 
 
 class WorkflowError(Exception):
-    """Any error that the SDK raises on purpose. `status` is the reply's HTTP status, or None where there was none."""
+    """Any error that the SDK raises on purpose. `status` is the reply's HTTP status, or None without one."""
 
     transient = False
     retry_after: float | None = None  # seconds, where the server asked for them
@@ -28,7 +28,7 @@ class WorkflowError(Exception):
 
 
 class ConfigurationError(WorkflowError):
-    """A setting is missing or cannot be used. The message names it and where it is read from."""
+    """A setting is missing or cannot be used. The message names it and its source."""
 
 
 class InvalidTask(WorkflowError, ValueError):
@@ -36,19 +36,19 @@ class InvalidTask(WorkflowError, ValueError):
 
 
 class ConnectionFailed(WorkflowError):
-    """No reply came. What was asked may have been done all the same."""
+    """No reply came. The request may have been carried out all the same."""
 
     transient = True
 
 
 class InvalidReply(WorkflowError):
-    """The reply is 2xx, but not what the protocol says: no JSON, a field that is missing or of the wrong type."""
+    """The reply is 2xx but breaks the protocol: not JSON, or a field is missing or of the wrong type."""
 
     transient = True
 
 
 class APIError(WorkflowError):
-    """A reply other than 2xx. `detail` is the server's own words."""
+    """A reply other than 2xx. `detail` is the server's text."""
 
     next_step = ""
 
@@ -66,13 +66,13 @@ class AuthenticationError(APIError):
 
 
 class TaskTimeout(WorkflowError):
-    """The task had not ended when the waiting did. It goes on: ask again with `query_task_result(task_id)`.
+    """The task did not end in time. It continues: ask again with `query_task_result(task_id)`.
 
-    `last_status` is the last one heard, or None where no asking went well; then `__cause__` says why.
+    `last_status` is the last one heard, or None if every query failed; `__cause__` says why.
     """
 
     def __init__(self, *, task_id: str, last_status: str | None, timeout: float) -> None:
-        heard = f"it was {last_status}" if last_status else "its status was never heard"
-        super().__init__(f"task {task_id} had not ended after {timeout:g} s ({heard}); it goes on: ask again later")
+        heard = f"last status: {last_status}" if last_status else "no status received"
+        super().__init__(f"task {task_id} did not end within {timeout:g} s ({heard}); it continues: ask again later")
         self.task_id = task_id
         self.last_status = last_status

@@ -29,21 +29,21 @@ _CHUNK = 1 << 20  # bytes
 def image_url(path: Path, *, workflow_url: str) -> str:
     """A URL of the picture at `path` that a task can name. Blocks on the network.
 
-    Raises InvalidTask for a file that is no picture or cannot travel, WorkflowError for a sequencer that is away.
+    Raises InvalidTask for a file that is not a picture or too large, WorkflowError if the sequencer does not answer.
     """
     data, mime = _read_picture(path)
     if _is_local(workflow_url) and (url := _stored(workflow_url, data, mime)):
         return url
     if len(data) > DATA_LIMIT:
         raise InvalidTask(
-            f"{path} has {len(data) >> 10} KiB, and a picture inside a task has at most {DATA_LIMIT >> 10}: "
-            "put it where the network can reach it, and give its URL"
+            f"{path} has {len(data) >> 10} KiB; a picture inside a task may have {DATA_LIMIT >> 10}: "
+            "upload it somewhere public, and pass its URL"
         )
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def download(url: str, destination: Path) -> int:
-    """Write what is at `url` to `destination`, over what was there. Gives its size in bytes; blocks.
+    """Download `url` to `destination`, replacing it. Returns the size in bytes; blocks.
 
     Raises WorkflowError: ConnectionFailed and APIError for the network, and itself for the disk.
     """
@@ -70,7 +70,7 @@ def _write(reply: requests.Response, part: Path, *, call: str) -> int:
 
 
 def _read_picture(path: Path) -> tuple[bytes, str]:
-    """The file's bytes and their MIME type, by what is in it and not by its name."""
+    """The file's bytes and their MIME type, by its content."""
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as picture:
@@ -78,7 +78,7 @@ def _read_picture(path: Path) -> tuple[bytes, str]:
     except (OSError, Image.DecompressionBombError) as error:  # Pillow's UnidentifiedImageError is an OSError
         raise InvalidTask(f"{path} cannot be sent as a picture: {error}") from error
     if not mime or not mime.startswith("image/"):
-        raise InvalidTask(f"{path} cannot be sent as a picture: give a PNG, JPEG or WebP file")
+        raise InvalidTask(f"{path} cannot be sent as a picture: use PNG, JPEG or WebP")
     return data, mime
 
 

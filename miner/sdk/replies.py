@@ -15,7 +15,7 @@ from miner.sdk.errors import APIError, AuthenticationError, InvalidReply
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands."""
+    """The status of a task."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -26,17 +26,17 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowTaskResult:
-    """How a task stands. `result` is there when it is finished: as a rule, the object's key in the network's store."""
+    """The state of a task. `result` is set once it is finished: usually the object's key in the network's store."""
 
     task_id: str
     status: TaskStatus
     result: Any = None
-    msg: str = ""  # why it failed, where the sequencer says so
-    result_url: str | None = field(default=None, repr=False)  # devnet's: where to download it; may hold a secret
+    msg: str = ""  # why it failed, if the sequencer says so
+    result_url: str | None = field(default=None, repr=False)  # devnet's: where to download it; may contain a secret
 
     @property
     def ended(self) -> bool:
-        """No later asking will say anything else."""
+        """Whether the status is final."""
         return self.status in (TaskStatus.FINISHED, TaskStatus.FAILED, TaskStatus.CANCELED)
 
 
@@ -84,7 +84,7 @@ class Reply:
         try:
             status = TaskStatus(self.text("status"))
         except ValueError as error:
-            raise self._wrong("status is none that it knows") from error
+            raise self._wrong("unknown status") from error
         return WorkflowTaskResult(
             task_id=task_id,
             status=status,
@@ -94,12 +94,12 @@ class Reply:
         )
 
     def text(self, name: str, *, default: str | None = None) -> str:
-        """A field that has to be a text, and not empty where there is no default."""
+        """A text field; must not be empty unless it has a default."""
         value = self._fields.get(name)
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or (not value and default is None):
-            raise self._wrong(f"{name} is {'missing' if value in (None, '') else 'not a text'}")
+            raise self._wrong(f"{name} is {'missing' if value in (None, '') else 'not a string'}")
         return value
 
     def _same_task(self, task_id: str) -> None:
@@ -108,8 +108,7 @@ class Reply:
 
     def _wrong(self, reason: str) -> InvalidReply:
         return InvalidReply(
-            f"{self._call} answered {self._status} with something else than the protocol says: {reason}; "
-            "is this the URL of a sequencer?",
+            f"{self._call} answered {self._status} against the protocol: {reason}; is this the URL of a sequencer?",
             status=self._status,
         )
 

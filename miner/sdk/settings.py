@@ -28,7 +28,7 @@ class Credentials:
 
 
 def split_key(combined: str) -> Credentials:
-    """Split a combined key at the first `#` or, where there is none, at the first `-`.
+    """Split a combined key at the first `#`, or without one at the first `-`.
 
     Raises ConfigurationError where a half is missing. The message does not repeat the key.
     """
@@ -42,7 +42,7 @@ def split_key(combined: str) -> Credentials:
 
 
 def read_setting(name: str, *, env_file: str | os.PathLike[str] | None) -> str | None:
-    """The value of `name` in the environment, else in `env_file` where that is a file. An empty value is none.
+    """The value of `name` in the environment, else in `env_file` if that is a file. An empty value counts as missing.
 
     Raises ConfigurationError for a file that cannot be read. Reads a file, so it blocks on the disk.
     """
@@ -60,7 +60,7 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a broken IPv6 address
+    except ValueError:  # a port that is not a number, a broken IPv6 address
         usable = False
     if not usable:
         raise ConfigurationError(f"{WORKFLOW_URL} is not an http(s) URL with a host: {url!r}")

@@ -25,7 +25,7 @@ class WorkflowTaskType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowTask(ABC):
-    """A task of any type. Derive from it for a type that is not here: `task_type` and `parameters` are all it needs."""
+    """A task of any type. Subclass it for another type: define `task_type` and `parameters`."""
 
     consumer_id: str | None = None  # None: the client's
     job_id_prefix: str = "sdk-workflow"  # the job id is `<prefix>-<10 hex digits>`
@@ -41,7 +41,7 @@ class WorkflowTask(ABC):
     @property
     @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """The parameters by their names on the wire; None means: not sent."""
+        """The parameters by their names on the wire; None is not sent."""
 
     @property
     def task_details(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class UpscalerTask(WorkflowTask):
         WorkflowTask.__post_init__(self)
         _check_text(self, "image_url")
         if not self.image_url.lower().startswith(("http://", "https://", "data:image/")):
-            raise InvalidTask("UpscalerTask.image_url is not a URL: give http://…, https://… or data:image/…")
+            raise InvalidTask("UpscalerTask.image_url is not a URL: use http://…, https://… or data:image/…")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ class Text2VideoTask(WorkflowTask):
     length: int | None = None  # frames
     steps: int | None = None
     seed: int | None = None  # None: drawn by the miner
-    fps: float | None = None  # frames a second
+    fps: float | None = None  # frames per second
     quality: int | None = None  # 1–100
 
     @property
@@ -158,19 +158,19 @@ def _check_text(task: WorkflowTask, *names: str) -> None:
     for name in names:
         value = getattr(task, name)
         if not isinstance(value, str) or not value.strip():
-            raise InvalidTask(f"{type(task).__name__}.{name} is empty, or not a text")
+            raise InvalidTask(f"{type(task).__name__}.{name} is empty, or not a string")
 
 
 def _check_whole(task: WorkflowTask, *names: str, least: int = 1) -> None:
     for name in names:
         value = getattr(task, name)
-        # bool is an int to Python, and a mistake to a consumer.
+        # bool is an int in Python, but a consumer's mistake
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise InvalidTask(f"{type(task).__name__}.{name} is not a whole number of at least {least}: {value!r}")
 
 
 def _check_numbers(task: WorkflowTask, *names: str, least: float | None = None) -> None:
-    """Finite, and at least `least` or, where there is none, above 0."""
+    """Finite, and at least `least`, or without one above 0."""
     for name in names:
         value = getattr(task, name)
         if value is None:

@@ -13,7 +13,7 @@ from miner.sdk.replies import refusal
 
 
 def open_session() -> requests.Session:
-    """A session that says who it is. The caller closes it."""
+    """A session with our User-Agent. The caller closes it."""
     session = requests.Session()
     session.headers["User-Agent"] = f"xalora-sdk-python/{__version__}"
     return session
@@ -31,8 +31,8 @@ def send(
 ) -> requests.Response:
     """The 2xx reply. `timeout` is in seconds, for connecting and for each silence; blocks.
 
-    Raises ConnectionFailed without a reply, APIError for one that is not 2xx. A URL's query is in no message, since it
-    may be a secret. A redirect is an error: a body with a key in it goes nowhere but where it was sent.
+    Raises ConnectionFailed without a reply, APIError for one that is not 2xx. No message shows a URL's query, which may
+    be a secret. A redirect is an error: a body with a key in it must not go elsewhere.
     """
     call = call_of(method, url)
     try:
@@ -60,7 +60,7 @@ def send(
 
 
 def call_of(method: str, url: str) -> str:
-    """The call as messages name it."""
+    """The call, as in messages."""
     return f"{method} {url.partition('?')[0]}"
 
 

@@ -40,7 +40,7 @@ async def read(request: Request) -> bytes:
 
 
 async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:
-    """A JSON object. What is no JSON is 500, as in ComfyUI, or `{}` where the body is optional."""
+    """A JSON object. Anything else is 500, as in ComfyUI, or `{}` if the body is optional."""
     try:
         found = json.loads(await read(request))
     except ValueError as error:
@@ -53,7 +53,7 @@ async def read_object(request: Request, *, optional: bool = False) -> dict[str, 
 
 
 async def read_form(request: Request) -> dict[str, Part]:
-    """The parts of a multipart form by name, of equal names the first. Empty if the body is no such form."""
+    """The parts of a multipart form by name, of equal names the first. Empty if the body is not such a form."""
     header = email.message_from_string(f"Content-Type: {request.headers.get('content-type', '')}\n\n")
     boundary = header.get_param("boundary")
     if header.get_content_type() != "multipart/form-data" or not isinstance(boundary, str):

@@ -51,7 +51,7 @@ def _keep(path: Path, data: bytes, *, overwrite: bool) -> str:
 
 
 async def view(request: Request) -> Response:
-    """A file as it is. `preview` and `channel`, by which ComfyUI converts images, are not known here."""
+    """A file as it is. `preview` and `channel`, which convert images in ComfyUI, are ignored."""
     query = request.query_params
     if "filename" not in query:
         return Response(status_code=404)

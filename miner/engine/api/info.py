@@ -43,7 +43,7 @@ async def system_stats(request: Request) -> Response:
 
 
 def _memory() -> tuple[int, int]:
-    """Total and available bytes of this machine's memory; 0 where the system does not tell."""
+    """Total and available bytes of this machine's memory; 0 if unknown."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123
             sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
@@ -53,7 +53,7 @@ def _memory() -> tuple[int, int]:
 
 
 def _torch_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # 12 ms that a start need not take
+    from importlib.metadata import PackageNotFoundError, version  # 12 ms of the start saved
 
     try:
         return version("torch")

@@ -1,4 +1,4 @@
-"""The nodes that this engine has, by class name. What cannot run here, for want of a library, is not among them."""
+"""The nodes that this engine has, by class name. A node whose library is missing is left out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from miner.engine.nodes.base import Node
 
 
 def nodes_for(dialect: Dialect, more: Iterable[Node] = ()) -> Mapping[str, Node]:
-    """Every node that can run here, and `more`. Looks for libraries, and loads none of them."""
+    """Every node that can run here, and `more`. Loads no library."""
     found: list[Node] = [*images.NODES, *saving.NODES]
     if _installed("av"):
         found += video.NODES

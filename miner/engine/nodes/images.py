@@ -60,7 +60,7 @@ def load_image(context: Context, *, image: str) -> Result:
 
 
 def lenient(read: Callable[[], T]) -> T:
-    """Read once more, as far as it goes, what Pillow would not read as truncated."""
+    """Read again, as far as possible, a file that Pillow refused as truncated."""
     try:
         return read()
     except (OSError, UnidentifiedImageError, ValueError):

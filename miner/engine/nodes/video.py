@@ -25,7 +25,7 @@ _WEBM_ENCODERS = {"vp9": ("libvpx-vp9", "yuv420p", {}), "av1": ("libsvtav1", "yu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """A VIDEO: frames, and how many of them a second."""
+    """A VIDEO: frames, and how many per second."""
 
     frames: Frames
     fps: Fraction

@@ -33,7 +33,7 @@ def test_an_ended_task_stays_as_it_is_when_it_is_canceled(talk: Talk) -> None:
     task_id = talk.create()
     talk.fail(talk.lease())
     reply = talk.cancel(task_id)
-    assert (reply.status_code, reply.json()["msg"]) == (200, "the task is failed already")
+    assert (reply.status_code, reply.json()["msg"]) == (200, "the task is already failed")
     assert talk.query(task_id)["status"] == "failed"
 
 

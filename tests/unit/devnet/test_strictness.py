@@ -115,7 +115,7 @@ def test_fields_that_are_not_known_are_ignored(talk: Talk) -> None:
 
 def test_an_answer_to_an_unknown_task_is_404(talk: Talk) -> None:
     reply = talk.post("miner_submit", success("nothing"))
-    assert (reply.status_code, talk.violations()) == (404, ["there is no task nothing"])
+    assert (reply.status_code, talk.violations()) == (404, ["unknown task nothing"])
 
 
 def test_an_answer_to_a_task_that_was_never_leased_is_refused(talk: Talk) -> None:

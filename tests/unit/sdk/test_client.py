@@ -146,12 +146,12 @@ def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(stub: Stub, workflo
         (Say(body=b"[" * 100_000), "not JSON"),
         (Say(body=["finished"]), "not a JSON object"),
         (Say(body={"status": "finished"}), "task_id is missing"),
-        (Say(body={"task_id": 7, "status": "finished"}), "task_id is not a text"),
+        (Say(body={"task_id": 7, "status": "finished"}), "task_id is not a string"),
         (Say(body={"task_id": "t2", "status": "finished"}), "another task's"),
         (Say(body={"task_id": "t1"}), "status is missing"),
-        (Say(body={"task_id": "t1", "status": "pending"}), "status is none that it knows"),
-        (Say(body={"task_id": "t1", "status": "failed", "msg": {}}), "msg is not a text"),
-        (Say(body={"task_id": "t1", "status": "finished", "result_url": 7}), "result_url is not a text"),
+        (Say(body={"task_id": "t1", "status": "pending"}), "unknown status"),
+        (Say(body={"task_id": "t1", "status": "failed", "msg": {}}), "msg is not a string"),
+        (Say(body={"task_id": "t1", "status": "finished", "result_url": 7}), "result_url is not a string"),
     ],
 )
 def test_a_reply_that_the_protocol_does_not_know_is_refused_with_the_reason(

@@ -69,7 +69,7 @@ def test_a_picture_too_large_for_a_task_is_refused_with_a_way_out(stub: Stub, tm
     path = tmp_path / "large.bmp"
     Image.new("RGB", (420, 420)).save(path)  # 517 KiB
 
-    with pytest.raises(InvalidTask, match=r"large\.bmp has 516 KiB.* give its URL"):
+    with pytest.raises(InvalidTask, match=r"large\.bmp has 516 KiB.* pass its URL"):
         image_url(path, workflow_url=stub.url)
 
 
