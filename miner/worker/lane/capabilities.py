@@ -123,6 +123,11 @@ class Capabilities:
             [name for name in self.runnable if self._healthy(name).offered(now=now, in_hand=name in in_hand)]
         )
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether a workflow id leads to a runnable workflow."""
+        return bool(self.library.ids_of(self.runnable))
+
     def rests_until(self, name: str) -> float:
         """Unix seconds before which a workflow is not offered after faults of this machine; 0.0: it does not rest."""
         return self._healthy(name).not_before

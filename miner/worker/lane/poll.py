@@ -127,6 +127,8 @@ class Poll:
             return f"less than {self.disk.least_gb:g} GB of disk are free"
         if not self.capabilities.runnable:
             return "no enabled workflow can run on this machine"
+        if not self.capabilities.has_ids:
+            return "no workflow id maps to a workflow that can run; see [workflows] ids"
         if not self.capabilities.ids(in_hand=self.ledger.workflows):
             return "each workflow that can run is resting after faults of this machine"
         return None

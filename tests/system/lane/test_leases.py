@@ -72,3 +72,10 @@ def test_a_sequencer_that_gives_more_than_before_is_found_out(testbed: Testbed) 
     until(lambda: held(testbed) == 2, why="the second lease")
     open_gate(testbed)
     assert [task["status"] for task in testbed.ended(*tasks)] == ["finished"] * 2
+
+
+def test_a_workflow_that_no_id_leads_to_is_named_as_the_reason(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    testbed.start_worker(testbed.start_engine(), workflows={"9": ["upscaler"]}, workflows__enabled=["upscaler-lanczos"])
+    reason = "no workflow id maps to a workflow that can run; see [workflows] ids"
+    until(lambda: testbed.logged("not_leasing", reason=reason), why="the reason")
