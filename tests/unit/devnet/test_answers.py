@@ -54,7 +54,7 @@ def test_another_key_than_the_urls_is_refused(talk: Talk) -> None:
     task = talk.lease()
     talk.upload(task)
     reply = talk.answer(task, result=f"wf-{MINER}-{task['task_id']}.png")
-    assert (reply.status_code, "upload_url is for" in reply.json()["message"]) == (400, True)
+    assert (reply.status_code, "is not the key of upload_url" in reply.json()["message"]) == (400, True)
 
 
 def test_a_task_without_a_target_can_only_fail(talk: Talk) -> None:
