@@ -21,7 +21,7 @@ from miner.task.errors import Retryable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from miner.dashboard.client import Port
+    from miner.dashboard.client import StatusClient
 
 EVERY = 0.5  # seconds between two requests
 BAR = 16  # characters
@@ -37,17 +37,17 @@ def status(config: ConfigFile = None, url: Url = "", as_json: AsJson = False) ->
     from rich.console import Console
     from rich.live import Live
 
-    port = _port(config, url)
+    client = _client(config, url)
     if as_json:
-        typer.echo(json.dumps(port.everything(), indent=2))
+        typer.echo(json.dumps(client.everything(), indent=2))
         return
     console = Console()
-    first = render(port.everything(), at=time.time())
+    first = render(client.everything(), at=time.time())
     if not console.is_terminal:
         console.print(first)
         return
     with suppress(KeyboardInterrupt), Live(first, console=console, auto_refresh=False) as live:
-        for picture in _pictures(port):
+        for picture in _pictures(client):
             live.update(picture, refresh=True)
 
 
@@ -67,27 +67,27 @@ def drain(config: ConfigFile = None, url: Url = "") -> None:
 
 
 def _press(button: str, config: Path | None, url: str) -> None:
-    now = _port(config, url).press(button)
+    now = _client(config, url).press(button)
     typer.echo(f"{now['state']}: {now['says']}")
 
 
-def _port(config: Path | None, url: str) -> Port:
+def _client(config: Path | None, url: str) -> StatusClient:
     from miner.dashboard.bind import url_of
-    from miner.dashboard.client import Port
+    from miner.dashboard.client import StatusClient
 
     settings = load(config).settings.status
     token = settings.token.get_secret_value() if settings.token else ""
-    return Port(url=url.rstrip("/") or url_of(settings.host, settings.port), token=token)
+    return StatusClient(url=url.rstrip("/") or url_of(settings.host, settings.port), token=token)
 
 
-def _pictures(port: Port) -> Iterator[RenderableType]:
+def _pictures(client: StatusClient) -> Iterator[RenderableType]:
     """Forever; waits for a worker that does not answer."""
     from rich.text import Text
 
     never = threading.Event()
     while not never.wait(EVERY):
         try:
-            yield render(port.everything(), at=time.time())
+            yield render(client.everything(), at=time.time())
         except Retryable as error:
             yield Text(f"{error.message}; trying again", style="yellow")
 

@@ -1,6 +1,6 @@
-"""The status server: a small web app in a thread of the worker, with a page, JSON, events, health and metrics.
+"""The status server, in a thread of the worker: page, JSON, events, health, metrics.
 
-Importing this is cheap; Starlette and uvicorn are imported when the server starts, after the lanes.
+Cheap to import: Starlette and uvicorn are imported when the server starts, after the lanes.
 """
 
 from miner.dashboard.bind import require_token

@@ -1,11 +1,9 @@
-"""Who may look and who may press a button.
+"""Access control.
 
-Promises: a web page of somebody else's reaches nothing here, whatever browser it is opened in on this machine: its
-`Origin`, its `Sec-Fetch-Site` or, after DNS rebinding, its `Host` gives it away. Beyond loopback a caller shows the
-token, as `Authorization: Bearer` or as the cookie that the sign-in page gives for it; wrong ones are answered slowly,
-one at a time. Every reply forbids a browser what the page does not need.
-
-Never: logs or compares a token in a way that shows how much of it was right.
+Requests from other sites' pages, in a browser on this machine, are refused by `Origin`, `Sec-Fetch-Site` or, after DNS
+rebinding, `Host`. Beyond loopback a token is required, as `Authorization: Bearer` or as the cookie that the sign-in
+page sets; wrong ones are answered slowly, one at a time. Security headers restrict browsers to what the page needs.
+Tokens are never logged, and compared in constant time.
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from miner.dashboard.bind import is_loopback
 
 COOKIE = "xalora_status"
-HEADER = "x-xalora-action"  # a form of another site cannot send it
-SLOWNESS = 0.5  # seconds for a wrong token
-MOST_AT_ONCE = 128  # requests in hand, a page's stream of events among them; probes come on top
+HEADER = "x-xalora-action"  # other sites' forms cannot send it
+WRONG_TOKEN_DELAY = 0.5  # seconds
+MAX_REQUESTS = 128  # at once, event streams included; probes are exempt
 
 PROBES = frozenset({"/healthz", "/readyz"})
 OPEN = PROBES | {"/sign-in", "/app.css", "/icon.svg"}
-"""What needs no token: probes have none, and the sign-in page is for those who have not shown it yet."""
+"""Paths without a token: probes and the sign-in page."""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -37,54 +35,54 @@ _HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # without one a browser sends `Origin: null` for the sign-in form
+    "Referrer-Policy": "same-origin",  # else browsers send `Origin: null` with the sign-in form
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
 class Guard:
-    """The ASGI layer that checks."""
+    """The ASGI middleware that checks each request."""
 
     def __init__(self, app: ASGIApp, *, host: str, token: str) -> None:
-        """`host` is what the server listens on. An empty `token` is none, and then `host` is loopback."""
+        """`host`: the listening address. `token`: "" for none; then `host` must be loopback."""
         self._app = app
-        self._anywhere = not is_loopback(host)
+        self._any_name = not is_loopback(host)
         self._host = host
         self._token = token
-        self._one_guess = asyncio.Lock()
+        self._guess_lock = asyncio.Lock()
         self._in_hand = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if self._in_hand >= MOST_AT_ONCE and scope["path"] not in PROBES:
-            await _refused(503, f"{MOST_AT_ONCE} requests are in hand; close some pages")(scope, receive, send)
+        if self._in_hand >= MAX_REQUESTS and scope["path"] not in PROBES:
+            await _refused(503, f"{MAX_REQUESTS} requests at once; close some pages")(scope, receive, send)
             return
         self._in_hand += 1
         try:
             headers = Headers(scope=scope)
-            answer = self._as_a_stranger(scope, headers) or await self._without_token(scope, headers)
-            await (answer or self._app)(scope, receive, _hardened(send))
+            answer = self._cross_site(scope, headers) or await self._without_token(scope, headers)
+            await (answer or self._app)(scope, receive, _with_security_headers(send))
         finally:
             self._in_hand -= 1
 
-    def _as_a_stranger(self, scope: Scope, headers: Headers) -> Response | None:
-        """The refusal for a request that another site's page made, or None."""
+    def _cross_site(self, scope: Scope, headers: Headers) -> Response | None:
+        """The refusal of a request from another site's page, or None."""
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not self._is_ours(host):
-            return _refused(403, f"Host {host[:100]!a} is not this server's name; use http://127.0.0.1 or localhost")
-        if origin is not None and _place(origin) != host:
-            return _refused(403, "the request comes from a page of another site")
+        if not self._is_our_name(host):
+            return _refused(403, f"unknown Host {host[:100]!a}; use http://127.0.0.1 or http://localhost")
+        if origin is not None and _host_of(origin) != host:
+            return _refused(403, "cross-site request")
         if scope["method"] not in ("GET", "HEAD"):
             if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-                return _refused(403, "the request comes from a page of another site")
+                return _refused(403, "cross-site request")
             if scope["path"] != "/sign-in" and HEADER not in headers:
-                return _refused(403, f"the header {HEADER} is missing")
+                return _refused(403, f"missing header {HEADER}")
         return None
 
     async def _without_token(self, scope: Scope, headers: Headers) -> Response | None:
-        """The refusal for a request that shows no right token, or None."""
+        """The refusal of a request without the token, or None."""
         if not self._token or scope["path"] in OPEN:
             return None
         shown = Request(scope).cookies.get(COOKIE)
@@ -94,41 +92,41 @@ class Guard:
         if authorization is not None:
             if same(authorization, f"Bearer {self._token}"):
                 return None
-            async with self._one_guess:
-                await asyncio.sleep(SLOWNESS)
+            async with self._guess_lock:
+                await asyncio.sleep(WRONG_TOKEN_DELAY)
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/sign-in", 303)
-        return _refused(401, "the token is missing or wrong; send Authorization: Bearer <token>")
+        return _refused(401, "missing or wrong token; send Authorization: Bearer <token>")
 
-    def _is_ours(self, host: str) -> bool:
-        """Beyond loopback the names are the operator's to choose, and the token is what counts."""
+    def _is_our_name(self, host: str) -> bool:
+        """Beyond loopback any name is accepted: the token protects."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return self._anywhere or name == self._host or is_loopback(name)
+        return self._any_name or name == self._host or is_loopback(name)
 
 
 class SignIn:
-    """The form that takes the token and gives the cookie."""
+    """The sign-in form: checks the token and sets the cookie."""
 
     def __init__(self, *, token: str) -> None:
         self._token = token
-        self._one_guess = asyncio.Lock()
+        self._guess_lock = asyncio.Lock()
 
     async def __call__(self, request: Request) -> Response:
         given = str((await _form(request)).get("token", ""))
         if not self._token or not same(given, self._token):
-            async with self._one_guess:
-                await asyncio.sleep(SLOWNESS)
+            async with self._guess_lock:
+                await asyncio.sleep(WRONG_TOKEN_DELAY)
             return RedirectResponse("/sign-in#wrong", 303)
         reply = RedirectResponse("/", 303)
         reply.set_cookie(COOKIE, cookie_of(self._token), max_age=90 * 86400, httponly=True, samesite="strict")
         return reply
 
 
-def _place(origin: str) -> str:
-    """`host:port` of an `Origin`; empty for what is none, such as `null`."""
+def _host_of(origin: str) -> str:
+    """`host:port` of an `Origin`; "" if invalid, such as `null`."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -136,7 +134,7 @@ def _place(origin: str) -> str:
 
 
 def cookie_of(token: str) -> str:
-    """What the cookie holds: enough to know the token again, not enough to know it."""
+    """The cookie's value: proves the token without containing it."""
     return hmac.new(token.encode(), b"xalora-miner status cookie", hashlib.sha256).hexdigest()
 
 
@@ -145,7 +143,7 @@ def same(given: str, right: str) -> bool:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """A small URL-encoded form, without the library that Starlette would want for it."""
+    """Parse a small URL-encoded form without python-multipart, which Starlette would need."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -158,7 +156,7 @@ def _refused(status: int, message: str) -> Response:
     return JSONResponse({"message": message}, status)
 
 
-def _hardened(send: Send) -> Send:
+def _with_security_headers(send: Send) -> Send:
     async def with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)

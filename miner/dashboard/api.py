@@ -1,6 +1,6 @@
-"""What the page, the commands and the probes ask over HTTP: JSON, pictures, metrics, and three buttons.
+"""The HTTP endpoints: JSON, thumbnails, metrics, and pause, resume, drain.
 
-Promises: whatever blocks runs in the readers' thread, so that no request holds up another one's stream.
+Blocking reads run in the readers' thread, so that no request delays an event stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from miner.dashboard.view import View
 from miner.task.errors import MachineFault
 from miner.telemetry.health import Mark
 
-PAGE = 30  # tasks of the history at a time
+PAGE = 30  # tasks per page of the history
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Api:
     def __init__(self, view: View, *, readers: Executor) -> None:
         self._view = view
         self._readers = readers
-        self._shown: dict[str, tuple[Preview | None, str]] = {}  # lane → its preview, and that as a data: URL
+        self._shown: dict[str, tuple[Preview | None, str]] = {}  # lane → its preview, and its data: URL
         self.hub = Hub(self._topics(), readers=readers)
 
     def routes(self) -> list[Route]:
@@ -66,11 +66,11 @@ class Api:
         asked = request.query_params
         outcome, before = asked.get("outcome"), asked.get("before")
         if outcome is not None and outcome not in OUTCOMES:
-            return JSONResponse({"message": f"outcome has to be one of {', '.join(OUTCOMES)}"}, 400)
+            return JSONResponse({"message": f"outcome must be one of {', '.join(OUTCOMES)}"}, 400)
         try:
             until = float(before) if before is not None else None
         except ValueError:
-            return JSONResponse({"message": "before has to be a number of seconds"}, 400)
+            return JSONResponse({"message": "before must be a number of seconds"}, 400)
         rows = await self._read(
             lambda: self._view.history.last(
                 limit=PAGE + 1,
@@ -91,12 +91,12 @@ class Api:
         asked = request.query_params
         picture = await self._read(lambda: self._view.history.thumbnail(asked.get("miner", ""), asked.get("task", "")))
         if picture is None:
-            return JSONResponse({"message": "there is no picture of that task"}, 404)
+            return JSONResponse({"message": "no thumbnail of that task"}, 404)
         return Response(picture, media_type="image/webp", headers={"Cache-Control": "private, max-age=604800"})
 
     async def events(self, _request: Request) -> Response:
         if self.hub.full:
-            return JSONResponse({"message": "too many pages are watching"}, 503)
+            return JSONResponse({"message": "too many open pages; close some"}, 503)
         return StreamingResponse(self.hub.watch(), media_type="text/event-stream")
 
     async def act(self, request: Request) -> Response:
@@ -105,12 +105,12 @@ class Api:
         return await self.now(request)
 
     async def healthz(self, _request: Request) -> Response:
-        scene = await self._read(self._view.scene)
-        return _probe(checks.is_alive(scene), checks.alive(scene))
+        inputs = await self._read(self._view.health_inputs)
+        return _probe(checks.is_alive(inputs), checks.alive(inputs))
 
     async def readyz(self, _request: Request) -> Response:
-        scene = await self._read(self._view.scene)
-        return _probe(checks.is_ready(scene), checks.ready(scene))
+        inputs = await self._read(self._view.health_inputs)
+        return _probe(checks.is_ready(inputs), checks.ready(inputs))
 
     async def metrics(self, _request: Request) -> Response:
         return Response(await self._read(lambda: gauges.exposition(self._view)), media_type=CONTENT_TYPE_LATEST)
@@ -118,7 +118,7 @@ class Api:
     async def _read(self, read: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, read)
 
-    # ---- what the page watches --------------------------------------------------------------------
+    # ---- the event stream -------------------------------------------------------------------------
 
     def _topics(self) -> list[Topic]:
         view = self._view
@@ -138,16 +138,16 @@ class Api:
         return {f"preview:{lane}": {"lane": lane, "src": url} for lane, (_, url) in self._shown.items()}
 
 
-async def no_journal(_request: Request, error: Exception) -> Response:
-    """The reply where the disk does not let us read."""
+async def journal_unreadable(_request: Request, error: Exception) -> Response:
+    """The reply when the journal cannot be read."""
     fault = cast("MachineFault", error)
     return JSONResponse({"message": fault.message, "hint": fault.hint}, 503)
 
 
 async def bug(request: Request, error: Exception) -> Response:
-    """The reply to what should not happen; the log has the rest."""
-    log.error("dashboard_bug", path=request.url.path, exc_info=error, next="the other pages and the miner go on")
-    return JSONResponse({"message": "the miner's log says what went wrong"}, 500)
+    """The reply after a bug; the log has the traceback."""
+    log.error("dashboard_bug", path=request.url.path, exc_info=error, next="other pages and the miner continue")
+    return JSONResponse({"message": "internal error; see dashboard_bug in the miner's log"}, 500)
 
 
 def _json(value: Any) -> Response:

@@ -1,4 +1,4 @@
-"""The whole server as one ASGI application: the guard, the endpoints, and the page's own files, read once."""
+"""The server as one ASGI application: guard, endpoints, and the page's files, read once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from miner.dashboard.access import Guard, SignIn
-from miner.dashboard.api import Api, bug, no_journal
+from miner.dashboard.api import Api, bug, journal_unreadable
 from miner.task.errors import MachineFault
 
 
 def build_app(api: Api, *, host: str, token: str) -> Starlette:
-    """The application; `host` is what it listens on, `token` what callers have to show (empty: nothing)."""
+    """The application. `host`: the listening address. `token`: required of callers, or ""."""
     return Starlette(
         routes=[
             Route("/sign-in", SignIn(token=token).__call__, methods=["POST"]),
@@ -25,12 +25,12 @@ def build_app(api: Api, *, host: str, token: str) -> Starlette:
             *(_file(path, name) for path, name in _files().items()),
         ],
         middleware=[Middleware(Guard, host=host, token=token)],
-        exception_handlers={MachineFault: no_journal, Exception: bug},
+        exception_handlers={MachineFault: journal_unreadable, Exception: bug},
     )
 
 
 def _files() -> dict[str, str]:
-    """Path → name in the folder `static`."""
+    """Path → file name in `static`."""
     names = [entry.name for entry in files("miner.dashboard").joinpath("static").iterdir()]
     pages = {"/": "index.html", "/sign-in": "sign-in.html"}
     return pages | {f"/{name}": name for name in names if not name.endswith(".html")}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from miner.dashboard.gpus import Card
-from miner.dashboard.snapshot import LaneNow, Now
+from miner.dashboard.snapshot import LaneSnapshot, Snapshot
 from miner.telemetry.health import Level, Mark
 
 HOT = 87.0  # °C; consumer GPUs throttle from about here
@@ -17,10 +17,10 @@ SILENT = 90.0  # seconds without a reply, in addition to the time a request may 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class HealthInputs:
     """Input of the checks."""
 
-    now: Now
+    now: Snapshot
     at: float  # Unix seconds
     runnable: int  # workflows that can run, on any lane
     enabled: int
@@ -30,33 +30,33 @@ class Scene:
     cards: Sequence[Card] = ()
 
 
-def alive(scene: Scene) -> tuple[Mark, ...]:
+def alive(inputs: HealthInputs) -> tuple[Mark, ...]:
     """For /healthz: whether all loops are alive. If not, restart the process."""
-    return tuple(_loops(scene.now))
+    return tuple(_loops(inputs.now))
 
 
-def ready(scene: Scene) -> tuple[Mark, ...]:
+def ready(inputs: HealthInputs) -> tuple[Mark, ...]:
     """For /readyz: whether the miner would lease a task and could run it."""
-    comfyuis = tuple(_comfyui(lane) for lane in scene.now.lanes)
-    return (*alive(scene), *comfyuis, _sequencer(scene), _workflows(scene), _leasing(scene.now))
+    comfyuis = tuple(_comfyui(lane) for lane in inputs.now.lanes)
+    return (*alive(inputs), *comfyuis, _sequencer(inputs), _workflows(inputs), _leasing(inputs.now))
 
 
-def marks(scene: Scene) -> tuple[Mark, ...]:
+def marks(inputs: HealthInputs) -> tuple[Mark, ...]:
     """All checks, for people."""
-    return (*ready(scene), _outbox(scene.now), _disk(scene), *(_heat(card) for card in scene.cards))
+    return (*ready(inputs), _outbox(inputs.now), _disk(inputs), *(_heat(card) for card in inputs.cards))
 
 
-def is_alive(scene: Scene) -> bool:
-    return all(mark.level != "bad" for mark in alive(scene))
+def is_alive(inputs: HealthInputs) -> bool:
+    return all(mark.level != "bad" for mark in alive(inputs))
 
 
-def is_ready(scene: Scene) -> bool:
+def is_ready(inputs: HealthInputs) -> bool:
     """Ready with at least one lane whose ComfyUI is ready."""
-    needed = (*alive(scene), _sequencer(scene), _workflows(scene), _leasing(scene.now))
-    return all(mark.level != "bad" for mark in needed) and any(lane.comfyui_ready for lane in scene.now.lanes)
+    needed = (*alive(inputs), _sequencer(inputs), _workflows(inputs), _leasing(inputs.now))
+    return all(mark.level != "bad" for mark in needed) and any(lane.comfyui_ready for lane in inputs.now.lanes)
 
 
-def _loops(now: Now) -> Iterator[Mark]:
+def _loops(now: Snapshot) -> Iterator[Mark]:
     for lane in now.lanes:
         if lane.failed:
             yield Mark(
@@ -79,7 +79,7 @@ def _loops(now: Now) -> Iterator[Mark]:
         yield Mark(name="Outbox's loop", level="bad", says=says, cure="restart the miner; no answer is lost")
 
 
-def _comfyui(lane: LaneNow) -> Mark:
+def _comfyui(lane: LaneSnapshot) -> Mark:
     again = f", restarted {_times(lane.comfyui_restarts)}" if lane.comfyui_restarts else ""
     name = f"ComfyUI of lane {lane.name}"
     if lane.comfyui_ready:
@@ -90,47 +90,47 @@ def _comfyui(lane: LaneNow) -> Mark:
     return Mark(name=name, level="bad", says=render + again, cure=cure)
 
 
-def _sequencer(scene: Scene) -> Mark:
-    now, name = scene.now, "Sequencer"
+def _sequencer(inputs: HealthInputs) -> Mark:
+    now, name = inputs.now, "Sequencer"
     if now.state == "paused" and not any(lane.tasks for lane in now.lanes):
         return Mark(name=name, level="note", says=f"{now.sequencer}: no requests while paused")
     if not now.answered_at:
-        level: Level = "note" if scene.at - now.started_at < SILENT else "bad"
+        level: Level = "note" if inputs.at - now.started_at < SILENT else "bad"
         return Mark(
             name=name,
             level=level,
             says=f"{now.sequencer} has not answered since startup",
             cure="check lease_request_failed in the log, and XALORA_WORKFLOW_URL",
         )
-    silence = scene.at - now.answered_at
-    if silence > SILENT + scene.wait:
+    silence = inputs.at - now.answered_at
+    if silence > SILENT + inputs.wait:
         cure = "check this machine's network; the miner keeps trying"
         return Mark(name=name, level="bad", says=f"{now.sequencer} last answered {silence:.0f} s ago", cure=cure)
     return Mark(name=name, level="good", says=f"{now.sequencer} answers")
 
 
-def _workflows(scene: Scene) -> Mark:
+def _workflows(inputs: HealthInputs) -> Mark:
     name = "Workflows"
-    if scene.runnable:
-        says = f"{scene.runnable} of {scene.enabled} enabled workflows can run"
-        return Mark(name=name, level="good" if scene.runnable == scene.enabled else "note", says=says)
+    if inputs.runnable:
+        says = f"{inputs.runnable} of {inputs.enabled} enabled workflows can run"
+        return Mark(name=name, level="good" if inputs.runnable == inputs.enabled else "note", says=says)
     return Mark(
         name=name, level="bad", says="no enabled workflow can run", cure="see the reasons on the page Workflows"
     )
 
 
-def _outbox(now: Now) -> Mark:
+def _outbox(now: Snapshot) -> Mark:
     if now.unacknowledged:
         return Mark(name="Outbox", level="warning", says=now.outbox.says, cure="none needed: the miner retries")
     return Mark(name="Outbox", level="good", says="every answer is acknowledged")
 
 
-def _disk(scene: Scene) -> Mark:
-    free, least = scene.free_disk / 1e9, scene.least_disk / 1e9
+def _disk(inputs: HealthInputs) -> Mark:
+    free, least = inputs.free_disk / 1e9, inputs.least_disk / 1e9
     says = f"{free:.1f} GB free; the minimum is {least:g} GB"
-    if scene.free_disk < scene.least_disk:
+    if inputs.free_disk < inputs.least_disk:
         return Mark(name="Disk", level="bad", says=f"{says}: leasing stopped", cure="free disk space")
-    tight = scene.free_disk < 2 * scene.least_disk
+    tight = inputs.free_disk < 2 * inputs.least_disk
     return Mark(
         name="Disk", level="warning" if tight else "good", says=says, cure="free disk space soon" if tight else ""
     )
@@ -147,7 +147,7 @@ def _heat(card: Card) -> Mark:
     return Mark(name=name, level="good", says=f"{card.name} is at {degrees:.0f} °C")
 
 
-def _leasing(now: Now) -> Mark:
+def _leasing(now: Snapshot) -> Mark:
     name = "Leasing"
     if now.state == "draining":
         return Mark(name=name, level="bad", says="draining: the miner exits after its tasks")

@@ -1,6 +1,6 @@
-"""The status server as a client sees it: how the commands and the doctor ask a worker that runs.
+"""The status server's client, for the commands and the doctor.
 
-requests is imported with the first question, so that importing this costs nothing.
+requests is imported on first use, to keep this cheap to import.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """A running worker, seen from outside. Methods block for TIMEOUT at most, and raise Retryable."""
+class StatusClient:
+    """A running worker's API. Methods block for TIMEOUT at most, and raise Retryable."""
 
     url: str
     token: str
@@ -27,7 +27,7 @@ class Port:
         return self._ask("POST", f"/api/{button}")
 
     def everything(self) -> dict[str, Any]:
-        """What the page shows, but for the history."""
+        """All that the page shows, except the history."""
         return {name: self.get(f"/api/{name}") for name in ("now", "past", "health", "workflows")}
 
     def _ask(self, method: str, path: str) -> Any:
@@ -40,9 +40,9 @@ class Port:
                 reply = session.request(method, self.url + path, headers=headers, timeout=TIMEOUT)
                 body = reply.json()
         except (requests.RequestException, ValueError) as error:
-            hint = "is it running, and is [status] enabled there? `xalora-miner run` starts it"
+            hint = "start it with `xalora-miner run`, and check that its [status] is enabled"
             raise Retryable(f"no worker answers at {self.url}", hint=hint) from error
         if reply.status_code != 200:
-            hint = "XALORA_STATUS_TOKEN has to be the worker's" if reply.status_code == 401 else ""
+            hint = "set XALORA_STATUS_TOKEN to the worker's" if reply.status_code == 401 else ""
             raise Retryable(f"{self.url} answered {reply.status_code}: {body.get('message', '')}", hint=hint)
         return body

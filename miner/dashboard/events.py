@@ -1,8 +1,8 @@
-"""Server-sent events: what the page shows, sent when it changes.
+"""Server-sent events: sends what the page shows when it changes.
 
-Promises: nothing is read while nobody watches, and for any number of watchers once; a slow watcher misses what was
-replaced meanwhile and holds nobody up; a new one is told everything at once, so that reconnecting needs no memory. The
-stream says something every BEAT seconds at least, so that a page can tell silence from a cut.
+Topics are read once for all watchers, and only while there are any. A slow watcher skips outdated values and delays
+nobody; a new one gets everything at once, so that reconnecting needs no state. An event at least every BEAT seconds
+lets a page notice a broken connection.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ from typing import Any
 
 from miner.task.errors import MinerError
 
-TURN = 0.25  # seconds between two looks
+POLL_EVERY = 0.25  # seconds
 BEAT = 5.0
-MOST_WATCHERS = 32
+MAX_WATCHERS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """Something to watch: seconds between two looks, and what it is now, by name of event (perhaps with a `:part`)."""
+    """`read` returns values by event name (optionally with a `:part`), every `every` seconds."""
 
     every: float
     read: Callable[[], Mapping[str, object]]
 
 
 class Hub:
-    """For one event loop. The topics are read by `readers`, one after the other, since that may block."""
+    """For one event loop. `readers` read the topics one by one, since that may block."""
 
     def __init__(self, topics: Sequence[Topic], *, readers: Executor) -> None:
         self._topics = topics
         self._readers = readers
-        self._latest: dict[str, bytes] = {}  # by name, as it goes over the wire
+        self._latest: dict[str, bytes] = {}  # by name, encoded
         self._watchers = 0
-        self._bell = asyncio.Event()  # a new one after each ring
+        self._changed = asyncio.Event()  # replaced after each change
         self._closing = False
-        self._turning: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     @property
     def full(self) -> bool:
-        return self._watchers >= MOST_WATCHERS
+        return self._watchers >= MAX_WATCHERS
 
     async def watch(self) -> AsyncIterator[bytes]:
-        """The stream of one watcher, until it leaves or the hub is closed."""
+        """One watcher's stream, until it leaves or the hub closes."""
         self._watchers += 1
         try:
-            if self._turning is None or self._turning.done():
-                self._latest = {}  # nobody looked meanwhile
-                self._turning = asyncio.create_task(self._turn())
+            if self._polling is None or self._polling.done():
+                self._latest = {}  # outdated
+                self._polling = asyncio.create_task(self._poll())
             told: dict[str, bytes] = {}
             yield b"retry: 1000\n\n"
             while not self._closing:
-                if self._turning is not None and self._turning.done():
-                    self._turning.result()  # raises what is a bug, so that the page sees an end and comes again
-                bell, latest = self._bell, self._latest
+                if self._polling is not None and self._polling.done():
+                    self._polling.result()  # raises a bug: the stream ends, and the page reconnects
+                bell, latest = self._changed, self._latest
                 news = [event for name, event in latest.items() if told.get(name) is not event]
                 told = latest
                 yield b"".join(news) or event_of("beat", {"at": time.time()})
@@ -71,16 +71,16 @@ class Hub:
     async def close(self) -> None:
         """End every stream."""
         self._closing = True
-        self._ring()
-        if self._turning is not None:
-            await self._turning
+        self._notify()
+        if self._polling is not None:
+            await self._polling
 
-    def _ring(self) -> None:
-        bell, self._bell = self._bell, asyncio.Event()
+    def _notify(self) -> None:
+        bell, self._changed = self._changed, asyncio.Event()
         bell.set()
 
-    async def _turn(self) -> None:
-        """Read what is due, for as long as somebody watches."""
+    async def _poll(self) -> None:
+        """Read due topics while there are watchers."""
         loop = asyncio.get_running_loop()
         due = dict.fromkeys(range(len(self._topics)), 0.0)
         while self._watchers and not self._closing:
@@ -91,25 +91,25 @@ class Hub:
             changed = {name: event for name, event in fresh.items() if self._latest.get(name) != event}
             if changed:
                 self._latest = self._latest | changed
-                self._ring()
-            await asyncio.sleep(TURN)
-        self._turning = None
+                self._notify()
+            await asyncio.sleep(POLL_EVERY)
+        self._polling = None
 
 
 def event_of(name: str, value: object) -> bytes:
-    """One event of the wire (HTML standard, 9.2.5); JSON has no line break in it."""
+    """Encode one event (HTML standard, 9.2.5); compact JSON has no line breaks."""
     return f"event: {name.partition(':')[0]}\ndata: {as_json(value)}\n\n".encode()
 
 
 def as_json(value: object) -> str:
-    """Compact JSON of our records, and of what is made of them."""
+    """Compact JSON of dataclasses and collections of them."""
     return json.dumps(value, default=_plain, separators=(",", ":"))
 
 
 def _plain(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
-    raise TypeError(f"{type(value).__name__} is nothing for JSON")
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 def _read(topics: Sequence[Topic]) -> dict[str, bytes]:

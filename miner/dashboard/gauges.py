@@ -1,4 +1,4 @@
-"""The levels among the metrics, set when somebody scrapes."""
+"""The gauges, set on each scrape."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from miner.worker.lane import Lane
 
 
 def exposition(view: View) -> bytes:
-    """All metrics in Prometheus's text format. Blocks for the disk and for a look at the process table."""
+    """All metrics in Prometheus text format. Blocks to read the disk and the process table."""
     lanes = view.controls.lanes
     for lane in lanes:
         _lane(lane)
@@ -24,8 +24,8 @@ def exposition(view: View) -> bytes:
     for name in lanes.settings.workflows.enabled:
         metrics.RUNNABLE.labels(name).set(name in runnable)
         for outcome in ("done", "refused", "failed", "lost"):
-            metrics.TASKS.labels(name, outcome)  # there before the first one, so that a rate sees it
-    _cards(view)
+            metrics.TASKS.labels(name, outcome)  # starts at 0, so that rate() sees the first one
+    _gpus(view)
     return generate_latest(metrics.REGISTRY)
 
 
@@ -36,7 +36,7 @@ def _lane(lane: Lane) -> None:
         metrics.COMFYUI_MEMORY.labels(lane.name).set(lane.host.process.rss_bytes())
 
 
-def _cards(view: View) -> None:
+def _gpus(view: View) -> None:
     for card in view.cards():
         latest = card.latest
         for gauge, value in (

@@ -1,7 +1,6 @@
-"""How the GPUs do, now and in the last fifteen minutes: what NVML says, remembered.
+"""Samples of the GPUs by NVML, for the last fifteen minutes.
 
-Promises: no GPU, no driver or no permission is a fact and no error: there are simply none. Never: torch, or anything
-that makes a CUDA context.
+Without GPUs, driver or permission the list is empty. Never imports torch or creates a CUDA context.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from dataclasses import dataclass
 from miner.machine.gpu import GpuHealth, Nvml
 
 EVERY = 5.0  # seconds between two samples
-SPAN = 15 * 60.0  # seconds that are kept
+SPAN = 15 * 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One moment of one card. None: the card does not say."""
+    """One sample of one card. None: not reported."""
 
     at: float  # Unix seconds
     load: float | None  # 0 to 1
-    memory: int | None  # bytes in use, by anybody
+    memory: int | None  # bytes in use by all processes
     temperature: float | None  # °C
     power: float | None  # W
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One GPU and its samples, the oldest first."""
+    """One GPU and its samples, oldest first."""
 
     index: int
     name: str
@@ -42,7 +41,7 @@ class Card:
 
 
 class Gpus:
-    """`sample` and `close` are for one thread; `cards` for any. NVML is opened by the first sample."""
+    """Call `sample` and `close` from one thread, `cards` from any. The first sample opens NVML."""
 
     def __init__(self) -> None:
         self._nvml: Nvml | None = None
@@ -51,7 +50,7 @@ class Gpus:
         self._samples: dict[int, deque[Sample]] = {}
 
     def sample(self, now: float) -> None:
-        """Look at every card once. Blocks for about a millisecond a card."""
+        """Sample every card. Blocks for about 1 ms per card."""
         self._nvml = self._nvml or Nvml()
         health = self._nvml.health() or ()
         with self._mutex:

@@ -1,7 +1,6 @@
-"""What the journal remembers, for people: the last tasks, their sums and averages, their small pictures.
+"""The journal's history: finished tasks, totals, thumbnails.
 
-Promises: it reads by a connection of its own, so that a look at a long history never holds up a lane's step; nothing of
-a task's parameters is in what it gives. Never: writes.
+Reads over its own connection, so that long queries never delay a lane. Returns no task parameters. Never writes.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from miner.task.errors import MachineFault
 
 Outcome = Literal["done", "refused", "failed", "lost"]
 
-_IS: dict[Outcome, str] = {
+_CONDITIONS: dict[Outcome, str] = {
     "done": "json_extract(outcome, '$.success')",
     "refused": "NOT json_extract(outcome, '$.success') AND verdict != 'taken away' AND prompt_id = ''",
     "failed": "NOT json_extract(outcome, '$.success') AND verdict != 'taken away' AND prompt_id != ''",
     "lost": "verdict = 'taken away'",
 }
-"""How the journal's columns tell them."""
+"""SQL conditions."""
 
 _ENDED = "step = 'closed' AND ended_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
-    """A task that ended. Seconds of a stage are None where it did not get there."""
+class FinishedTask:
+    """A finished task. `seconds` are by stage; None: not reached."""
 
     task_id: str
     miner_id: str
@@ -44,12 +43,12 @@ class Past:
     seconds: dict[str, float | None]
     size: int | None  # bytes of the result
     pixels: tuple[int, int] | None
-    pictured: bool  # whether there is a thumbnail
+    pictured: bool  # has a thumbnail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
-    """What came of the tasks that ended in a span of time."""
+class Totals:
+    """Counts of the tasks that ended in a period."""
 
     done: int
     refused: int
@@ -59,10 +58,10 @@ class Sums:
 
 
 class History:
-    """Thread-safe. Its methods block for the disk, and raise MachineFault where the journal cannot be read."""
+    """Thread-safe. Methods block for the disk, and raise MachineFault when the journal cannot be read."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is the state folder; the journal in it has been opened, so its tables are there."""
+        """`folder`: the state folder, with a journal opened before."""
         self._path = folder / "journal.db"
         self._mutex = threading.Lock()
         self._db: sqlite3.Connection | None = None
@@ -80,11 +79,11 @@ class History:
         outcome: Outcome | None = None,
         workflow: str | None = None,
         before: float | None = None,
-    ) -> list[Past]:
-        """At most `limit` tasks that ended, the latest first; `before` (Unix seconds) goes on where a page ended."""
+    ) -> list[FinishedTask]:
+        """At most `limit` finished tasks, latest first; `before` (Unix seconds) continues after a page."""
         where, values = [_ENDED], []
         if outcome is not None:
-            where.append(_IS[outcome])
+            where.append(_CONDITIONS[outcome])
         for column, value in (("workflow = ?", workflow), ("ended_at < ?", before)):
             if value is not None:
                 where.append(column)
@@ -94,17 +93,17 @@ class History:
             f" WHERE {' AND '.join(where)} ORDER BY ended_at DESC LIMIT ?",
             (*values, limit),
         )
-        return [_past(row) for row in rows]
+        return [_finished(row) for row in rows]
 
-    def sums(self, *, since: float) -> Sums:
-        """Of the tasks that ended at `since` (Unix seconds) or later."""
-        counts = ", ".join(f"TOTAL({condition}) AS {name}" for name, condition in _IS.items())
+    def totals(self, *, since: float) -> Totals:
+        """Totals since `since` (Unix seconds)."""
+        counts = ", ".join(f"TOTAL({condition}) AS {name}" for name, condition in _CONDITIONS.items())
         (row,) = self._read(
             f"SELECT {counts}, TOTAL(json_extract(facts, '$.render')) AS render FROM tasks"  # noqa: S608
             f" WHERE {_ENDED} AND ended_at >= ?",
             (since,),
         )
-        return Sums(**{name: int(row[name]) for name in _IS}, render_seconds=row["render"])
+        return Totals(**{name: int(row[name]) for name in _CONDITIONS}, render_seconds=row["render"])
 
     def thumbnail(self, miner_id: str, task_id: str) -> bytes | None:
         """WebP."""
@@ -116,7 +115,7 @@ class History:
             if self._db is None:
                 self._db = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
                 self._db.row_factory = sqlite3.Row
-                self._db.execute("PRAGMA cache_size = -512")  # KiB, of 2 MB
+                self._db.execute("PRAGMA cache_size = -512")  # KiB; the default is 2 MB
             return self._db.execute(sql, values).fetchall()
 
 
@@ -130,10 +129,10 @@ def _translated() -> Iterator[None]:
         ) from error
 
 
-def _past(row: sqlite3.Row) -> Past:
+def _finished(row: sqlite3.Row) -> FinishedTask:
     answer = json.loads(row["outcome"]) if row["outcome"] else {}
     facts = json.loads(row["facts"]) if row["facts"] else {}
-    return Past(
+    return FinishedTask(
         task_id=row["task_id"],
         miner_id=row["miner_id"],
         task_type=row["task_type"],
@@ -157,11 +156,11 @@ def _outcome(row: sqlite3.Row, answer: dict[str, Any]) -> Outcome:
 
 
 def _reason(row: sqlite3.Row, answer: dict[str, Any]) -> str:
-    """In words: what the consumer was told, and what the sequencer said to that."""
+    """The answer's message and the sequencer's verdict, in words."""
     if row["verdict"] == "taken away":
-        return "the sequencer took it away: it was canceled, or its time was over"
+        return "canceled or expired, according to the sequencer"
     verdict = {
-        "refused": "the sequencer refused the answer",
-        "gone": "the sequencer does not know the task any more",
+        "refused": "the sequencer rejected the answer",
+        "gone": "the sequencer no longer knows the task",
     }.get(row["verdict"], "")
     return "; ".join(part for part in (str(answer.get("msg", "")), verdict) if part)

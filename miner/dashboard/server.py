@@ -1,7 +1,6 @@
 """The server's thread: listens, serves, samples the GPUs, and ends with the worker.
 
-Promises: it never keeps the worker from mining; a port that is taken or a page that fails costs the page alone. What it
-needs is imported in its own thread.
+Never stops mining: a port in use or a failing page costs only the page. Imports its dependencies in its own thread.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-STOP_GRACE = 1  # seconds that requests in hand have to end
-LOOK = 0.2  # seconds between two looks whether to stop
-MOST_CONNECTIONS = 512  # open ones; `access.MOST_AT_ONCE` of them may be busy with other things than probes
+STOP_GRACE = 1  # seconds for open requests to finish
+STOP_POLL = 0.2  # seconds
+MAX_CONNECTIONS = 512  # open; `access.MAX_REQUESTS` limits those beside probes
 
 
 class Dashboard:
     """One server, from `start` to `stop`."""
 
     def __init__(self, status: Status, *, controls: Controls, journal: Journal, state: Path) -> None:
-        """`state` is the journal's folder."""
+        """`state`: the journal's folder."""
         self.settings = status
         self._controls = controls
         self._journal = journal
@@ -45,11 +44,11 @@ class Dashboard:
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
     def start(self) -> None:
-        """Serve in a thread. A port that is taken is logged there."""
+        """Serve in a thread, which logs a port in use."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End every connection, and wait for the thread."""
+        """Close every connection and join the thread."""
         self._stopping.set()
         self._thread.join()
 
@@ -61,7 +60,7 @@ class Dashboard:
             log.error(
                 "dashboard_not_served",
                 reason=f"{host} port {port}: {error.strerror or error}",
-                hint="is another miner there? set XALORA_STATUS_PORT, or XALORA_STATUS_ENABLED=false",
+                hint="stop the other miner, set XALORA_STATUS_PORT, or XALORA_STATUS_ENABLED=false",
                 next="mining without it",
             )
             return
@@ -79,7 +78,7 @@ class Dashboard:
         from miner.dashboard.api import Api
         from miner.dashboard.app import build_app
         from miner.dashboard.history import History
-        from miner.dashboard.timeouts import Impatient
+        from miner.dashboard.timeouts import RequestTimeout
         from miner.dashboard.view import View
 
         token = self.settings.token.get_secret_value() if self.settings.token else ""
@@ -88,7 +87,7 @@ class Dashboard:
             api = Api(view, readers=readers)
             config = uvicorn.Config(
                 build_app(api, host=self.settings.host, token=token),
-                http=Impatient,
+                http=RequestTimeout,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -96,13 +95,13 @@ class Dashboard:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=MOST_CONNECTIONS,
+                limit_concurrency=MAX_CONNECTIONS,
                 timeout_graceful_shutdown=STOP_GRACE,
             )
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve([listener]))
             await self._sample_until_stopped(view.gpus, readers)
-            await api.hub.close()  # its streams would go on for ever
+            await api.hub.close()  # else its streams would not end
             server.should_exit = True
             await serving
 
@@ -114,5 +113,5 @@ class Dashboard:
             if loop.time() >= due:
                 due = loop.time() + EVERY
                 await loop.run_in_executor(readers, gpus.sample, time.time())
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(STOP_POLL)
         await loop.run_in_executor(readers, gpus.close)

@@ -1,9 +1,8 @@
-"""What the lanes do at one moment, as frozen records that become JSON as they are.
+"""Snapshots of the lanes: frozen records, serialized to JSON as they are.
 
-Promises: reading takes microseconds, waits for nobody and changes nothing, though the lanes go on meanwhile; so two
-fields may be a moment apart. Nothing of a task's parameters is in it. Times are Unix seconds, and what a viewer can
-count itself (how long something has taken) is not in it, so that a snapshot is equal to the last one while nothing
-happens. A sentence may repeat what others wrote, so each is cleaned as a line of the log is.
+Taking one needs microseconds and stops no lane, so fields may be from slightly different moments. No task parameters.
+Times are Unix seconds, never durations, so that snapshots are equal while nothing happens. Sentences may quote others,
+so each is cleaned like a log line.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ State = Literal["working", "paused", "draining"]
 
 
 class Controls(Protocol):
-    """What the worker shows and lets be done; all of it from any thread."""
+    """What the dashboard may read and control, from any thread."""
 
     @property
     def lanes(self) -> Lanes: ...
@@ -41,15 +40,15 @@ class Controls(Protocol):
     @property
     def draining(self) -> bool: ...
     def pause(self) -> None:
-        """Take no new task until `resume`; not over a restart."""
+        """Lease no tasks until `resume` or a restart."""
 
     def resume(self) -> None: ...
     def drain(self) -> None:
-        """Finish what is in hand, then end; more calls change nothing."""
+        """Finish the tasks in hand, then exit. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskNow:
+class TaskSnapshot:
     """A task in hand."""
 
     task_id: str
@@ -58,15 +57,15 @@ class TaskNow:
     stage: Stage
     leased_at: float
     since: float  # when the stage began
-    step: float | None  # of the node that runs now: `step` of `steps`
+    step: float | None  # of the current node: `step` of `steps`
     steps: float | None
     share: float | None  # of the whole render, 0 to 1
-    usual_seconds: float | None  # that ComfyUI took for the last ones of this workflow
+    usual_seconds: float | None  # ComfyUI's average for this workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoopNow:
-    """One loop of a lane, in its own words; `late` are the seconds for which it has been overdue."""
+class LoopSnapshot:
+    """One loop of a lane. `late`: seconds overdue."""
 
     name: str
     says: str
@@ -74,7 +73,7 @@ class LoopNow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneNow:
+class LaneSnapshot:
     """One lane and its ComfyUI."""
 
     name: str
@@ -85,32 +84,32 @@ class LaneNow:
     comfyui_version: str
     comfyui_ready: bool
     comfyui_restarts: int
-    failed: bool  # a loop ended by a bug
-    loops: tuple[LoopNow, ...]
-    tasks: tuple[TaskNow, ...]
+    failed: bool  # a thread crashed
+    loops: tuple[LoopSnapshot, ...]
+    tasks: tuple[TaskSnapshot, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
-    """All of it."""
+class Snapshot:
+    """The whole worker."""
 
     version: str
     miner_id: str
     sequencer: str  # its host
-    answered_at: float  # when it last answered as it should; 0.0 before the first time
+    answered_at: float  # last valid reply; 0.0: none yet
     started_at: float
     state: State
     says: str
-    outbox: LoopNow
+    outbox: LoopSnapshot
     unacknowledged: int
-    lanes: tuple[LaneNow, ...]
+    lanes: tuple[LaneSnapshot, ...]
 
 
-def take(controls: Controls) -> Now:
-    """The moment."""
+def take(controls: Controls) -> Snapshot:
+    """Take a snapshot."""
     lanes = controls.lanes
     outbox = lanes.outbox
-    return Now(
+    return Snapshot(
         version=__version__,
         miner_id=lanes.settings.miner.id,
         sequencer=urlsplit(lanes.settings.sequencer.url).netloc.rpartition("@")[2],
@@ -125,18 +124,18 @@ def take(controls: Controls) -> Now:
 
 
 def previews(lanes: Lanes) -> dict[str, Preview | None]:
-    """Each lane's latest picture of what it renders."""
+    """Each lane's latest preview image."""
     return {lane.name: lane.render.preview for lane in lanes}
 
 
 def data_url(preview: Preview) -> str:
-    """The picture as a page can show it."""
+    """The image as a data: URL."""
     return f"data:{preview.mime};base64,{base64.b64encode(preview.image).decode()}"
 
 
-def _lane(lane: Lane) -> LaneNow:
+def _lane(lane: Lane) -> LaneSnapshot:
     stats = lane.host.stats
-    return LaneNow(
+    return LaneSnapshot(
         name=lane.name,
         miner_id=lane.ledger.miner_id,
         says=clean(lane.sentence),
@@ -151,14 +150,14 @@ def _lane(lane: Lane) -> LaneNow:
     )
 
 
-def _loop(name: str, loop: Loop | Outbox) -> LoopNow:
-    return LoopNow(name=name, says=clean(loop.says), late=round(loop.liveness.late))
+def _loop(name: str, loop: Loop | Outbox) -> LoopSnapshot:
+    return LoopSnapshot(name=name, says=clean(loop.says), late=round(loop.liveness.late))
 
 
-def _task(lane: Lane, task: TaskInHand) -> TaskNow:
+def _task(lane: Lane, task: TaskInHand) -> TaskSnapshot:
     progress = task.progress
     stage, since = stage_of(task)
-    return TaskNow(
+    return TaskSnapshot(
         task_id=task.task_id,
         task_type=task.lease.task_type,
         workflow=task.workflow,
@@ -173,7 +172,7 @@ def _task(lane: Lane, task: TaskInHand) -> TaskNow:
 
 
 def stage_of(task: TaskInHand) -> tuple[Stage, float]:
-    """Where a task is, in a word for people, and since when."""
+    """A task's stage as the page names it, and when it began."""
     match task.stage:
         case Leased() | Prepared():
             return "prepare", task.since
@@ -188,8 +187,8 @@ def stage_of(task: TaskInHand) -> tuple[Stage, float]:
 
 
 def share(progress: Progress, *, nodes: int) -> float:
-    """How much of a prompt is done, a node counting like any other. ComfyUI tells of a node once it has begun, so the
-    graph says how many there are."""
+    """The share of a prompt that is done, all nodes counting alike. ComfyUI reports only nodes that have begun, so
+    `nodes` comes from the graph."""
     current = min(progress.value / progress.of, 1.0) if progress.of > 0 else 0.0
     whole = max(nodes, progress.nodes, 1)
     return round(min((progress.done + (current if progress.done < progress.nodes else 0.0)) / whole, 1.0), 4)

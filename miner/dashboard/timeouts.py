@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol, for clients that say half a request and then nothing.
+"""A timeout for incomplete requests.
 
-uvicorn waits for the rest of a request without end, and its limit of connections counts such clients: a few hundred of
-them, who need no token, would keep a probe from its answer.
+uvicorn waits forever for the rest of a request, and counts such clients toward its connection limit: a few hundred,
+without a token, would block the probes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-PATIENCE = 10.0  # seconds for a whole request, head and body
+REQUEST_TIMEOUT = 10.0  # seconds, head and body
 
 
-class Impatient(H11Protocol):
-    """Ends a connection whose next request is not whole after PATIENCE."""
+class RequestTimeout(H11Protocol):
+    """Closes a connection whose next request is incomplete after REQUEST_TIMEOUT."""
 
-    _alarm: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -28,15 +28,15 @@ class Impatient(H11Protocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def _expect(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self.loop.call_later(PATIENCE, self._end_if_mute)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._abort_if_waiting)
 
-    def _end_if_mute(self) -> None:
+    def _abort_if_waiting(self) -> None:
         if self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             self.transport.abort()

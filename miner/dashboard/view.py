@@ -1,7 +1,7 @@
-"""Everything that the server shows, gathered from the lanes, the journal and the cards.
+"""All that the server shows, from the lanes, the journal and the GPUs.
 
-Promises: what costs a read of the journal is read again only when there is news. Its methods may block for the disk,
-so the server calls them in a thread of their own, one at a time. Never: changes anything.
+Reads the journal again only after it changed. Methods may block for the disk, so the server calls them in one thread of
+their own. Never changes anything.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from miner.dashboard import checks, snapshot
-from miner.dashboard.checks import Scene
+from miner.dashboard.checks import HealthInputs
 from miner.dashboard.gpus import Card, Gpus
-from miner.dashboard.history import History, Past, Sums
-from miner.dashboard.snapshot import Controls, Now
+from miner.dashboard.history import FinishedTask, History, Totals
+from miner.dashboard.snapshot import Controls, Snapshot
 from miner.machine.disk import least_free
 from miner.task.journal import Journal
 from miner.telemetry.health import Mark
@@ -23,8 +23,8 @@ from miner.worker.lanes import Lanes
 from miner.workflows import Workflow
 
 DAY = 86400.0
-SUMS_EVERY = 60.0  # seconds after which the sums of the last day are added up anew, news or not
-LATEST = 8  # pictures on the first page
+TOTALS_EVERY = 60.0  # seconds, even if the journal has not changed
+LATEST = 8  # thumbnails on the first page
 
 WorkflowState = Literal["offered", "resting", "not runnable", "unknown", "not enabled"]
 
@@ -33,12 +33,12 @@ _COMMANDS = {
     "lora": "xalora-miner models pull-lora URL",
     "disk": "xalora-miner models prune",
 }
-"""What helps against a preflight's reason of a kind."""
+"""The fix, by kind of preflight reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowNow:
-    """One workflow of the library; of several lanes the best one speaks."""
+class WorkflowSnapshot:
+    """One workflow of the library, on the lane where it works best."""
 
     name: str
     task_type: str
@@ -47,24 +47,24 @@ class WorkflowNow:
     vram_gb: float
     ids: tuple[str, ...]
     state: WorkflowState
-    lanes: tuple[str, ...]  # where it is offered
-    rests_until: float  # Unix seconds; 0.0 but for a resting one
+    lanes: tuple[str, ...]  # that advertise it
+    rests_until: float  # Unix seconds; 0.0 unless resting
     reasons: tuple[str, ...]
     cure: str
     command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastNow:
-    """The sums of the last day, the latest pictures, and a number that changes when there is news."""
+class LastDay:
+    """The last day's totals, the latest results, and a number that changes with the journal."""
 
     news: int
-    day: Sums
-    latest: tuple[Past, ...]
+    day: Totals
+    latest: tuple[FinishedTask, ...]
 
 
 class View:
-    """One for the life of the server, while lanes come and go."""
+    """One per server; lanes change on reload."""
 
     def __init__(
         self, controls: Controls, journal: Journal, history: History, *, clock: Callable[[], float] = time.time
@@ -74,26 +74,26 @@ class View:
         self.gpus = Gpus()
         self._journal = journal
         self._clock = clock
-        self._past: PastNow | None = None
-        self._summed_at = 0.0
+        self._past: LastDay | None = None
+        self._totals_at = 0.0
 
-    def now(self) -> Now:
+    def now(self) -> Snapshot:
         return snapshot.take(self.controls)
 
-    def past(self) -> PastNow:
-        """Raises MachineFault where the journal cannot be read."""
+    def past(self) -> LastDay:
+        """Raises MachineFault when the journal cannot be read."""
         news, now = self._journal.news, self._clock()
-        if self._past is None or self._past.news != news or now - self._summed_at >= SUMS_EVERY:
-            self._summed_at = now
-            self._past = PastNow(
+        if self._past is None or self._past.news != news or now - self._totals_at >= TOTALS_EVERY:
+            self._totals_at = now
+            self._past = LastDay(
                 news=news,
-                day=self.history.sums(since=now - DAY),
+                day=self.history.totals(since=now - DAY),
                 latest=tuple(self.history.last(limit=LATEST, outcome="done")),
             )
         return self._past
 
-    def workflows(self) -> tuple[WorkflowNow, ...]:
-        """The enabled ones first."""
+    def workflows(self) -> tuple[WorkflowSnapshot, ...]:
+        """Enabled ones first."""
         lanes = self.controls.lanes
         library, enabled = lanes[0].capabilities.library, self.controls.lanes.settings.workflows.enabled
         every = sorted(library.workflows, key=lambda w: (w.name not in enabled, w.name))
@@ -102,10 +102,10 @@ class View:
     def cards(self) -> tuple[Card, ...]:
         return self.gpus.cards()
 
-    def scene(self) -> Scene:
-        """What the checks look at; a journal that cannot be read is no reason for a probe to fail."""
+    def health_inputs(self) -> HealthInputs:
+        """The checks' input. An unreadable journal does not fail a probe."""
         lanes = self.controls.lanes
-        return Scene(
+        return HealthInputs(
             now=snapshot.take(self.controls),
             at=self._clock(),
             runnable=len({name for lane in lanes for name in lane.capabilities.runnable}),
@@ -117,7 +117,7 @@ class View:
         )
 
     def health(self) -> tuple[Mark, ...]:
-        return checks.marks(self.scene())
+        return checks.marks(self.health_inputs())
 
     def free_disk(self) -> int:
         """Free bytes of the fullest file system that the miner writes to."""
@@ -125,23 +125,23 @@ class View:
         folders = [lanes.settings.state.dir, *(lane.host.output_dir for lane in lanes)]
         return least_free(path for path in folders if path) or 0
 
-    def _workflow(self, workflow: Workflow, lanes: Lanes, *, enabled: bool) -> WorkflowNow:
+    def _workflow(self, workflow: Workflow, lanes: Lanes, *, enabled: bool) -> WorkflowSnapshot:
         manifest, name, now = workflow.manifest, workflow.name, self._clock()
         verdicts = [lane.capabilities.verdicts.get(name) for lane in lanes]
-        judged = [reasons for reasons in verdicts if reasons is not None]
+        checked = [reasons for reasons in verdicts if reasons is not None]
         runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
         rests = [lane.capabilities.rests_until(name) for lane in runs]
         state: WorkflowState = "offered"
         if not enabled:
             state = "not enabled"
-        elif not judged:
+        elif not checked:
             state = "unknown"
         elif not runs:
             state = "not runnable"
         elif all(until > now for until in rests):
             state = "resting"
-        reasons = min(judged, key=len, default=()) if state == "not runnable" else ()
-        return WorkflowNow(
+        reasons = min(checked, key=len, default=()) if state == "not runnable" else ()
+        return WorkflowSnapshot(
             name=name,
             task_type=manifest.task_type,
             description=manifest.description,

@@ -24,7 +24,7 @@ from miner.comfy.replies import Stats
 from miner.config import Loaded, Settings
 from miner.config.settings import State
 from miner.dashboard.bind import url_of
-from miner.dashboard.client import Port
+from miner.dashboard.client import StatusClient
 from miner.machine.gpu import Gpus, probe_for
 from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
@@ -204,9 +204,9 @@ def find_worker(settings: Settings) -> WorkerStatus:
     if not status.enabled or not status.port:
         return WorkerStatus(has_state_lock=has_state_lock, error="[status] is off")
     url = url_of(status.host, status.port)
-    port = Port(url=url, token=status.token.get_secret_value() if status.token else "")
+    client = StatusClient(url=url, token=status.token.get_secret_value() if status.token else "")
     try:
-        now, health = port.get("/api/now"), port.get("/api/health")
+        now, health = client.get("/api/now"), client.get("/api/health")
         return WorkerStatus(
             has_state_lock=has_state_lock,
             url=url,

@@ -1,4 +1,4 @@
-"""The checks: each trouble has a mark, a sentence and a cure, and stops what it should stop and no more."""
+"""Health checks: each problem's mark, sentence and fix, and its effect on the probes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from miner.dashboard.checks import Scene, is_alive, is_ready, marks
+from miner.dashboard.checks import HealthInputs, is_alive, is_ready, marks
 from miner.dashboard.gpus import Card, Sample
-from miner.dashboard.snapshot import LaneNow, LoopNow, Now
+from miner.dashboard.snapshot import LaneSnapshot, LoopSnapshot, Snapshot
 
 AT = 10_000.0
-LANE = LaneNow(
+LANE = LaneSnapshot(
     name="0",
     miner_id="0x0",
     says="waiting for a task",
@@ -21,10 +21,12 @@ LANE = LaneNow(
     comfyui_ready=True,
     comfyui_restarts=0,
     failed=False,
-    loops=tuple(LoopNow(name=name, says="idle", late=0.0) for name in ("prepare", "render", "deliver", "heartbeat")),
+    loops=tuple(
+        LoopSnapshot(name=name, says="idle", late=0.0) for name in ("prepare", "render", "deliver", "heartbeat")
+    ),
     tasks=(),
 )
-NOW = Now(
+NOW = Snapshot(
     version="1",
     miner_id="0x0",
     sequencer="sequencer.example",
@@ -32,7 +34,7 @@ NOW = Now(
     started_at=AT - 5000,
     state="working",
     says="waiting for a task",
-    outbox=LoopNow(name="outbox", says="nothing to submit", late=0.0),
+    outbox=LoopSnapshot(name="outbox", says="nothing to submit", late=0.0),
     unacknowledged=0,
     lanes=(LANE,),
 )
@@ -42,23 +44,23 @@ HOT = Card(
     memory_total=1,
     samples=(Sample(at=AT, load=1.0, memory=1, temperature=91.0, power=None),),
 )
-SCENE = Scene(now=NOW, at=AT, runnable=2, enabled=2, free_disk=10**11, least_disk=5 * 10**9, wait=20.0)
+HEALTHY = HealthInputs(now=NOW, at=AT, runnable=2, enabled=2, free_disk=10**11, least_disk=5 * 10**9, wait=20.0)
 
 
 def lane(**changes):
-    return replace(SCENE, now=replace(NOW, lanes=(replace(LANE, **changes),)))
+    return replace(HEALTHY, now=replace(NOW, lanes=(replace(LANE, **changes),)))
 
 
 def now(**changes):
-    return replace(SCENE, now=replace(NOW, **changes))
+    return replace(HEALTHY, now=replace(NOW, **changes))
 
 
 LATE = (replace(LANE.loops[0], late=40.0), *LANE.loops[1:])
-OUTBOX = LoopNow(name="outbox", says="waiting for the sequencer to acknowledge 3 answers", late=0.0)
+OUTBOX = LoopSnapshot(name="outbox", says="waiting for the sequencer to acknowledge 3 answers", late=0.0)
 
-TROUBLES = {
-    # what: (scene, alive, ready, the mark's name, its level, what it says)
-    "all is well": (SCENE, True, True, "Lane 0", "good", "all loops are alive"),
+PROBLEMS = {
+    # problem: (inputs, alive, ready, the mark's name, its level, what it says)
+    "all is well": (HEALTHY, True, True, "Lane 0", "good", "all loops are alive"),
     "a loop is stuck": (lane(loops=LATE), False, False, "Lane 0", "bad", "prepare has been stuck for 40 s"),
     "a loop ended by a bug": (lane(failed=True), False, False, "Lane 0", "bad", "a bug"),
     "the outbox is stuck": (now(outbox=replace(OUTBOX, late=9.0)), False, False, "Outbox's loop", "bad", "9 s"),
@@ -70,24 +72,24 @@ TROUBLES = {
     "a fresh start": (now(answered_at=0.0, started_at=AT - 5), True, True, "Sequencer", "note", "has not answered"),
     "paused": (now(state="paused", answered_at=AT - 999), True, True, "Leasing", "note", "paused"),
     "draining": (now(state="draining"), True, False, "Leasing", "bad", "draining"),
-    "nothing runs": (replace(SCENE, runnable=0), True, False, "Workflows", "bad", "no enabled workflow can run"),
-    "some run": (replace(SCENE, runnable=1), True, True, "Workflows", "note", "1 of 2"),
+    "nothing runs": (replace(HEALTHY, runnable=0), True, False, "Workflows", "bad", "no enabled workflow can run"),
+    "some run": (replace(HEALTHY, runnable=1), True, True, "Workflows", "note", "1 of 2"),
     "answers wait": (now(unacknowledged=3, outbox=OUTBOX), True, True, "Outbox", "warning", "3 answers"),
-    "disk is tight": (replace(SCENE, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB free"),
-    "disk is full": (replace(SCENE, free_disk=10**9), True, True, "Disk", "bad", "leasing stopped"),
-    "a hot GPU": (replace(SCENE, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
+    "disk is tight": (replace(HEALTHY, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB free"),
+    "disk is full": (replace(HEALTHY, free_disk=10**9), True, True, "Disk", "bad", "leasing stopped"),
+    "a hot GPU": (replace(HEALTHY, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
 }
 
 
-@pytest.mark.parametrize(("scene", "alive", "ready", "name", "level", "says"), TROUBLES.values(), ids=TROUBLES)
-def test_a_trouble_has_its_mark_and_stops_what_it_should(scene, alive, ready, name, level, says):
-    (mark,) = [mark for mark in marks(scene) if mark.name == name]
+@pytest.mark.parametrize(("inputs", "alive", "ready", "name", "level", "says"), PROBLEMS.values(), ids=PROBLEMS)
+def test_each_problem_has_its_mark_and_fails_the_right_probes(inputs, alive, ready, name, level, says):
+    (mark,) = [mark for mark in marks(inputs) if mark.name == name]
     assert mark.level == level
     assert says in mark.says
-    assert (is_alive(scene), is_ready(scene)) == (alive, ready)
-    assert all(mark.cure for mark in marks(scene) if mark.level == "bad" and mark.name != "Leasing")
+    assert (is_alive(inputs), is_ready(inputs)) == (alive, ready)
+    assert all(mark.cure for mark in marks(inputs) if mark.level == "bad" and mark.name != "Leasing")
 
 
-def test_a_lane_without_its_comfyui_does_not_keep_the_others_from_working():
+def test_one_lane_without_comfyui_leaves_the_miner_ready():
     away = replace(LANE, name="1", comfyui_ready=False)
-    assert is_ready(replace(SCENE, now=replace(NOW, lanes=(LANE, away))))
+    assert is_ready(replace(HEALTHY, now=replace(NOW, lanes=(LANE, away))))

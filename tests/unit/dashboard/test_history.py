@@ -1,4 +1,4 @@
-"""The history: what the journal keeps of a task for people, and nothing that is secret."""
+"""The history: what the journal keeps of finished tasks, without secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from miner.dashboard.history import History, Sums
+from miner.dashboard.history import History, Totals
 from miner.task.errors import MachineFault
 from miner.task.journal import DAY, Journal
 from miner.task.ledger import Ledger
@@ -14,7 +14,7 @@ from miner.task.stages import Answered, Closed, Facts, Job, Lease, Outcome, Prep
 
 ME = "0x0000000000000000000000000000000000000001"
 FACTS = Facts(prepare=0.5, queue=0.1, render=4.0, deliver=0.4, total=5.0, size=1234)
-NOBODY = Facts(prepare=None, queue=None, render=None, deliver=None, total=0.01)
+REFUSED = Facts(prepare=None, queue=None, render=None, deliver=None, total=0.01)
 
 
 class Clock:
@@ -77,30 +77,30 @@ def end(ledger, task_id, *, msg="", facts=FACTS):
 
 @pytest.fixture
 def four(journal, ledger, clock):
-    """One of each outcome, the oldest first."""
+    """One task of each outcome, oldest first."""
     prompt(ledger, clock, "done")
     end(ledger, "done")
     journal.pictured(ME, "done", width=680, height=1024, thumbnail=b"RIFFsmall")
     lease(ledger, clock, "refused")
-    end(ledger, "refused", msg="width is too large", facts=NOBODY)
+    end(ledger, "refused", msg="width is too large", facts=REFUSED)
     prompt(ledger, clock, "failed", workflow="mochi-fp8")
-    end(ledger, "failed", msg="rendering failed", facts=NOBODY)
+    end(ledger, "failed", msg="rendering failed", facts=REFUSED)
     prompt(ledger, clock, "lost", workflow="mochi-fp8")
     ledger.advance("lost", Closed(verdict="taken away"))
 
 
 @pytest.mark.usefixtures("four")
-class TestTheLastTasks:
-    def test_come_latest_first_with_outcome_and_reason_in_words(self, history):
+class TestFinishedTasks:
+    def test_are_latest_first_with_outcome_and_reason(self, history):
         told = [(past.task_id, past.outcome, past.reason) for past in history.last(limit=10)]
         assert told == [
-            ("lost", "lost", "the sequencer took it away: it was canceled, or its time was over"),
+            ("lost", "lost", "canceled or expired, according to the sequencer"),
             ("failed", "failed", "rendering failed"),
             ("refused", "refused", "width is too large"),
             ("done", "done", ""),
         ]
 
-    def test_have_their_seconds_sizes_and_picture(self, history):
+    def test_have_seconds_size_and_thumbnail(self, history):
         (past,) = history.last(limit=1, outcome="done")
         assert past.seconds == {"prepare": 0.5, "queue": 0.1, "render": 4.0, "deliver": 0.4, "total": 5.0}
         assert (past.size, past.pixels, past.pictured) == (1234, (680, 1024), True)
@@ -111,24 +111,24 @@ class TestTheLastTasks:
     def test_are_filtered_by_outcome(self, history, outcome):
         assert [past.task_id for past in history.last(limit=10, outcome=outcome)] == [outcome]
 
-    def test_are_filtered_by_workflow_and_go_on_where_a_page_ended(self, history):
+    def test_are_filtered_by_workflow_and_continue_after_a_page(self, history):
         assert [past.task_id for past in history.last(limit=10, workflow="mochi-fp8")] == ["lost", "failed"]
         first = history.last(limit=2)
         assert [past.task_id for past in history.last(limit=2, before=first[-1].ended_at)] == ["refused", "done"]
 
-    def test_hold_nothing_of_the_task_s_parameters(self, history, tmp_path):
+    def test_contain_no_task_parameters(self, history, tmp_path):
         assert "private" not in repr(history.last(limit=10))
         with sqlite3.connect(tmp_path / "journal.db") as db:
             kept = list(db.iterdump())
         db.close()
         assert not [line for line in kept if "private" in line or "secret" in line]
 
-    def test_are_summed_over_a_span(self, history, clock):
-        assert history.sums(since=clock.at - DAY) == Sums(done=1, refused=1, failed=1, lost=1, render_seconds=4.0)
-        assert history.sums(since=clock.at + 1).done == 0
+    def test_are_totaled_over_a_period(self, history, clock):
+        assert history.totals(since=clock.at - DAY) == Totals(done=1, refused=1, failed=1, lost=1, render_seconds=4.0)
+        assert history.totals(since=clock.at + 1).done == 0
 
 
-def test_the_usual_seconds_are_those_of_the_last_ones_that_went_well(journal, ledger, clock):
+def test_usual_seconds_are_the_average_of_the_latest_successes(journal, ledger, clock):
     assert journal.usual_seconds("flux-lora") is None
     for number in range(25):
         prompt(ledger, clock, f"t{number}")
@@ -136,7 +136,7 @@ def test_the_usual_seconds_are_those_of_the_last_ones_that_went_well(journal, le
     assert journal.usual_seconds("flux-lora") == 2.0
 
 
-def test_a_picture_is_forgotten_with_its_task(journal, ledger, clock, history):
+def test_a_thumbnail_is_deleted_with_its_task(journal, ledger, clock, history):
     prompt(ledger, clock, "old")
     end(ledger, "old")
     journal.pictured(ME, "old", width=1, height=1, thumbnail=b"x")
@@ -145,7 +145,7 @@ def test_a_picture_is_forgotten_with_its_task(journal, ledger, clock, history):
     assert history.thumbnail(ME, "old") is None
 
 
-def test_every_change_is_news(journal, ledger, clock):
+def test_a_finished_task_changes_the_news_number(journal, ledger, clock):
     news = journal.news
     prompt(ledger, clock, "new")
     assert journal.news == news
@@ -153,7 +153,7 @@ def test_every_change_is_news(journal, ledger, clock):
     assert journal.news > news
 
 
-def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path, clock):
+def test_a_journal_of_schema_1_is_migrated(tmp_path, clock):
     with sqlite3.connect(tmp_path / "journal.db") as db:
         db.executescript(
             """CREATE TABLE tasks (task_id TEXT NOT NULL, miner_id TEXT NOT NULL, step TEXT NOT NULL,
@@ -171,6 +171,6 @@ def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path, clock):
     journal.close()
 
 
-def test_a_journal_that_cannot_be_read_says_so(tmp_path):
+def test_an_unreadable_journal_is_a_machine_fault(tmp_path):
     with pytest.raises(MachineFault, match="journal"):
         History(tmp_path).last(limit=1)

@@ -1,4 +1,4 @@
-"""The parts that need no miner: the stream's hub, the small pictures, the GPUs, the page's files, the progress."""
+"""Parts that need no worker: event hub, thumbnails, GPUs, the page's files, progress, liveness."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STATIC = files("miner.dashboard").joinpath("static")
 # ---- the stream -------------------------------------------------------------------------------------------------
 
 
-class Counted:
-    """A topic that counts how often it is read; `fault` is raised where it is set."""
+class CountingTopic:
+    """A topic that counts its reads, and raises `fault` if set."""
 
     def __init__(self):
         self.reads = 0
@@ -54,15 +54,15 @@ async def with_hub(read, play):
 
 
 async def heard(stream, words):
-    """Read until an event with `words` comes."""
+    """Read until an event contains `words`."""
     async for event in stream:
         if words in event:
             return event
     raise AssertionError("the stream ended")
 
 
-def test_nothing_is_read_while_nobody_watches_and_once_for_any_number_of_watchers():
-    read = Counted()
+def test_topics_are_read_once_for_all_watchers_and_only_while_there_are_any():
+    read = CountingTopic()
 
     async def play(hub):
         streams = [hub.watch() for _ in range(3)]
@@ -78,8 +78,8 @@ def test_nothing_is_read_while_nobody_watches_and_once_for_any_number_of_watcher
     asyncio.run(with_hub(read, play))
 
 
-def test_a_slow_watcher_misses_what_was_replaced_and_holds_nobody_up():
-    read = Counted()
+def test_a_slow_watcher_skips_outdated_values_and_delays_nobody():
+    read = CountingTopic()
 
     async def play(hub):
         slow, quick = hub.watch(), hub.watch()
@@ -94,8 +94,8 @@ def test_a_slow_watcher_misses_what_was_replaced_and_holds_nobody_up():
     asyncio.run(with_hub(read, play))
 
 
-def test_a_journal_that_cannot_be_read_is_told_and_the_stream_goes_on():
-    read = Counted()
+def test_an_unreadable_journal_is_reported_and_the_stream_continues():
+    read = CountingTopic()
     read.fault = MachineFault("the disk is gone", hint="look for it")
 
     async def play(hub):
@@ -115,10 +115,10 @@ def test_closing_ends_every_stream():
         await hub.close()
         assert [event async for event in stream] in ([], [b""])
 
-    asyncio.run(with_hub(Counted(), play))
+    asyncio.run(with_hub(CountingTopic(), play))
 
 
-# ---- small pictures ---------------------------------------------------------------------------------------------
+# ---- thumbnails -------------------------------------------------------------------------------------------------
 
 
 def noise(size, mode="RGB"):
@@ -128,7 +128,7 @@ def noise(size, mode="RGB"):
 @pytest.mark.parametrize(
     ("format_", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "L"), ("JPEG", "RGB"), ("WEBP", "RGB")]
 )
-def test_a_picture_becomes_a_small_webp_even_of_noise(tmp_path, format_, mode):
+def test_a_thumbnail_is_a_small_webp_even_of_noise(tmp_path, format_, mode):
     path = tmp_path / "out"
     noise((900, 600), mode).save(path, format_)
     made = thumbnail(path)
@@ -139,7 +139,7 @@ def test_a_picture_becomes_a_small_webp_even_of_noise(tmp_path, format_, mode):
         assert not small.getexif()
 
 
-def test_of_an_animation_it_is_the_first_frame(tmp_path):
+def test_the_thumbnail_of_an_animation_is_its_first_frame(tmp_path):
     path = tmp_path / "out.webp"
     frames = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
@@ -148,7 +148,7 @@ def test_of_an_animation_it_is_the_first_frame(tmp_path):
     assert red > 200 > blue
 
 
-def test_what_is_no_picture_or_too_large_has_none(tmp_path):
+def test_a_broken_or_too_large_image_has_no_thumbnail(tmp_path):
     path = tmp_path / "out"
     for data in (b"", b"\0\0\0\x20ftypisom", b"\x89PNG\r\n\x1a\nbroken", b"\xff\xd8\xffbroken"):
         path.write_bytes(data)
@@ -160,10 +160,10 @@ def test_what_is_no_picture_or_too_large_has_none(tmp_path):
 # ---- GPUs -------------------------------------------------------------------------------------------------------
 
 
-def test_the_cards_are_remembered_for_fifteen_minutes(tmp_path):
+def test_gpu_samples_are_kept_for_fifteen_minutes(tmp_path):
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("there is no C compiler to build the stand-in for NVML with")
+        pytest.skip("no C compiler to build the NVML stand-in")
     source = ROOT / "tests" / "support" / "nvml.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "libnvidia-ml.so.1", source], check=True)
     program = """
@@ -185,7 +185,7 @@ assert 50 < card.latest.temperature < 90 and card.latest.power > 50
 # ---- the rest ---------------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_small_and_asks_no_other_machine():
+def test_the_page_is_small_and_loads_nothing_from_other_hosts():
     contents = {entry.name: entry.read_text() for entry in STATIC.iterdir()}
     assert sum(len(text.encode()) for text in contents.values()) <= 150_000
     for name, text in contents.items():
@@ -206,15 +206,15 @@ def test_the_page_is_small_and_asks_no_other_machine():
         ({"value": 30, "of": 20, "done": 3, "nodes": 4}, 0, 1.0),
     ],
 )
-def test_the_share_of_a_prompt_counts_nodes_and_the_steps_of_the_present_one(progress, nodes, expected):
+def test_a_prompt_s_share_counts_nodes_and_the_current_node_s_steps(progress, nodes, expected):
     assert share(Progress(prompt_id="p", **progress), nodes=nodes) == expected
 
 
-def test_a_loop_is_late_when_it_has_not_come_back_in_its_own_time():
+def test_a_loop_is_late_when_it_misses_its_next_beat():
     at = [100.0]
     liveness = Liveness(clock=lambda: at[0])
     at[0] += 1000
-    assert liveness.late == 0.0  # it has promised nothing yet
+    assert liveness.late == 0.0  # before the first beat
     liveness.beat(30.0)
     at[0] += 31
     assert liveness.late == 1.0
