@@ -268,6 +268,7 @@ class TaskInHand:
     since: float = 0.0  # when its stage began
     progress: Progress | None = None
     stranger: bool = False  # never leased here, as far as the journal knows: it is only answered
+    given_up: str = ""  # why a prompt that was left behind must not go on, for its consumer
     resumed: bool = False  # its prompt was left behind by an earlier run, and may have ended long ago
 
     @property

@@ -23,6 +23,7 @@ log = structlog.get_logger()
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
 CRASHED = f"this miner ended {policy.CRASHES_UNTIL_GIVEN_UP} times while it worked on the task; it is not tried again"
+_REASONS = {"workflow gone": WORKFLOW_GONE, "too late": TIME_OVER, "crashed": CRASHED}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,13 +41,20 @@ class Recover:
         decided = [(task, self._action(task)) for task in self.journal.unfinished(self.ledger.miner_id)]
         for task, action in decided:  # first, so that the heartbeat speaks for them and their loops go on
             log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
-            if action == "go on":
+            if isinstance(
+                task.stage, Prompted
+            ):  # whoever gives it up must end it in ComfyUI, which the render loop does
+                self.ledger.restore(replace(self._as_left(task), given_up=_REASONS.get(action, "")))
+            elif action == "go on":
                 self.ledger.restore(self._as_left(task))
         for task, action in decided:
             if isinstance(task.stage, Answered):
                 self.answers.resume(task, task.stage)
-            elif action != "go on":
-                self.answers.answer(self._outcome(task, action), left=task)
+            elif isinstance(task.stage, Uploaded):
+                self.answers.answer(success(task.task_id, task.stage), left=task)
+            elif action != "go on" and not isinstance(task.stage, Prompted):
+                outcome = Outcome(task_id=task.task_id, success=False, msg=_REASONS[action])
+                self.answers.answer(outcome, left=task)
 
     def _action(self, task: TaskInHand) -> policy.Resume | str:
         action = policy.after_restart(task, now=self.clock())
@@ -60,9 +68,3 @@ class Recover:
         if isinstance(task.stage, Rendered):
             return replace(task, rendered_at=now, rendered_in=task.stage.inference_latency, since=now)
         return replace(task, since=now)
-
-    def _outcome(self, task: TaskInHand, action: str) -> Outcome:
-        if isinstance(task.stage, Uploaded):
-            return success(task.task_id, task.stage)
-        msg = {"workflow gone": WORKFLOW_GONE, "crashed": CRASHED}.get(action, TIME_OVER)
-        return Outcome(task_id=task.task_id, success=False, msg=msg)

@@ -195,6 +195,8 @@ class Render:
 
     def _follow(self, task: TaskInHand, prompt: Prompted) -> History:
         """Follow it through ComfyUI's hiccups. Raises what ends it early."""
+        if task.given_up:
+            raise JobFault(task.given_up)
         while True:
             self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
             try:

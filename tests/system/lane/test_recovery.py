@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+from miner.worker.lane.recover import CRASHED
 from tests.support.relayed_testbed import RelayedTestbed
 from tests.support.testbed import Testbed, until
 
@@ -56,3 +57,16 @@ def test_a_result_is_uploaded_though_comfyui_is_down_where_its_folder_is_shared(
     testbed.restart_worker()
     (task,) = testbed.ended(task_id, patience=25.0)
     assert task["status"] == "finished"
+
+
+def test_a_task_that_ended_two_runs_is_answered_and_not_tried_a_third_time(relayed: RelayedTestbed) -> None:
+    relayed.begin("rendering")
+    for run in range(2):
+        relayed.worker.kill()
+        relayed.restart_worker()
+        until(lambda count=run + 1: len(relayed.logged("task_picked_up")) == count, why="the new start")
+    task = relayed.end()
+    assert (task["status"], task["msg"]) == ("failed", CRASHED)
+    until(lambda: not relayed.queue()["queue_running"], why="the end of its prompt in ComfyUI")
+    (good,) = relayed.ended(relayed.create(parameters={"image": f"{relayed.inputs.url}/cell-1.png"}))
+    assert good["status"] == "finished"
