@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from miner.comfy.preflight import installed_loras
 from miner.doctor.comfy_session import ComfySession
@@ -19,7 +18,6 @@ from miner.doctor.trial_render import PICTURE_URL, RenderResult, failed, render,
 from miner.machine.benchmarks import Measurement
 from miner.task.errors import MinerError
 from miner.workflows import Workflow
-from miner.workflows.parameters import ImageParameter, LoraParameter, StringParameter
 
 PICTURE_SIZE = (512, 512)  # pixels of an input picture: what upscalers get most often
 
@@ -64,23 +62,10 @@ def measured(session: ComfySession, name: str, done: Sequence[RenderResult]) -> 
 
 def _one(session: ComfySession, workflow: Workflow, number: int, loras: Sequence[str], limit: float) -> RenderResult:
     try:
-        asked = default_parameters(workflow, number, loras=loras)
-        trial = trial_render(session, workflow, asked, loras=loras, picture=random_picture(PICTURE_SIZE), limit=limit)
+        prompt = f"lighthouse number {number} by the sea"  # a new one, so that ComfyUI renders it
+        parameters = workflow.example(loras=loras, image=PICTURE_URL, smallest=False, prompt=prompt)
+        picture = random_picture(PICTURE_SIZE)
+        trial = trial_render(session, workflow, parameters, loras=loras, picture=picture, limit=limit)
     except MinerError as error:
         return failed(workflow.name, workflow.manifest.output.format, error)
     return render(session, trial)
-
-
-def default_parameters(workflow: Workflow, number: int, *, loras: Sequence[str]) -> dict[str, Any]:
-    """The required parameters of a task; `number` makes its prompt new. Pure."""
-    asked: dict[str, Any] = {}
-    for name, parameter in workflow.manifest.parameters.items():
-        if not parameter.required:
-            continue
-        if isinstance(parameter, StringParameter):
-            asked[name] = f"lighthouse number {number} by the sea"
-        elif isinstance(parameter, ImageParameter):
-            asked[name] = PICTURE_URL
-        elif isinstance(parameter, LoraParameter):
-            asked[name] = loras[0] if loras else ""
-    return asked

@@ -87,7 +87,7 @@ def random_picture(size: tuple[int, int]) -> bytes:
 def _render_smallest(session: ComfySession, workflow: Workflow, loras: Sequence[str]) -> RenderResult:
     manifest = workflow.manifest
     try:
-        parameters = workflow.smallest(loras=loras, image=PICTURE_URL)
+        parameters = workflow.example(loras=loras, image=PICTURE_URL, smallest=True)
         trial = trial_render(
             session, workflow, parameters, loras=loras, picture=random_picture(SIZE), limit=manifest.timeout_seconds
         )

@@ -92,24 +92,29 @@ class Workflow:
             raise JobFault(exceeded)
         return Checked(values=values, images=images, ignored=ignored)
 
-    def smallest(self, *, loras: Sequence[str], image: str) -> dict[str, Any]:
-        """Parameters of the smallest task, for a warm-up or a self-test; `image` is a picture's URL.
+    def example(
+        self, *, loras: Sequence[str], image: str, smallest: bool, prompt: str = "a lighthouse by the sea"
+    ) -> dict[str, Any]:
+        """The required parameters of a task, for a warm-up, self-test or benchmark; `image` is a picture's URL.
 
-        Raises JobFault if a LoRA is required but not installed.
+        `smallest`: every size at its minimum. Raises JobFault if a LoRA is required but not installed.
         """
-        asked: dict[str, Any] = {}
+        example: dict[str, Any] = {}
         for name, parameter in self.manifest.parameters.items():
-            if isinstance(parameter, IntParameter) and name != self.manifest.output.quality_parameter:
-                asked[name] = parameter.min
-            elif isinstance(parameter, StringParameter) and parameter.required:
-                asked[name] = "a lighthouse by the sea"
+            if isinstance(parameter, IntParameter):
+                if smallest and name != self.manifest.output.quality_parameter:
+                    example[name] = parameter.min
+            elif not parameter.required:
+                continue
+            elif isinstance(parameter, StringParameter):
+                example[name] = prompt
             elif isinstance(parameter, ImageParameter):
-                asked[name] = image
+                example[name] = image
             elif isinstance(parameter, LoraParameter):
                 if not loras:
                     raise JobFault(f"{name}: no LoRA is installed")
-                asked[name] = loras[0]
-        return asked
+                example[name] = loras[0]
+        return example
 
     def fill(self, values: Mapping[str, Value], *, images: Mapping[str, str], prefix: str) -> Graph:
         """The graph to submit, with `values` and `images` (ComfyUI's names of uploaded pictures) filled in.

@@ -47,7 +47,7 @@ def _render(host: ComfyHost, capabilities: Capabilities, workflow: Workflow, sto
 
     prompt_id = str(uuid.uuid4())
     checked = workflow.check(
-        workflow.smallest(loras=capabilities.loras, image="https://localhost/"), loras=capabilities.loras
+        workflow.example(loras=capabilities.loras, image="https://localhost/", smallest=True), loras=capabilities.loras
     )
     images = {
         name: host.client.upload_image(_picture(), f"{name}.png", subfolder=folder_of(prompt_id))
