@@ -99,14 +99,13 @@ class Control:
                 "violations": db.execute("SELECT count(*) FROM violations").fetchone()[0],
                 "violation_list": _rows(db, "SELECT * FROM violations ORDER BY seq DESC LIMIT ?", LISTED)[::-1],
                 "store": _row(db, "SELECT count(*) AS objects, total(size) AS bytes FROM objects"),
-                "routes": self._traffic.by_route(),
                 "faults": self._faults.listed(),
             }
         )
 
     async def requests(self, request: Request) -> Response:
-        """The last requests one by one; `?route=` picks one route."""
-        return JSONResponse({"requests": self._traffic.requests(request.query_params.get("route"))})
+        """The last requests of a `?route=`, one by one."""
+        return JSONResponse({"requests": self._traffic.requests(request.query_params["route"])})
 
     async def tasks(self, request: Request) -> Response:
         """Every task with its leases and answers and all their times."""
@@ -198,15 +197,9 @@ def _tasks(db: sqlite3.Connection) -> list[dict[str, Any]]:
 
 
 def _leases(db: sqlite3.Connection) -> dict[str, Any]:
-    """How many there are and were, how they ended, and how long those lasted (seconds)."""
+    """How many are open, and how the others ended."""
     ended = _counts(db, "SELECT ended, count(*) FROM leases WHERE ended IS NOT NULL GROUP BY ended")
-    times = _row(
-        db,
-        "SELECT min(ended_at - leased_at) AS min, avg(ended_at - leased_at) AS mean, max(ended_at - leased_at) AS max"
-        " FROM leases WHERE ended = 'answered'",
-    )
-    open_now = db.execute("SELECT count(*) FROM leases WHERE ended_at IS NULL").fetchone()[0]
-    return {"open": open_now, "ended": ended, "seconds": times}
+    return {"open": db.execute("SELECT count(*) FROM leases WHERE ended_at IS NULL").fetchone()[0], "ended": ended}
 
 
 def _counts(db: sqlite3.Connection, query: str) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """Carries faults out: an ASGI layer between the sockets and the application.
 
-It promises that a request without a matching rule passes untouched and unbuffered. A reply that a rule may spoil is
-held in memory until it is whole.
+A request without a rule passes untouched and unbuffered.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from miner.devnet.connection import Connection, connection_of
-from miner.devnet.wire import BODY_LIMIT
-from tests.support.devnet.faults import Exchange, Faults, Rule
-from tests.support.devnet.routes import UPLOAD_ROUTES, route_of
+from tests.support.devnet.faults import Faults, Rule
+from tests.support.devnet.routes import route_of
 
 _LINGER_NOT = struct.pack("ii", 1, 0)  # on, 0 s: closing sends RST (socket(7))
 _GLANCE = 0.05
@@ -43,10 +41,6 @@ class _Reply:
     async def start(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
 
-    async def send(self, send: Send) -> None:
-        await self.start(send)
-        await send({"type": "http.response.body", "body": bytes(self.body)})
-
 
 class Tampering:
     """The layer. What it holds up is let go when `stopping` is set."""
@@ -58,33 +52,17 @@ class Tampering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = route_of(scope["method"], scope["path"]) if scope["type"] == "http" else ""
-        if not self._faults.concern(route):
+        rule = self._faults.take(route)
+        if rule is None:
             await self._app(scope, receive, send)
             return
-        read = [] if route in UPLOAD_ROUTES else await _read(receive)  # an object is never held in memory
-        onward = _again(read, receive)
-        body = b"".join(message.get("body", b"") for message in read)
-        exchange = Exchange(route=route, sent=b"?".join((scope["raw_path"], scope["query_string"], body)))
-        rule = self._faults.before(exchange)
-        if rule is not None:
-            scope["state"]["fault"] = rule.action
-            await self._spoil(rule, _Reply(), scope, onward, send)
-            if rule.action != "latency":
-                return
-        if self._faults.may_follow(exchange):
-            await self._act_first(exchange, scope, onward, send)
-        else:
-            await self._app(scope, onward, send)
-
-    async def _act_first(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply()
-        await self._app(scope, receive, reply.take)
-        rule = self._faults.after(Exchange(route=exchange.route, sent=exchange.sent, replied=bytes(reply.body)))
-        if rule is None:
-            await reply.send(send)
-            return
         scope["state"]["fault"] = rule.action
+        reply = _Reply()
+        if rule.after:
+            await self._app(scope, receive, reply.take)
         await self._spoil(rule, reply, scope, receive, send)
+        if rule.action == "latency":
+            await self._app(scope, receive, send)
 
     async def _spoil(self, rule: Rule, reply: _Reply, scope: Scope, receive: Receive, send: Send) -> None:
         connection = connection_of(scope)
@@ -93,7 +71,7 @@ class Tampering:
                 told = JSONResponse({"message": "a fault that was asked for"}, rule.status, headers=rule.headers)
                 await told(scope, receive, send)
             case "garbage":
-                await Response(rule.body, headers=rule.headers, media_type="text/html")(scope, receive, send)
+                await Response("<html>502 Bad Gateway</html>", media_type="text/html")(scope, receive, send)
             case "latency":
                 await self._pause(connection, rule.seconds)
             case "hang":
@@ -113,20 +91,6 @@ class Tampering:
                 await reply.start(send)
                 await send({"type": "http.response.body", "body": bytes(reply.body[:end]), "more_body": True})
                 await _close(connection, receive)
-            case "trickle":
-                await self._trickle(rule, reply, scope, receive, send)
-
-    async def _trickle(self, rule: Rule, reply: _Reply, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = connection_of(scope)
-        await reply.start(send)
-        step = rule.bytes or 1
-        for at in range(0, len(reply.body), step):
-            await self._pause(connection, rule.seconds)
-            await send({"type": "http.response.body", "body": bytes(reply.body[at : at + step]), "more_body": True})
-            if connection.gone():
-                await _close(connection, receive)
-                return
-        await send({"type": "http.response.body", "body": b""})
 
     async def _pause(self, connection: Connection, seconds: float | None) -> None:
         """Wait; for ever where `seconds` is None. It ends early when the client goes away or the devnet stops."""
@@ -157,28 +121,6 @@ async def _wait_until_lost(receive: Receive) -> None:
     """uvicorn sends a 500 for an application that returns without a reply, unless it saw the connection end."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _read(receive: Receive) -> list[Message]:
-    """The messages of a call's body, or as many as show that it is too long."""
-    messages: list[Message] = []
-    size = 0
-    while size <= BODY_LIMIT:
-        messages.append(await receive())
-        size += len(messages[-1].get("body", b""))
-        if not messages[-1].get("more_body"):
-            break
-    return messages
-
-
-def _again(read: list[Message], receive: Receive) -> Receive:
-    """A `receive` that gives what was read already, and after it what comes."""
-    pending = iter(read)
-
-    async def onward() -> Message:
-        return next(pending, None) or await receive()
-
-    return onward
 
 
 async def _swallow(receive: Receive, wanted: int) -> None:

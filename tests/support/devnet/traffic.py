@@ -1,14 +1,10 @@
-"""Counts every request: which route, when, how long, with what end.
-
-It promises that nothing is counted twice and that memory is bounded. The counts are of this process; what is counted
-for good (answers, violations) is in the database.
-"""
+"""Notes every request: which route, when, how long, with what end. Memory is bounded."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,53 +27,25 @@ class Seen:
     fault: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Tally:
-    """What is counted of one route; times are Unix seconds."""
-
-    first: float
-    last: float
-    statuses: Counter[int] = field(default_factory=Counter)
-
-    def add(self, seen: Seen) -> None:
-        self.first, self.last = min(self.first, seen.at), max(self.last, seen.at)
-        self.statuses[seen.status] += 1
-
-    def summary(self) -> dict[str, Any]:
-        count, span = self.statuses.total(), self.last - self.first
-        return {
-            "count": count,
-            "statuses": {str(status): times for status, times in sorted(self.statuses.items())},
-            "per_second": (count - 1) / span if span > 0 else 0.0,
-        }
-
-
 class Traffic:
-    """What was asked of this process; control's own requests are not counted."""
+    """What was asked of this process; control's own requests are not noted."""
 
     def __init__(self) -> None:
         self._seen: deque[Seen] = deque(maxlen=KEPT)
-        self._routes: dict[str, _Tally] = {}
 
     def add(self, seen: Seen) -> None:
         self._seen.append(seen)
-        self._routes.setdefault(seen.route, _Tally(first=seen.at, last=seen.at)).add(seen)
 
     def clear(self) -> None:
         self._seen.clear()
-        self._routes.clear()
 
-    def requests(self, route: str | None) -> list[dict[str, Any]]:
-        """The requests that are remembered, of one route or of all, in the order in which they ended."""
-        return [asdict(seen) for seen in self._seen if route in (None, seen.route)]
-
-    def by_route(self) -> dict[str, dict[str, Any]]:
-        """For each route: `count`, `statuses`, and the mean `per_second` from the first to the last."""
-        return {route: tally.summary() for route, tally in sorted(self._routes.items())}
+    def requests(self, route: str) -> list[dict[str, Any]]:
+        """The requests of one route that are remembered, in the order in which they ended."""
+        return [asdict(seen) for seen in self._seen if route == seen.route]
 
 
 class Recording:
-    """The ASGI layer that counts."""
+    """The ASGI layer that notes."""
 
     def __init__(self, app: ASGIApp, *, traffic: Traffic) -> None:
         self._app = app

@@ -5,17 +5,6 @@ from __future__ import annotations
 from tests.unit.devnet.talk import MINER, Talk, until
 
 
-def test_every_request_is_counted_by_route_and_status(talk: Talk) -> None:
-    for _ in range(3):
-        talk.ask()
-    talk.post("miner_request", {})
-    until(lambda: talk.devnet.stats()["routes"]["miner_request"]["count"] == 4)
-    routes = talk.devnet.stats()["routes"]
-    assert routes["miner_request"]["statuses"] == {"200": 3, "400": 1}
-    assert routes["miner_request"]["per_second"] > 0
-    assert routes.keys() == {"miner_request"}
-
-
 def test_every_request_is_listed_with_its_time_and_miner(talk: Talk) -> None:
     talk.ask()
     until(lambda: talk.devnet.requests("miner_request"))
@@ -38,7 +27,7 @@ def test_a_task_is_listed_with_all_its_times(talk: Talk) -> None:
     assert listed["answers"][0]["body"]["upload_latency"] == 0.25
 
 
-def test_leases_are_counted_with_their_ends_and_lengths(talk: Talk) -> None:
+def test_leases_are_counted_with_their_ends(talk: Talk) -> None:
     for _ in range(2):
         talk.create()
         talk.fail(talk.lease())
@@ -46,7 +35,6 @@ def test_leases_are_counted_with_their_ends_and_lengths(talk: Talk) -> None:
     talk.lease()
     leases = talk.devnet.stats()["leases"]
     assert (leases["open"], leases["ended"]) == (1, {"answered": 2})
-    assert 0 <= leases["seconds"]["min"] <= leases["seconds"]["mean"] <= leases["seconds"]["max"]
 
 
 def test_reset_forgets_everything(talk: Talk) -> None:
