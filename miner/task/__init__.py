@@ -1,1 +1,1 @@
-"""What a task is and where it stands: its stages, the journal that outlives the process, what each error means."""
+"""Tasks: their stages, the ledger, the journal that survives restarts, policy and errors."""

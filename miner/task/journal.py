@@ -1,8 +1,8 @@
-"""The journal: every task and its stage, until the sequencer has acknowledged its outcome; then its history.
+"""The journal: every task's stage until the sequencer acknowledges its answer; then the history.
 
-SQLite with a write-ahead log and `synchronous=FULL`: when a method returns, what it wrote survives a power cut. It is
-written *before* the step that it names is taken. It knows no network and decides nothing. Upload targets and the
-consumer's parameters are secrets: they are in a file of mode 0600, and are erased once the task is acknowledged.
+SQLite with a write-ahead log and `synchronous=FULL`: a record survives a power cut once its method returns, and is made
+*before* its step is taken. No network, no decisions. Upload targets and the consumer's parameters are secrets: the file
+has mode 0600, and they are erased when the task closes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from miner.task.stages import (
 log = structlog.get_logger()
 
 DAY = 86400.0
-MOST_CLOSED = 100_000  # closed tasks that are kept at most
-USUAL_OF = 20  # the last tasks of a workflow that an average is made of
+MAX_CLOSED = 100_000  # closed tasks in the history
+USUAL_OF = 20  # tasks per average
 _NOWHERE = Places()
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ _RECORDS: dict[StageName, TypeAdapter[Any]] = {
     "uploaded": TypeAdapter(Uploaded),
 }
 
-RECORD_LOST = "the miner lost what it knew of this task in a restart; please create it again"
+RECORD_LOST = "the miner lost this task's data in a restart; please create it again"
 
 
 _COLUMNS = (
@@ -70,8 +70,8 @@ _COLUMNS = (
     " crashes, places, leased_at, ended_at"
 )
 _ROW = f"INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
-_AFRESH = f"INSERT OR REPLACE {_ROW}"
-_ON = f"""
+_REPLACE = f"INSERT OR REPLACE {_ROW}"
+_UPSERT = f"""
     INSERT {_ROW} ON CONFLICT DO UPDATE SET
         step = excluded.step,
         workflow = excluded.workflow,
@@ -89,28 +89,28 @@ _ON = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """A task that was answered before."""
+    """A task in the journal."""
 
     outcome: Outcome | None
-    verdict: str  # "" while it is not closed
+    verdict: str  # "" until closed
 
 
 class Journal:
-    """One file, one process. Its methods block for a disk flush (a fraction of a millisecond on an SSD), and may be
-    called from any thread. Raises MachineFault when the disk does not take a record."""
+    """One file, one process. Thread-safe. Methods block for a disk flush (under a millisecond on an SSD), and raise
+    MachineFault when the disk fails."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Open or create `folder`/journal.db. A damaged one is moved aside; raises ConfigError when another miner has
-        the folder, or when a newer program wrote the file."""
+        """Open or create `folder`/journal.db; move a damaged one aside. Raises ConfigError if another miner uses the
+        folder, or a newer version wrote the file."""
         self._clock = clock
         self._mutex = threading.Lock()
-        self.news = 0  # counts what the history shows
+        self.news = 0  # changes with the history
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            hint = "give another folder with XALORA_STATE_DIR"
+            hint = "set another folder with XALORA_STATE_DIR"
             raise ConfigError(f"[state] dir {folder} cannot be used: {error.strerror}", hint=hint) from error
-        with contextlib.suppress(PermissionError):  # somebody else's folder, which the operator gave us
+        with contextlib.suppress(PermissionError):  # owned by another user
             folder.chmod(0o700)
         self._lock_file = lock(folder)
         try:
@@ -121,7 +121,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """An orderly end: no task is to blame for it."""
+        """Close after a clean shutdown: counts as no task's crash."""
         with contextlib.suppress(MachineFault):
             self._write("DELETE FROM running", ())
         with self._mutex:
@@ -129,7 +129,7 @@ class Journal:
             os.close(self._lock_file)
 
     def _begin_run(self) -> None:
-        """What was in hand when the last run ended without `close` may have been what ended it."""
+        """If the last run ended without `close`, count a crash for each task in hand."""
         with contextlib.suppress(MachineFault):
             if self._read("SELECT * FROM running", ()):
                 self._write("UPDATE tasks SET crashes = crashes + 1 WHERE step NOT IN ('answered', 'closed')", ())
@@ -139,9 +139,9 @@ class Journal:
     # ---- writing --------------------------------------------------------------------------------
 
     def record(self, miner_id: str, task: TaskInHand, *, lease: bool = False) -> None:
-        """The task as it stands now; `lease`: it is new, or has another lease than before.
+        """Write the task's state; `lease`: and its lease, which is new or has changed.
 
-        At `Closed` what was secret goes, and the outcome stays for the history.
+        `Closed` erases the secrets; the outcome stays for the history.
         """
         stage = task.stage
         values: dict[str, Any] = {
@@ -162,25 +162,25 @@ class Journal:
             "leased_at": task.lease.leased_at,
             "ended_at": self._clock() if isinstance(stage, Closed) else None,
         }
-        self._write(_AFRESH if lease and isinstance(stage, Leased) else _ON, tuple(values.values()))
+        self._write(_REPLACE if lease and isinstance(stage, Leased) else _UPSERT, tuple(values.values()))
         if isinstance(stage, Closed):
             self.news += 1
 
     def cleaned(self, miner_id: str, task_id: str) -> None:
-        """Nothing of the task lies anywhere any more."""
+        """The task's files are deleted."""
         self._write("UPDATE tasks SET places = '' WHERE task_id = ? AND miner_id = ?", (task_id, miner_id))
 
-    def pictured(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
-        """The result's size in pixels, and a small WebP of it, for the history."""
+    def record_thumbnail(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
+        """Store the result's size in pixels and its WebP thumbnail for the history."""
         self._write(
             "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", (task_id, miner_id, width, height, thumbnail)
         )
         self.news += 1
 
-    # ---- questions ------------------------------------------------------------------------------
+    # ---- reading --------------------------------------------------------------------------------
 
     def known(self, miner_id: str, task_id: str) -> Known | None:
-        """What was answered for a task; None for one that was never here."""
+        """The task's answer; None for a task that was never leased here."""
         rows = self._read("SELECT outcome, verdict FROM tasks WHERE task_id = ? AND miner_id = ?", (task_id, miner_id))
         if not rows:
             return None
@@ -188,19 +188,19 @@ class Journal:
         return Known(outcome=outcome, verdict=rows[0]["verdict"])
 
     def unfinished(self, miner_id: str) -> list[TaskInHand]:
-        """The tasks that something is still owed for, oldest first."""
+        """The tasks that are not closed, oldest first."""
         rows = self._read("SELECT * FROM tasks WHERE miner_id = ? AND step != 'closed' ORDER BY leased_at", (miner_id,))
         return [_task(row) for row in rows]
 
     def uncleaned(self, miner_id: str) -> list[tuple[str, Places]]:
-        """Closed tasks of which something still lies somewhere, by their ids."""
+        """Closed tasks with files left: (id, places)."""
         rows = self._read(
             "SELECT task_id, places FROM tasks WHERE miner_id = ? AND step = 'closed' AND places != ''", (miner_id,)
         )
         return [(row["task_id"], _or_none(_PLACES.validate_json, row["places"]) or _NOWHERE) for row in rows]
 
     def usual_seconds(self, workflow: str) -> float | None:
-        """How long ComfyUI took for the last tasks of a workflow, on average; None before the first."""
+        """ComfyUI's average for the workflow's last tasks; None before the first."""
         (row,) = self._read(
             "SELECT AVG(render) AS seconds FROM (SELECT json_extract(facts, '$.render') AS render FROM tasks WHERE"
             " step = 'closed' AND workflow = ? AND json_extract(outcome, '$.success') ORDER BY ended_at DESC LIMIT ?)",
@@ -210,11 +210,11 @@ class Journal:
         return seconds
 
     def prune(self, *, keep_days: float) -> int:
-        """Forget closed tasks older than `keep_days`, and all but the latest MOST_CLOSED; gives their number."""
+        """Delete closed tasks older than `keep_days`, and all but the latest MAX_CLOSED; returns the number."""
         return self._write(
             "DELETE FROM tasks WHERE step = 'closed' AND ended_at < max(?, coalesce("
             "(SELECT ended_at FROM tasks WHERE step = 'closed' ORDER BY ended_at DESC LIMIT 1 OFFSET ?), 0))",
-            (self._clock() - keep_days * DAY, MOST_CLOSED),
+            (self._clock() - keep_days * DAY, MAX_CLOSED),
         )
 
     # ---- SQLite ---------------------------------------------------------------------------------
@@ -234,12 +234,12 @@ def _translated() -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeError, OverflowError) as error:
         raise MachineFault(
-            f"the journal cannot be written: {error}", hint="free some disk space, or check the state folder"
+            f"the journal cannot be written: {error}", hint="free disk space, or check the state folder"
         ) from error
 
 
 def _task(row: sqlite3.Row) -> TaskInHand:
-    """A row as it was in hand. One whose record cannot be read (a bad disk's, another version's) is answered so."""
+    """A row as a TaskInHand. An unreadable record (disk fault, another version) becomes a task to answer as lost."""
     task_id = row["task_id"]
     outcome = _or_none(_OUTCOME.validate_json, row["outcome"]) if row["step"] == "answered" else None
     lease = _or_none(lambda text: _LEASE.validate_python(json.loads(text)), row["lease"])
@@ -260,12 +260,12 @@ def _task(row: sqlite3.Row) -> TaskInHand:
         crashes=row["crashes"],
         places=_or_none(_PLACES.validate_json, row["places"]) or _NOWHERE,
         workflow=row["workflow"],
-        stranger=lease is None and outcome is not None,
+        unknown=lease is None and outcome is not None,
     )
 
 
 def _or_none(read: Callable[[str], T], text: str | None) -> T | None:
-    """None for what is not there or cannot be read: JSONDecodeError and pydantic's ValidationError are ValueErrors."""
+    """None if missing or unreadable: JSONDecodeError and pydantic's ValidationError are ValueErrors."""
     try:
         return read(text) if text else None
     except ValueError:

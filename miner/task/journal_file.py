@@ -1,4 +1,4 @@
-"""The journal's file: its lock, its schema, and how an older one becomes today's."""
+"""The journal's file: lock, schema, migrations."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ _MIGRATIONS: list[str] = [
     CREATE TABLE running (since REAL NOT NULL);                        -- a row while the program runs
     """,
 ]
-"""Each brings the schema one version up; a file's version is its `user_version`. Only ever append."""
+"""Each migrates the schema by one version (`user_version`). Append only."""
 
-SCHEMA = len(_MIGRATIONS)  # the newest `user_version` that this program knows
+SCHEMA = len(_MIGRATIONS)  # current `user_version`
 
 
 def lock(folder: Path) -> int:
-    """Hold `folder`/lock until the process ends, however it ends."""
+    """Lock `folder`/lock until the process ends; returns the file descriptor. Raises ConfigError if in use."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +74,7 @@ def lock(folder: Path) -> int:
         os.close(handle)
         raise ConfigError(
             f"[state] dir {folder}: another xalora-miner is using it",
-            hint="stop the other one, or give this one its own folder with XALORA_STATE_DIR",
+            hint="stop the other one, or set another folder with XALORA_STATE_DIR",
         ) from error
     return handle
 
@@ -85,11 +85,11 @@ def open_database(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
             raise MachineFault(
-                f"the journal {path} cannot be opened: {error}", hint="check its folder's rights and disk"
+                f"the journal {path} cannot be opened: {error}", hint="check its folder's permissions and disk"
             ) from error
         aside = path.with_name(f"journal.damaged-{int(time.time())}.db")
         for older in path.parent.glob("journal.damaged-*.db"):
-            older.unlink()  # they hold what was secret in tasks that are long over
+            older.unlink()  # contain secrets of old tasks
         path.rename(aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -105,19 +105,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA cache_size = -256")  # KiB; 2 MB otherwise, and a task is read by its key alone
+        db.execute("PRAGMA cache_size = -256")  # KiB; the default is 2 MB, and tasks are read by key
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA:
             raise ConfigError(
-                f"{path} was written by a newer xalora-miner (schema {version}, this one knows {SCHEMA})",
-                hint="run the newer version, or give this one its own folder with XALORA_STATE_DIR",
+                f"{path} was written by a newer xalora-miner (schema {version}, this one supports {SCHEMA})",
+                hint="run the newer version, or set another folder with XALORA_STATE_DIR",
             )
         if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("quick_check failed")
         for number, sql in enumerate(_MIGRATIONS[version:], start=version + 1):
             db.executescript(f"BEGIN; {sql}")
             if number == 4:
-                _take_leases_out(db)
+                _split_leases(db)
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
     except BaseException:
@@ -126,13 +126,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _take_leases_out(db: sqlite3.Connection) -> None:
-    """To schema 4: a record held its lease; now that has a column of its own, and the record is the stage's."""
+def _split_leases(db: sqlite3.Connection) -> None:
+    """To schema 4: move each lease out of its record into a column."""
     for row in db.execute("SELECT * FROM tasks WHERE step NOT IN ('answered', 'closed')").fetchall():
         try:
-            lease, record, prompt_id = _apart(row["step"], json.loads(row["record"]), row["prompt_id"])
+            lease, record, prompt_id = _split_record(row["step"], json.loads(row["record"]), row["prompt_id"])
         except (ValueError, TypeError, KeyError):
-            continue  # it could not be read before, and cannot now
+            continue  # unreadable before, too
         places = json.dumps({"prompts": [prompt_id] if prompt_id else [], "folders": []})
         db.execute(
             "UPDATE tasks SET lease = coalesce(lease, ?), record = ?, attempts = ?, places = ?"
@@ -148,8 +148,8 @@ def _take_leases_out(db: sqlite3.Connection) -> None:
         )
 
 
-def _apart(step: str, record: dict[str, Any], prompt_id: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Lease, stage and prompt id, out of a record that holds all."""
+def _split_record(step: str, record: dict[str, Any], prompt_id: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Split a schema 3 record into lease, stage and prompt id."""
     if step == "leased":
         return record, {}, ""
     if step in ("rendered", "uploaded"):

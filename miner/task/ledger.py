@@ -1,9 +1,8 @@
-"""The ledger: the tasks in hand of one miner id, and the only way on for each.
+"""The ledger: one miner id's tasks in hand, and the only way to change their stages.
 
-`advance` writes the journal first, then replaces the `TaskInHand`, then wakes who waits, under one lock. When nothing
-is left to do for a task, every place that it used goes to the cleaner, whatever the way there was. `view` gives all
-tasks, frozen; it waits for nobody, and is what the page, the metrics, the heartbeat and the prefetch read. The loops
-have no other queue: each takes the first task at its stage. It does no work on a task, and asks nobody.
+Under one lock, `advance` writes the journal, replaces the `TaskInHand`, then wakes waiting loops. Tasks with an outcome
+go to the cleaner with all their places. `view` returns all tasks, frozen and without waiting, for the dashboard,
+metrics, heartbeat and prefetch. The loops have no other queue: each takes the first task at its stage. No network.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ from miner.task.stages import (
 
 log = structlog.get_logger()
 
-REMEMBER = 60.0  # seconds for which a closed task is known
+REMEMBER = 60.0  # seconds to remember a closed task
 
 
 class Ledger:
-    """Thread-safe. What changes a stage blocks for the journal; the rest blocks for nothing."""
+    """Thread-safe. Stage changes block for the journal; the rest does not block."""
 
     def __init__(
         self,
@@ -55,30 +54,30 @@ class Ledger:
         cleaner: Callable[[TaskInHand], None] = lambda _task: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`folder`: where each prompt's files are on their way, in a folder of its id. `cleaner` must not block."""
+        """`folder`: for temporary files, in a subfolder per prompt id. `cleaner` must not block."""
         self.miner_id = miner_id
         self.folder = folder
-        self.version = 0  # counts what `wait` wakes for
-        self.ended = False  # nothing comes in hand any more
+        self.version = 0  # counts the changes that wake `wait`
+        self.ended = False  # no more tasks will come
         self.cleaner = cleaner
         self._journal = journal
         self._clock = clock
         self._changed = threading.Condition()
         self._tasks: Mapping[str, TaskInHand] = MappingProxyType({})  # replaced as a whole
         self._closed_at: dict[str, float] = {}
-        self._unwritten: dict[str, TaskInHand] = {}  # closed ones that the disk did not take
+        self._unwritten: dict[str, TaskInHand] = {}  # closed, but not written yet after a disk fault
 
     # ---- reading ----------------------------------------------------------------------------------
 
     def view(self) -> tuple[TaskInHand, ...]:
-        """The tasks in hand, in the order in which they came."""
+        """The tasks in hand, oldest first."""
         return tuple(self._tasks.values())
 
     def get(self, task_id: str) -> TaskInHand | None:
         return self._tasks.get(task_id)
 
     def first(self, *kinds: type[Stage]) -> TaskInHand | None:
-        """The first task at one of these stages, an earlier kind before a later one; a prompt once ComfyUI has it."""
+        """The first task at one of these stages, in the order of `kinds`; a prompt only once ComfyUI has it."""
         tasks = self.view()
         for kind in kinds:
             for task in sorted(tasks, key=lambda task: task.queued_at) if kind is Prompted else tasks:
@@ -88,27 +87,27 @@ class Ledger:
 
     @property
     def held(self) -> int:
-        """How many tasks the sequencer has given to this miner."""
-        return sum(not task.stranger for task in self.view())
+        """The number of tasks leased by this miner."""
+        return sum(not task.unknown for task in self.view())
 
     @property
     def busy(self) -> bool:
-        """Whether a task in hand still lacks its outcome."""
+        """Whether a task has no outcome yet."""
         return any(not task.answered for task in self.view())
 
     @property
     def workflows(self) -> tuple[str, ...]:
-        """The workflows of the tasks in hand, as far as they are known."""
+        """The known workflows of the tasks in hand."""
         return tuple(task.workflow for task in self.view() if task.workflow)
 
     def closed_since(self, task_id: str, at: float) -> bool:
-        """Whether the task was closed at `at` (Unix seconds) or later."""
+        """Whether the task closed at `at` (Unix seconds) or later."""
         return self._closed_at.get(task_id, 0.0) >= at
 
-    # ---- into hand and out of it ------------------------------------------------------------------
+    # ---- adding and removing ----------------------------------------------------------------------
 
     def take(self, lease: Lease) -> TaskInHand:
-        """A new task, at `Leased`."""
+        """Add a new task, at `Leased`."""
         task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=lease.task_id), since=self._clock())
         with self._changed:
             self._write(task, lease=True)
@@ -116,7 +115,7 @@ class Ledger:
         return task
 
     def restore(self, task: TaskInHand, *, then: Stage | None = None) -> TaskInHand:
-        """A task as the journal has it, at once advanced to `then` where that is given."""
+        """Add a task from the journal, and advance it to `then` if given."""
         with self._changed:
             if then is not None:
                 return self._advance(task, then, {})
@@ -125,37 +124,37 @@ class Ledger:
                 self.cleaner(task)
             return task
 
-    def answer_stranger(self, outcome: Outcome) -> TaskInHand:
-        """A task that the sequencer names but nobody here knows is in hand from its answer on."""
+    def answer_unknown(self, outcome: Outcome) -> TaskInHand:
+        """Add a task that only the sequencer knows, at `Answered`."""
         lease = Lease.unknown(outcome.task_id, at=self._clock())
-        task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=outcome.task_id), stranger=True)
+        task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=outcome.task_id), unknown=True)
         with self._changed:
             return self._advance(task, Answered(outcome=outcome), {})
 
     def leave(self, task_id: str) -> None:
-        """Out of hand, and not closed: the journal has it, and the next start goes on with it."""
+        """Remove a task without closing it: the next start continues it from the journal."""
         with self._changed:
             self._drop(task_id)
 
     def end(self) -> None:
-        """Nothing comes in hand any more: the loops may end."""
+        """No more tasks will come: the loops may end."""
         with self._changed:
             self.ended = True
             self._notify()
 
-    # ---- on its way -------------------------------------------------------------------------------
+    # ---- changing ---------------------------------------------------------------------------------
 
     def advance(self, task_id: str, stage: Stage, **facts: Any) -> TaskInHand:
-        """Put the task to its next stage; `facts` are fields of `TaskInHand` that become known with it.
+        """Move the task to its next stage, set `facts` (fields of `TaskInHand`) and return it.
 
-        Gives it as it is then. Raises KeyError for one that is not in hand, ValueError for a step that `NEXT` does not
-        have: both are bugs of the caller. A disk that takes no record costs a repetition after a crash, not the task.
+        Raises KeyError for a task not in hand, ValueError for a step not in `NEXT`: both are the caller's bugs. A disk
+        fault does not stop the task; a crash then repeats the step.
         """
         with self._changed:
             return self._advance(self._tasks[task_id], stage, facts)
 
     def note(self, task_id: str, **facts: Any) -> None:
-        """Facts that are for people, or for this run alone: neither journal nor waking, but for `queued_at`."""
+        """Set fields that the journal does not keep. Only `queued_at` wakes loops."""
         with self._changed:
             if (task := self._tasks.get(task_id)) is not None:
                 self._replace(replace(task, **facts))
@@ -163,7 +162,7 @@ class Ledger:
                     self._notify()
 
     def lease_again(self, lease: Lease) -> None:
-        """The sequencer has sent a task in hand once more: its result goes to the new place."""
+        """The sequencer leased a task in hand again: use the new upload target."""
         with self._changed:
             task = self._tasks[lease.task_id]
             if task.answered or task.lease.target == lease.target:
@@ -172,8 +171,8 @@ class Ledger:
             self._write(task, lease=True)
             self._replace(task)
 
-    def hear(self, about: Collection[TaskInHand], *, named: str | None, canceled: Collection[str]) -> None:
-        """A reply to a request that was made while the tasks `about` were in hand."""
+    def apply_reply(self, about: Collection[TaskInHand], *, named: str | None, canceled: Collection[str]) -> None:
+        """Apply a reply to a request made while the tasks `about` were in hand."""
         holds = policy.observe([task.hold for task in about], running=named, canceled=canceled)
         with self._changed:
             for hold in holds:
@@ -186,21 +185,23 @@ class Ledger:
                 self._replace(replace(task, hold=hold))
 
     def cleaned(self, task_id: str) -> None:
-        """Nothing of the task lies anywhere any more."""
+        """The task's files are deleted."""
         with self._changed:
             try:
                 self._journal.cleaned(self.miner_id, task_id)
             except MachineFault as fault:
-                log.error("step_not_recorded", task_id=task_id, reason=fault.message, next="cleaning it up again later")
+                log.error(
+                    "step_not_recorded", task_id=task_id, reason=fault.message, next="cleaning up again after a restart"
+                )
             if (task := self._tasks.get(task_id)) is not None:
                 self._replace(replace(task, places=Places()))
 
     # ---- waiting ----------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, *, since: int) -> None:
-        """Until a task comes, goes on or ends, `wake` is called, or `seconds` are over.
+        """Block until the next change or `wake`, or for `seconds`.
 
-        `since` is the `version` that the caller acted upon: a change after it ends the wait at once.
+        `since`: the `version` that the caller has seen; a later one ends the wait at once.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.version != since, timeout=seconds)
@@ -209,11 +210,11 @@ class Ledger:
         with self._changed:
             self._notify()
 
-    # ---- all of these hold the lock ---------------------------------------------------------------
+    # ---- under the lock ---------------------------------------------------------------------------
 
     def _advance(self, task: TaskInHand, stage: Stage, facts: Mapping[str, Any]) -> TaskInHand:
         if stage.name not in NEXT[task.stage.name]:
-            raise ValueError(f"a task goes from {task.stage.name} to {stage.name}, which is no way")
+            raise ValueError(f"a task cannot go from {task.stage.name} to {stage.name}")
         now = self._clock()
         ended = not task.answered and isinstance(stage, (Answered, Closed))
         task = replace(task, stage=stage, since=now, **{**_known_by(stage, task, now), **facts})
@@ -230,7 +231,7 @@ class Ledger:
         return task
 
     def _places(self, places: Places, prompt_id: str) -> Places:
-        """A prompt's files lie in ComfyUI's folders and, on their way, in ours."""
+        """Add a prompt's places: ComfyUI's folders, and ours for temporary files."""
         return Places(prompts=(*places.prompts, prompt_id), folders=(*places.folders, str(self.folder / prompt_id)))
 
     def _write(self, task: TaskInHand, *, lease: bool = False) -> None:
@@ -245,7 +246,7 @@ class Ledger:
                     step=one.stage.name,
                     reason=fault.message,
                     hint=fault.hint,
-                    next="going on: a crash now would repeat the step",
+                    next="continuing; a crash now would repeat the step",
                 )
                 if isinstance(one.stage, Closed):
                     self._unwritten[one.task_id] = one
@@ -267,7 +268,7 @@ class Ledger:
 
 
 def _known_by(stage: Stage, task: TaskInHand, now: float) -> dict[str, Any]:
-    """What a stage says of the task that begins it."""
+    """The fields that a new stage sets."""
     match stage:
         case Prepared():
             return {"workflow": stage.job.workflow, "queued_at": 0.0, "started_at": 0.0, "progress": None}

@@ -1,12 +1,11 @@
-"""What a task is, and where it stands.
+"""A task and its stages.
 
     lease ─▶ Leased ─▶ Prepared ─▶ Prompted ─▶ Rendered ─▶ Uploaded ─▶ Answered ─▶ Closed
                           ▲            │           │
-                          └────────────┴───────────┘   rendered again, under another prompt id
+                          └────────────┴───────────┘   rendered again, with another prompt id
 
-`Stage` is a closed union; a task has one at a time, and `NEXT` says which may follow. `TaskInHand` is the one account
-of a task: every other part reads it there (see `ledger`). Everything is frozen, and nothing here does I/O. Times are
-Unix seconds, since they have to survive a restart; latencies are seconds.
+`Stage` is a closed union; `NEXT` says which may follow. `TaskInHand` is the only record of a task in memory (see
+`ledger`). All frozen, no I/O. Times are Unix seconds, to survive a restart; latencies are seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignedPut:
-    """`PUT` the bytes to `url`, with `headers` as they are. The URL's query is a secret, so repr leaves it out."""
+    """`PUT` the bytes to `url` with `headers`. The URL contains a secret, so repr omits it."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -34,7 +33,7 @@ class PresignedPut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemporaryS3:
-    """Temporary S3 credentials for the configured bucket. All of it is secret."""
+    """Temporary S3 credentials for the configured bucket. All fields are secret."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -46,20 +45,20 @@ UploadTarget = PresignedPut | TemporaryS3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A task as the sequencer gave it: parsed, but nothing in it is believed yet."""
+    """A task from the sequencer: parsed, not checked."""
 
     task_id: str
     task_type: str
     workflow_id: str
-    parameters: Mapping[str, Any] = field(repr=False)  # as sent; may hold the consumer's prompt
+    parameters: Mapping[str, Any] = field(repr=False)  # as sent; may contain the consumer's prompt
     target: UploadTarget | None
     timeout_seconds: float | None  # from `leased_at`; None: the workflow's own
     leased_at: float
-    fault: str = ""  # what is wrong with the task's own form, in words for its consumer
+    fault: str = ""  # why the task is malformed, for its consumer
 
     @classmethod
     def unknown(cls, task_id: str, *, at: float, fault: str = "") -> Lease:
-        """Of a task that is known by its id alone; `at` is in Unix seconds."""
+        """For a task known only by its id; `at`: Unix seconds."""
         return cls(
             task_id=task_id,
             task_type="",
@@ -74,17 +73,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is to be rendered: every parameter was checked against the workflow that will run it."""
+    """What to render: parameters checked against the workflow."""
 
     workflow: str  # its name
     values: Mapping[str, Value] = field(repr=False)  # defaults filled in, seed drawn, sizes rounded
-    images: Mapping[str, str] = field(repr=False)  # parameter → URL of an input that is still to be fetched
+    images: Mapping[str, str] = field(repr=False)  # parameter → URL of the input
     deadline: float  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFile:
-    """A file that a node wrote, by ComfyUI's own names; `kind` is `output`, `temp` or `input`."""
+    """A file that a node wrote, in ComfyUI's terms; `kind` is `output`, `temp` or `input`."""
 
     filename: str
     subfolder: str
@@ -93,7 +92,7 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The answer to a task: the fields of `/miner_submit`, but for the miner's id."""
+    """The answer to a task: the fields of `/miner_submit` except the miner id."""
 
     task_id: str
     success: bool
@@ -105,7 +104,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """A finished file on this disk, ready to be uploaded."""
+    """A finished file on disk, ready for upload."""
 
     path: Path
     content_type: str  # MIME type
@@ -114,12 +113,12 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the history tells about a task beside its outcome: seconds of each part that is known, and bytes."""
+    """A task's durations in seconds and result size, for the history. None: unknown."""
 
     prepare: float | None = None  # from lease to ComfyUI's queue
-    queue: float | None = None  # in that queue
+    queue: float | None = None
     render: float | None = None
-    deliver: float | None = None  # from ComfyUI's end to the answer: convert, upload
+    deliver: float | None = None  # from the end of the render to the answer: convert, upload
     total: float | None = None  # from lease to answer
     size: int | None = None  # of the result
 
@@ -131,14 +130,14 @@ StageName = Literal["leased", "prepared", "prompted", "rendered", "uploaded", "a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased:
-    """The sequencer gave it; nothing in it is believed yet."""
+    """Leased, not checked."""
 
     name: ClassVar[StageName] = "leased"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Checked. `prompt_id` is the one under which ComfyUI will run it: a canonical lower-case UUID, minted here."""
+    """Checked. `prompt_id`: ComfyUI's id for it, a new lower-case UUID."""
 
     name: ClassVar[StageName] = "prepared"
     job: Job
@@ -147,7 +146,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompted:
-    """In ComfyUI's queue, or about to be: it is written down before the POST."""
+    """In ComfyUI's queue, or about to be: recorded before the POST."""
 
     name: ClassVar[StageName] = "prompted"
     job: Job
@@ -156,7 +155,7 @@ class Prompted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """ComfyUI is done: the output node's files, and how long it took."""
+    """Rendered by ComfyUI: the output node's files."""
 
     name: ClassVar[StageName] = "rendered"
     job: Job
@@ -167,7 +166,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploaded:
-    """The object is in the store under `key`."""
+    """Uploaded as `key`."""
 
     name: ClassVar[StageName] = "uploaded"
     job: Job
@@ -179,7 +178,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """The outcome is known, and not acknowledged yet."""
+    """Outcome known, not acknowledged yet."""
 
     name: ClassVar[StageName] = "answered"
     outcome: Outcome
@@ -188,7 +187,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """Nothing is owed. `verdict`: how the sequencer took the answer, or `taken away`."""
+    """Done. `verdict`: the sequencer's reply to the answer, or `taken away`."""
 
     name: ClassVar[StageName] = "closed"
     verdict: str
@@ -207,7 +206,7 @@ NEXT: Mapping[StageName, frozenset[StageName]] = MappingProxyType(
         "closed": frozenset(),
     }
 )
-"""Which stages may follow which."""
+"""Allowed next stages."""
 
 
 # ---- a task in hand ---------------------------------------------------------------------------------------------
@@ -215,13 +214,13 @@ NEXT: Mapping[StageName, frozenset[StageName]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """What the sequencer last said of a task in hand. `policy.observe` tells what a reply makes of it."""
+    """What the sequencer last said about a task. Updated by `policy.observe`."""
 
     task_id: str
-    confirmed: bool = False  # it said `running` for it while it was the only one in hand
-    silences: int = 0  # replies in a row since then that did not say so
+    confirmed: bool = False  # named as `running` while the only task in hand
+    silences: int = 0  # replies in a row since then without it
 
-    UNTIL_LOST: ClassVar[int] = 2  # silences; the protocol: "twice in a row no longer does"
+    UNTIL_LOST: ClassVar[int] = 2  # silences; see docs/protocol.md
 
     @property
     def taken_away(self) -> bool:
@@ -230,7 +229,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A prompt's progress. `done` of `nodes` are whole nodes; `value` of `of` is the current node's own progress."""
+    """A prompt's progress: `done` of `nodes` nodes, and `value` of `of` steps of the current node."""
 
     prompt_id: str
     value: float
@@ -241,35 +240,35 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Everywhere that something of a task lies, for whoever cleans up after it."""
+    """Where a task has files, for cleanup."""
 
-    prompts: tuple[str, ...] = ()  # ids, the latest last: each has a folder in ComfyUI's input and output folders
-    folders: tuple[str, ...] = ()  # of this miner's own, for files on their way
+    prompts: tuple[str, ...] = ()  # ids, latest last: each has a folder in ComfyUI's input and output folders
+    folders: tuple[str, ...] = ()  # the miner's own, for temporary files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInHand:
-    """A task that this miner has taken and not closed."""
+    """A task that is not closed."""
 
     lease: Lease
     stage: Stage
     hold: Hold
-    attempts: int = 0  # renders begun; in the journal
-    crashes: int = 0  # runs of the program that ended without warning with it in hand; in the journal
+    attempts: int = 0  # renders started; in the journal
+    crashes: int = 0  # of the program, with the task in hand; in the journal
     places: Places = Places()  # in the journal
-    workflow: str = ""  # its name, once it was chosen
-    seed: Value | None = None  # for the log; drawn here where the task named none
-    ignored: tuple[str, ...] = ()  # the task's parameters that its workflow does not know
-    queued_at: float = 0.0  # when its prompt stood in ComfyUI's queue; 0.0: not yet
-    started_at: float = 0.0  # … and when ComfyUI began with it
-    rendered_at: float = 0.0  # … and was done with it
-    rendered_in: float = 0.0  # seconds that ComfyUI took
+    workflow: str = ""  # its name, once chosen
+    seed: Value | None = None  # for the log; random if the task has none
+    ignored: tuple[str, ...] = ()  # parameters unknown to the workflow
+    queued_at: float = 0.0  # when its prompt entered ComfyUI's queue; 0.0: not yet
+    started_at: float = 0.0  # … ComfyUI started it
+    rendered_at: float = 0.0  # … ComfyUI finished it
+    rendered_in: float = 0.0  # seconds
     size: int | None = None  # bytes of the result
     since: float = 0.0  # when its stage began
     progress: Progress | None = None
-    stranger: bool = False  # never leased here, as far as the journal knows: it is only answered
-    given_up: str = ""  # why a prompt that was left behind must not go on, for its consumer
-    resumed: bool = False  # its prompt was left behind by an earlier run, and may have ended long ago
+    unknown: bool = False  # not in the journal: only answered
+    given_up: str = ""  # why its prompt from an earlier run must end, for its consumer
+    resumed: bool = False  # its prompt is from an earlier run, and may have ended long ago
 
     @property
     def task_id(self) -> str:
@@ -277,15 +276,15 @@ class TaskInHand:
 
     @property
     def job(self) -> Job | None:
-        """What is to be rendered, from `Prepared` to `Uploaded`."""
+        """What to render, from `Prepared` to `Uploaded`."""
         return getattr(self.stage, "job", None)
 
     @property
     def taken_away(self) -> bool:
-        """Whether the sequencer has given it to somebody else, or to nobody."""
+        """Whether the sequencer has taken it away."""
         return self.hold.taken_away
 
     @property
     def answered(self) -> bool:
-        """Whether its outcome is known: nothing is left to do but to have it acknowledged."""
+        """Whether its outcome is known."""
         return isinstance(self.stage, (Answered, Closed))

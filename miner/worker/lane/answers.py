@@ -61,9 +61,9 @@ class Answers:
         if task is not None and not task.answered:
             self.fail(task_id, BUG)
 
-    def answer_stranger(self, outcome: Outcome) -> None:
+    def answer_unknown(self, outcome: Outcome) -> None:
         """For a task that is not in hand."""
-        self.ledger.answer_stranger(outcome)
+        self.ledger.answer_unknown(outcome)
         self._submit(outcome)
 
     def resume(self, task: TaskInHand, answered: Answered) -> None:

@@ -68,7 +68,7 @@ class Cleanup:
         if (made := thumbnail(file)) is None:
             return
         try:
-            self.journal.pictured(
+            self.journal.record_thumbnail(
                 self.ledger.miner_id, task_id, width=made.width, height=made.height, thumbnail=made.webp
             )
         except MachineFault as fault:

@@ -25,7 +25,7 @@ from miner.worker.lane.answers import Answers
 
 log = structlog.get_logger()
 
-MOST_UNANSWERED = 16  # answers that are not acknowledged, beyond which no stranger gets one
+MAX_UNACKNOWLEDGED = 16  # answers that are not acknowledged, beyond which no stranger gets one
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
 DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
 
@@ -64,7 +64,7 @@ class Gate:
             reply = self._request(workflow_ids if self.wants_more else (), wait)
             self.answered_at = self._clock()
             named = reply.running or (reply.lease.task_id if reply.lease else None)
-            ledger.hear(about, named=named, canceled=reply.canceled)
+            ledger.apply_reply(about, named=named, canceled=reply.canceled)
             self._allowance = policy.learn(
                 self._allowance,
                 held=held,
@@ -75,7 +75,7 @@ class Gate:
             if reply.lease is not None:
                 self._take(reply.lease)
             elif reply.running is not None and ledger.get(reply.running) is None:
-                self._answer_stranger(reply.running, asked_at)
+                self._answer_unknown(reply.running, asked_at)
             return reply
 
     def want_more(self, wanted: bool) -> None:
@@ -113,11 +113,11 @@ class Gate:
         else:
             self._ledger.lease_again(lease)
 
-    def _answer_stranger(self, task_id: str, asked_at: float) -> None:
+    def _answer_unknown(self, task_id: str, asked_at: float) -> None:
         """The sequencer says `running` for a task that is not in hand."""
         if self._ledger.closed_since(task_id, asked_at):
             return  # it was acknowledged while this request was under way
-        if self._answers.depth >= MOST_UNANSWERED:
+        if self._answers.depth >= MAX_UNACKNOWLEDGED:
             return  # no honest sequencer has this many of ours; what it names now it will name again
         known = self._known(task_id)
         if known is not None and known.outcome is not None and known.verdict != "refused":
@@ -125,7 +125,7 @@ class Gate:
         else:
             outcome = Outcome(task_id=task_id, success=False, msg=UNKNOWN_TASK if known is None else DROPPED_TASK)
         log.warning("unknown_task_running", task_id=task_id, next=f"answering it: {outcome.msg or 'its result'}")
-        self._answers.answer_stranger(outcome)
+        self._answers.answer_unknown(outcome)
 
     def _known(self, task_id: str) -> Known | None:
         try:

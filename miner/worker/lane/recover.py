@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
-CRASHED = f"this miner ended {policy.CRASHES_UNTIL_GIVEN_UP} times while it worked on the task; it is not tried again"
-_REASONS = {"workflow gone": WORKFLOW_GONE, "too late": TIME_OVER, "crashed": CRASHED}
+CRASHED = f"this miner ended {policy.MAX_CRASHES} times while it worked on the task; it is not tried again"
+_REASONS = {"workflow missing": WORKFLOW_GONE, "too late": TIME_OVER, "crashed": CRASHED}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,25 +41,23 @@ class Recover:
         decided = [(task, self._action(task)) for task in self.journal.unfinished(self.ledger.miner_id)]
         for task, action in decided:  # first, so that the heartbeat speaks for them and their loops go on
             log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
-            if isinstance(
-                task.stage, Prompted
-            ):  # whoever gives it up must end it in ComfyUI, which the render loop does
+            if isinstance(task.stage, Prompted):  # even if given up: the render loop cancels it in ComfyUI
                 self.ledger.restore(replace(self._as_left(task), given_up=_REASONS.get(action, "")))
-            elif action == "go on":
+            elif action == "continue":
                 self.ledger.restore(self._as_left(task))
         for task, action in decided:
             if isinstance(task.stage, Answered):
                 self.answers.resume(task, task.stage)
             elif isinstance(task.stage, Uploaded):
                 self.answers.answer(success(task.task_id, task.stage), left=task)
-            elif action != "go on" and not isinstance(task.stage, Prompted):
+            elif action != "continue" and not isinstance(task.stage, Prompted):
                 outcome = Outcome(task_id=task.task_id, success=False, msg=_REASONS[action])
                 self.answers.answer(outcome, left=task)
 
     def _action(self, task: TaskInHand) -> policy.Resume | str:
         action = policy.after_restart(task, now=self.clock())
         gone = task.job is not None and task.job.workflow not in self.workflows
-        return "workflow gone" if action == "go on" and gone else action
+        return "workflow missing" if action == "continue" and gone else action
 
     def _as_left(self, task: TaskInHand) -> TaskInHand:
         now = self.clock()

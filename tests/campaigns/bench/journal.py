@@ -103,5 +103,5 @@ def _steps(ledger: Ledger, journal: Journal, task_id: str) -> list[Callable[[], 
         lambda: ledger.take(lease),
         *(partial(ledger.advance, task_id, stage) for stage in stages),
         lambda: ledger.cleaned(task_id),
-        lambda: journal.pictured(MINER_ID, task_id, width=680, height=1024, thumbnail=bytes(4000)),
+        lambda: journal.record_thumbnail(MINER_ID, task_id, width=680, height=1024, thumbnail=bytes(4000)),
     ]

@@ -19,7 +19,7 @@ from miner.task.errors import Retryable
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.worker.lane.answers import Answers
-from miner.worker.lane.gate import MOST_UNANSWERED, UNKNOWN_TASK, Gate
+from miner.worker.lane.gate import MAX_UNACKNOWLEDGED, UNKNOWN_TASK, Gate
 from miner.worker.lane.prepare import FREE_REFUSALS
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
 from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
@@ -180,9 +180,9 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
         ledger = Ledger(miner_id=ME, journal=journal, folder=tmp_path)
         answers = Answers(ledger=ledger, outbox=outbox)
         gate = Gate(sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=0)
-        for _ in range(MOST_UNANSWERED + 20):
+        for _ in range(MAX_UNACKNOWLEDGED + 20):
             gate.ask(())
-        assert outbox.depth == len(journal.unfinished(ME)) == MOST_UNANSWERED
+        assert outbox.depth == len(journal.unfinished(ME)) == MAX_UNACKNOWLEDGED
 
 
 def test_a_reply_without_an_end_does_not_keep_the_miner_from_stopping(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def four(journal, ledger, clock):
     """One task of each outcome, oldest first."""
     prompt(ledger, clock, "done")
     end(ledger, "done")
-    journal.pictured(ME, "done", width=680, height=1024, thumbnail=b"RIFFsmall")
+    journal.record_thumbnail(ME, "done", width=680, height=1024, thumbnail=b"RIFFsmall")
     lease(ledger, clock, "refused")
     end(ledger, "refused", msg="width is too large", facts=REFUSED)
     prompt(ledger, clock, "failed", workflow="mochi-fp8")
@@ -139,7 +139,7 @@ def test_usual_seconds_are_the_average_of_the_latest_successes(journal, ledger, 
 def test_a_thumbnail_is_deleted_with_its_task(journal, ledger, clock, history):
     prompt(ledger, clock, "old")
     end(ledger, "old")
-    journal.pictured(ME, "old", width=1, height=1, thumbnail=b"x")
+    journal.record_thumbnail(ME, "old", width=1, height=1, thumbnail=b"x")
     clock.at += 8 * DAY
     assert journal.prune(keep_days=7) == 1
     assert history.thumbnail(ME, "old") is None

@@ -38,7 +38,7 @@ def folder(tmp_path):
     with closing(Journal(tmp_path / "state")) as written:
         ledger = Ledger(miner_id=MINER_ID, journal=written, folder=tmp_path)
         for task_id in ("one", "two", "done"):
-            ledger.answer_stranger(Outcome(task_id=task_id, success=False, msg="no"))
+            ledger.answer_unknown(Outcome(task_id=task_id, success=False, msg="no"))
         ledger.advance("done", Closed(verdict="acknowledged"))
         ledger.take(LEASE)
     return tmp_path / "state"
@@ -84,7 +84,7 @@ def test_unfinished_tasks_are_reported_and_nothing_changes(facts_of, folder):
 def test_a_journal_in_use_can_be_read(facts_of, tmp_path):
     with closing(Journal(tmp_path / "state")) as open_one:
         ledger = Ledger(miner_id=MINER_ID, journal=open_one, folder=tmp_path)
-        ledger.answer_stranger(Outcome(task_id="one", success=True))
+        ledger.answer_unknown(Outcome(task_id="one", success=True))
         facts = facts_of()
         assert is_state_locked(tmp_path / "state")
         assert levels(journal(facts)) == {"Journal": "good", "Outbox": "note"}

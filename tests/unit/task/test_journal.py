@@ -1,4 +1,4 @@
-"""The journal keeps its word: what was written is there after the process that wrote it is gone."""
+"""The journal: records survive the process, secrets do not survive the task."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ WAY = (
     Uploaded(job=JOB, key="out", size=7, inference_latency=1.5, upload_latency=0.5),
     Answered(outcome=OUTCOME, facts=Facts(render=1.5, size=7)),
 )
-"""A task's stages, in their order."""
+"""A task's stages, in order."""
 
 
 def task(stage=WAY[0], task_id="task-1", **facts):
-    """A task in hand; `lease` in `facts` counts."""
+    """A task in hand; `facts` are its fields."""
     lease = facts.pop("lease", replace(LEASE, task_id=task_id))
     return TaskInHand(lease=lease, stage=stage, hold=Hold(task_id=lease.task_id), **facts)
 
@@ -92,7 +92,7 @@ def test_each_stage_is_read_back_as_it_was_written(journal):
             assert found == written
 
 
-def test_a_closed_task_owes_nothing_and_keeps_no_secret(tmp_path):
+def test_a_closed_task_keeps_its_outcome_and_no_secret(tmp_path):
     journal = Journal(tmp_path)
     for stage in (*WAY, Closed(verdict="acknowledged")):
         journal.record(ME, task(stage), lease=stage is WAY[0])
@@ -104,7 +104,7 @@ def test_a_closed_task_owes_nothing_and_keeps_no_secret(tmp_path):
     assert b"very-secret" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_another_lease_counts_from_then_on(journal):
+def test_a_new_lease_replaces_the_old_one(journal):
     lease(journal)
     journal.record(ME, task(WAY[1]))
     other = replace(LEASE, target=TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c"))
@@ -114,19 +114,19 @@ def test_another_lease_counts_from_then_on(journal):
     assert (found.lease, found.stage) == (other, WAY[3])
 
 
-def test_tasks_of_another_miner_id_are_not_ours(journal):
+def test_other_miner_ids_tasks_are_separate(journal):
     lease(journal)
     assert journal.unfinished(ME + "-other") == []
 
 
-def test_an_answer_for_a_task_that_was_never_leased_here_is_kept(journal):
+def test_an_answer_to_an_unknown_task_is_kept(journal):
     outcome = Outcome(task_id="stranger", success=False, msg="lost")
     journal.record(ME, task(Answered(outcome=outcome), task_id="stranger"))
     (found,) = journal.unfinished(ME)
-    assert (found.stage, found.stranger) == (Answered(outcome=outcome), True)
+    assert (found.stage, found.unknown) == (Answered(outcome=outcome), True)
 
 
-def test_what_lies_around_is_remembered_until_it_is_gone(journal):
+def test_places_are_kept_until_cleaned(journal):
     places = Places(prompts=("p-1",))
     lease(journal)
     journal.record(ME, task(WAY[-1], places=places, attempts=1))
@@ -136,7 +136,7 @@ def test_what_lies_around_is_remembered_until_it_is_gone(journal):
     assert journal.uncleaned(ME) == []
 
 
-def test_what_was_in_hand_when_a_run_ended_without_warning_is_counted(tmp_path):
+def test_a_crash_is_counted_for_each_task_in_hand(tmp_path):
     script = f"""
 import os, sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
@@ -150,14 +150,14 @@ os.kill(os.getpid(), 9)
 """
     for _ in range(2):
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
-    for _ in range(2):  # an orderly end counts for nothing
+    for _ in range(2):  # a clean shutdown does not count
         journal = Journal(tmp_path)
         assert {found.task_id: found.crashes for found in journal.unfinished(ME)} == {"task-1": 2, "answered": 0}
         journal.close()
 
 
-def test_a_journal_of_the_version_before_is_taken_over(tmp_path):
-    """The file is what that version wrote: a task at each step, one leased again, one torn, one never leased."""
+def test_a_journal_of_schema_3_is_migrated(tmp_path):
+    """The file, by that version: a task at each step, one leased again, one torn, one never leased."""
     with sqlite3.connect(tmp_path / "journal.db") as db:
         db.executescript((ROOT / "tests/unit/task/journal-schema-3.sql").read_text())
     db.close()
@@ -180,7 +180,7 @@ def test_a_journal_of_the_version_before_is_taken_over(tmp_path):
     journal.close()
 
 
-def test_what_was_written_survives_sigkill(tmp_path):
+def test_records_survive_sigkill(tmp_path):
     script = f"""
 import os, sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
@@ -195,19 +195,19 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.usefixtures("journal")
-def test_two_miners_never_share_one(tmp_path):
+def test_two_miners_cannot_share_a_journal(tmp_path):
     with pytest.raises(ConfigError, match="another xalora-miner is using it"):
         Journal(tmp_path)
 
 
-def test_only_its_owner_can_read_it(journal, tmp_path):
+def test_only_the_owner_can_read_the_files(journal, tmp_path):
     lease(journal)
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b""], ids=["garbage", "emptied"])
-def test_a_damaged_one_is_moved_aside_and_the_miner_starts(tmp_path, damage):
+def test_a_damaged_journal_is_moved_aside(tmp_path, damage):
     first = Journal(tmp_path)
     lease(first)
     first.close()
@@ -219,7 +219,7 @@ def test_a_damaged_one_is_moved_aside_and_the_miner_starts(tmp_path, damage):
     assert bool(damage) == bool(list(tmp_path.glob("journal.damaged-*.db")))
 
 
-def test_one_cut_off_in_the_middle_is_moved_aside(tmp_path):
+def test_a_truncated_journal_is_moved_aside(tmp_path):
     first = Journal(tmp_path)
     for number in range(200):
         lease(first, f"t{number}")
@@ -230,7 +230,7 @@ def test_one_cut_off_in_the_middle_is_moved_aside(tmp_path):
     assert list(tmp_path.glob("journal.damaged-*.db"))
 
 
-def test_one_of_a_newer_program_is_refused_and_left_alone(tmp_path):
+def test_a_newer_version_s_journal_is_refused_and_left_alone(tmp_path):
     Journal(tmp_path).close()
     with sqlite3.connect(tmp_path / "journal.db") as db:
         db.execute("PRAGMA user_version = 99")
@@ -240,7 +240,7 @@ def test_one_of_a_newer_program_is_refused_and_left_alone(tmp_path):
     assert not list(tmp_path.glob("journal.damaged-*.db"))
 
 
-def test_old_tasks_are_forgotten_and_open_ones_never(tmp_path):
+def test_prune_deletes_old_closed_tasks_and_never_open_ones(tmp_path):
     now = [0.0]
     journal = Journal(tmp_path, clock=lambda: now[0])
     for task_id in ("old", "new", "open"):
@@ -255,7 +255,7 @@ def test_old_tasks_are_forgotten_and_open_ones_never(tmp_path):
     journal.close()
 
 
-def test_a_full_disk_is_a_fault_of_the_machine(tmp_path):
+def test_a_full_disk_is_a_machine_fault(tmp_path):
     journal = Journal(tmp_path)
     journal._db.execute("PRAGMA max_page_count = 8")  # what SQLite does when the disk is full: SQLITE_FULL
 

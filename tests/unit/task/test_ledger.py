@@ -1,4 +1,4 @@
-"""The ledger: every stage against everything that can happen to a task there, and against a model of three lines."""
+"""The ledger: every stage with every event, and against a model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ledger(journal, tmp_path, cleaned):
 
 
 def bring(ledger: Ledger, stage: Stage) -> None:
-    """A task, up to `stage`."""
+    """Take a task and advance it to `stage`."""
     ledger.take(LEASE)
     for one in STAGES[1 : STAGES.index(stage) + 1]:
         ledger.advance("task-1", one)
@@ -50,17 +50,17 @@ def bring(ledger: Ledger, stage: Stage) -> None:
 # ---- stage x event ----------------------------------------------------------------------------------------------
 
 
-def test_the_stages_of_the_table_are_all_that_there_are():
+def test_the_table_covers_every_stage():
     assert {type(stage) for stage in STAGES} == set(get_args(Stage))
     assert set(NEXT) == {stage.name for stage in STAGES}
 
 
 @pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
 @pytest.mark.parametrize("following", STAGES, ids=lambda stage: f"then_{stage.name}")
-def test_a_task_goes_on_by_the_table_alone(ledger, journal, stage, following):
+def test_a_task_advances_only_as_the_table_allows(ledger, journal, stage, following):
     bring(ledger, stage)
     if following.name not in NEXT[stage.name]:
-        with pytest.raises(ValueError, match="no way"):
+        with pytest.raises(ValueError, match="cannot go from"):
             ledger.advance("task-1", following)
         assert ledger.get("task-1").stage == stage
         return
@@ -74,7 +74,7 @@ def test_a_task_goes_on_by_the_table_alone(ledger, journal, stage, following):
 
 
 def taken_away(ledger):
-    ledger.hear(ledger.view(), named=None, canceled=("task-1",))
+    ledger.apply_reply(ledger.view(), named=None, canceled=("task-1",))
 
 
 def leased_again(ledger):
@@ -82,38 +82,38 @@ def leased_again(ledger):
 
 
 def named(ledger):
-    ledger.hear(ledger.view(), named="task-1", canceled=())
+    ledger.apply_reply(ledger.view(), named="task-1", canceled=())
 
 
 def another_named(ledger):
-    ledger.hear(ledger.view(), named="task-2", canceled=())
+    ledger.apply_reply(ledger.view(), named="task-2", canceled=())
 
 
 EVENTS = {
     taken_away: lambda task: task.taken_away,
     leased_again: lambda task: task.lease.target == OTHER_PLACE.target and task.lease.leased_at == LEASE.leased_at,
     named: lambda task: task.hold.confirmed and not task.taken_away,
-    another_named: lambda task: not task.taken_away,  # it was never confirmed, so silence says nothing
+    another_named: lambda task: not task.taken_away,  # never confirmed, so silence does not count
 }
-UNTOUCHED = {taken_away, leased_again, named}  # by these is a task that has its answer
+NO_EFFECT_ONCE_ANSWERED = {taken_away, leased_again, named}
 
 
 @pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
-def test_what_the_sequencer_says_changes_no_stage(ledger, stage, event):
+def test_replies_change_no_stage(ledger, stage, event):
     bring(ledger, stage)
     before = ledger.get("task-1")
     event(ledger)
     after = ledger.get("task-1")
     assert after.stage == stage
-    if isinstance(stage, Answered) and event in UNTOUCHED:
+    if isinstance(stage, Answered) and event in NO_EFFECT_ONCE_ANSWERED:
         assert after == before
     else:
         assert EVENTS[event](after)
 
 
 @pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
-def test_a_restart_finds_every_stage_as_it_was(tmp_path, stage):
+def test_every_stage_survives_a_restart(tmp_path, stage):
     for run in range(2):
         with closing(Journal(tmp_path)) as journal:
             ledger = Ledger(miner_id=ME, journal=journal, folder=tmp_path)
@@ -129,7 +129,7 @@ def test_a_restart_finds_every_stage_as_it_was(tmp_path, stage):
 
 @pytest.mark.parametrize("stage", WAY, ids=lambda stage: stage.name)
 @pytest.mark.parametrize("ending", [Answered(outcome=OUTCOME), Closed(verdict="taken away")], ids=lambda e: e.name)
-def test_every_place_goes_to_the_cleaner_once_whatever_the_way(ledger, cleaned, stage, ending):
+def test_the_cleaner_gets_every_place_once(ledger, cleaned, stage, ending):
     bring(ledger, stage)
     if not isinstance(stage, Answered):
         ledger.advance("task-1", ending)
@@ -141,17 +141,17 @@ def test_every_place_goes_to_the_cleaner_once_whatever_the_way(ledger, cleaned, 
     assert task.places == (Places(prompts=("p-1",), folders=(folder,)) if had_a_prompt else Places())
 
 
-def test_what_was_rendered_twice_has_two_places_and_two_attempts(ledger):
+def test_two_renders_make_two_places_and_two_attempts(ledger):
     bring(ledger, WAY[2])
     ledger.advance("task-1", Prepared(job=JOB, prompt_id="p-2"))
     task = ledger.advance("task-1", Prompted(job=JOB, prompt_id="p-2"))
     assert (task.places.prompts, task.attempts) == (("p-1", "p-2"), 2)
 
 
-# ---- waiting, and a disk that takes nothing ---------------------------------------------------------------------
+# ---- waiting, and disk faults -----------------------------------------------------------------------------------
 
 
-def test_a_loop_takes_the_first_task_at_its_stage_and_a_prompt_once_comfyui_has_it(ledger):
+def test_first_returns_the_first_task_at_a_stage_and_a_prompt_once_queued(ledger):
     bring(ledger, WAY[2])
     assert ledger.first(Prompted) is None
     ledger.note("task-1", queued_at=1.0)
@@ -160,7 +160,7 @@ def test_a_loop_takes_the_first_task_at_its_stage_and_a_prompt_once_comfyui_has_
     assert ledger.first(Prepared, Leased).task_id == "task-2"
 
 
-def test_who_waits_is_woken_by_a_stage_and_not_by_what_is_for_people(ledger):
+def test_a_stage_wakes_waiters_and_a_note_does_not(ledger):
     bring(ledger, WAY[0])
     version = ledger.version
     ledger.note("task-1", seed=1)
@@ -172,7 +172,7 @@ def test_who_waits_is_woken_by_a_stage_and_not_by_what_is_for_people(ledger):
     assert not waiting.is_alive()
 
 
-def test_a_disk_that_takes_no_record_stops_no_task_and_a_closed_one_is_written_later(ledger, journal):
+def test_a_disk_fault_stops_no_task_and_closed_ones_are_written_later(ledger, journal):
     ledger.take(replace(LEASE, task_id="task-0"))
     bring(ledger, WAY[-1])
     journal._db.execute("PRAGMA query_only = ON")
@@ -189,9 +189,9 @@ def test_a_disk_that_takes_no_record_stops_no_task_and_a_closed_one_is_written_l
 
 
 class Model(RuleBasedStateMachine):
-    """Leases, losses, faults, kills and restarts, in any order.
+    """Leases, losses, kills and restarts, in any order.
 
-    The model: every task that was taken is owed an end; an answer or a loss is one; nothing takes an end back.
+    The model: each task that was taken ends once.
     """
 
     def __init__(self) -> None:
@@ -225,7 +225,7 @@ class Model(RuleBasedStateMachine):
         self.journal.close()
         self.folder.cleanup()
 
-    # ---- what can happen
+    # ---- events
 
     @rule()
     def lease(self) -> None:
@@ -253,11 +253,11 @@ class Model(RuleBasedStateMachine):
     def reply(self, data: strategies.DataObject, canceled: bool) -> None:
         task = data.draw(strategies.sampled_from(self.ledger.view()))
         about = [one for one in self.ledger.view() if not one.answered]
-        self.ledger.hear(about, named=task.task_id, canceled=(task.task_id,) if canceled else ())
+        self.ledger.apply_reply(about, named=task.task_id, canceled=(task.task_id,) if canceled else ())
 
     @rule()
     def kill_and_restart(self) -> None:
-        """As SIGKILL leaves it: the file as it is, and nobody to say goodbye."""
+        """As after SIGKILL: without `close`."""
         for task in self.ledger.view():
             if not task.answered:
                 self.crashes[task.task_id] = self.crashes.get(task.task_id, 0) + 1
@@ -273,32 +273,32 @@ class Model(RuleBasedStateMachine):
         self.journal.close()
         self._open()
 
-    # ---- what always holds
+    # ---- invariants
 
     @invariant()
-    def every_task_that_is_owed_an_end_is_in_hand_and_in_the_journal(self) -> None:
+    def every_open_task_is_in_the_ledger_and_in_the_journal(self) -> None:
         assert {task.task_id for task in self.ledger.view()} == self.owed
         assert {left.task_id for left in self.journal.unfinished(ME)} == self.owed
 
     @invariant()
-    def no_end_is_taken_back(self) -> None:
+    def closed_tasks_stay_closed(self) -> None:
         assert not self.ended & self.owed
 
     @invariant()
-    def ledger_and_journal_tell_the_same(self) -> None:
+    def ledger_and_journal_agree(self) -> None:
         for left in self.journal.unfinished(ME):
             task = self.ledger.get(left.task_id)
             if not isinstance(task.stage, Answered):
                 assert (left.stage, left.attempts, left.places) == (task.stage, task.attempts, task.places)
 
     @invariant()
-    def no_task_ends_the_program_a_third_time(self) -> None:
+    def no_task_crashes_the_program_a_third_time(self) -> None:
         for task in self.ledger.view():
-            if self.crashes.get(task.task_id, 0) >= policy.CRASHES_UNTIL_GIVEN_UP:
+            if self.crashes.get(task.task_id, 0) >= policy.MAX_CRASHES:
                 assert task.answered or isinstance(task.stage, type(WAY[4]))
 
     @invariant()
-    def what_is_over_was_handed_to_the_cleaner(self) -> None:
+    def the_cleaner_has_every_finished_task(self) -> None:
         assert self.handed == self.ended | {task.task_id for task in self.ledger.view() if task.answered}
 
 

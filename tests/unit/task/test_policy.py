@@ -1,4 +1,4 @@
-"""Every decision, as a table."""
+"""The decisions of `policy`, as tables."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ INF = float("inf")
 @pytest.mark.parametrize(
     ("stage", "crashes", "late", "expected"),
     [
-        ("leased", 0, False, "go on"),
-        ("leased", 1, False, "go on"),
+        ("leased", 0, False, "continue"),
+        ("leased", 1, False, "continue"),
         ("leased", 2, False, "crashed"),
         ("leased", 0, True, "too late"),
-        ("prepared", 0, False, "go on"),
+        ("prepared", 0, False, "continue"),
         ("prepared", 0, True, "too late"),
         ("prepared", 2, False, "crashed"),
-        ("prompted", 0, False, "go on"),
-        ("prompted", 0, True, "go on"),  # who follows it ends it in ComfyUI, too
+        ("prompted", 0, False, "continue"),
+        ("prompted", 0, True, "continue"),  # the render loop cancels it in ComfyUI
         ("prompted", 2, False, "crashed"),
-        ("rendered", 1, True, "go on"),  # work that is done is delivered
+        ("rendered", 1, True, "continue"),  # finished work is delivered
         ("rendered", 2, False, "crashed"),
         ("uploaded", 2, True, "answer"),
         ("answered", 2, True, "submit"),
@@ -54,7 +54,7 @@ class TestBackoff:
         assert min(waits) < 1.0
         assert 28.0 < sum(waits) / len(waits) < 32.0
 
-    def test_never_comes_back_before_it_may(self):
+    def test_is_at_least_retry_after(self):
         rng = random.Random(1)
         assert all(policy.backoff(1, rng=rng, at_least=7.0) >= 7.0 for _ in range(100))
 
@@ -62,7 +62,7 @@ class TestBackoff:
         assert policy.backoff(10**6, rng=random.Random(1)) <= 60.0
 
 
-def test_an_idle_miner_asks_once_an_interval_on_average():
+def test_an_idle_miner_polls_once_per_interval_on_average():
     rng = random.Random(1)
     waits = [policy.idle_delay(1.0, rng=rng) for _ in range(4000)]
     assert 0.98 < sum(waits) / len(waits) < 1.02
@@ -76,8 +76,8 @@ def said(*replies: str | None, holds: tuple[Hold, ...] = (Hold(task_id="a"),), c
     return {hold.task_id: hold.taken_away for hold in holds}
 
 
-class TestWhatSilenceMeans:
-    def test_nothing_before_the_sequencer_ever_said_running(self):
+class TestSilence:
+    def test_does_not_count_before_the_first_running(self):
         assert said(None, None, None, None) == {"a": False}
 
     def test_once_is_not_enough(self):
@@ -92,7 +92,7 @@ class TestWhatSilenceMeans:
     def test_naming_another_task_is_silence_about_this_one(self):
         assert said("a", "b", "b") == {"a": True}
 
-    def test_with_two_in_hand_the_other_may_have_been_meant(self):
+    def test_does_not_count_with_two_in_hand(self):
         two = (Hold(task_id="a"), Hold(task_id="b"))
         assert said("a", "b", "b", "b", holds=two) == {"a": False, "b": False}
 
@@ -101,32 +101,32 @@ class TestWhatSilenceMeans:
         alone = tuple(hold for hold in both if hold.task_id == "a")
         assert said(None, None, None, holds=alone) == {"a": False}
 
-    def test_a_named_cancellation_counts_at_once(self):
+    def test_a_cancellation_counts_at_once(self):
         assert said("a", holds=(Hold(task_id="a"), Hold(task_id="b")), canceled=("a",)) == {"a": True, "b": False}
 
 
-class TestHowManyToHold:
+class TestAllowance:
     def test_is_one_more_than_prefetch_until_the_sequencer_refuses(self):
         assert Allowance().now(prefetch=1, now=0.0) == 2
         assert Allowance().now(prefetch=0, now=0.0) == 1
 
-    def test_is_what_was_in_hand_when_it_said_running(self):
+    def test_is_the_number_in_hand_at_running(self):
         learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
         assert learned.now(prefetch=3, now=6.0) == 1
 
-    def test_is_learned_anew_after_a_while(self):
+    def test_expires(self):
         learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
         assert learned.now(prefetch=3, now=5.0 + Allowance.RELEARN_AFTER) == 4
 
-    def test_grows_when_a_lease_comes_that_should_not(self):
+    def test_grows_after_an_unexpected_lease(self):
         learned = policy.learn(Allowance(), held=1, running=True, leased=False, now=5.0)
         assert policy.learn(learned, held=1, running=False, leased=True, now=6.0).now(prefetch=1, now=6.0) == 2
 
-    def test_says_nothing_when_nothing_was_in_hand(self):
+    def test_is_unchanged_when_nothing_was_in_hand(self):
         assert policy.learn(Allowance(), held=0, running=True, leased=False, now=5.0) == Allowance()
 
 
-def test_only_what_ends_in_time_is_taken_ahead():
+def test_only_workflows_that_finish_in_time_are_prefetched():
     seconds, timeouts = {"a": 10.0, "b": 100.0}, {"a": 60.0, "b": 60.0, "c": 60.0}
     assert policy.prefetchable(["a", "b", "c"], seconds=seconds, timeouts=timeouts, busy_for=20.0) == ("a",)
     assert policy.prefetchable(["a"], seconds=seconds, timeouts=timeouts, busy_for=50.0) == ()
@@ -148,5 +148,5 @@ def test_only_what_ends_in_time_is_taken_ahead():
         ("ValueError", "shapes do not match", "task"),
     ],
 )
-def test_whose_fault_an_error_is(exception_type, message, expected):
+def test_blame(exception_type, message, expected):
     assert policy.blame(exception_type, message) == expected
