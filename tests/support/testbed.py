@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,7 +273,7 @@ class Testbed:
         """What the worker has logged so far."""
         path = self.folder / "worker.log"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for line in lines for event in _events(line)]
 
     def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         return [e for e in self.log() if e["event"] == event and fields.items() <= e.items()]
@@ -292,6 +292,19 @@ class Testbed:
 def _ours(module: str, *arguments: str, log: Path) -> Process:
     """A program of the tests', found from any folder."""
     return Process([sys.executable, "-m", module, *arguments], log, env={"PYTHONPATH": str(ROOT)})
+
+
+def _events(line: str) -> Iterator[dict[str, Any]]:
+    """Those in a line of the log. A kill may cut one off in the middle, and the next start goes on in its line."""
+    while (at := line.find("{")) >= 0:
+        try:
+            event, end = json.JSONDecoder().raw_decode(line, at)
+        except json.JSONDecodeError:
+            line = line[at + 1 :]
+        else:
+            if "event" in event:
+                yield event
+            line = line[end:]
 
 
 def _toml(values: dict[str, Any], ids: dict[str, list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Made-up replies through the client's own parser, the journal, and the check of their parameters."""
+"""Made-up replies through the client's own parser, the check of their parameters, the ledger and its journal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from miner.config.bundled import WORKFLOWS
 from miner.sequencer.replies import parse_reply
 from miner.task.errors import JobFault, Retryable
 from miner.task.journal import Journal
-from miner.task.stages import Lease
+from miner.task.ledger import Ledger
+from miner.task.stages import Closed, Job, Lease, Prepared, TaskInHand
 from miner.workflows import Library, load_library
 from tests.support.paths import ROOT, STAND_INS
 from tests.support.strategies import LORAS
 from tests.support.testbed import MINER_ID
 
+PROMPT_ID = "00000000-0000-4000-8000-000000000000"
 LONGEST_MSG = 4000  # characters; the longest names eight LoRAs
 
 End = Literal["refused", "nothing to do", "wrong task", "task"]
@@ -30,6 +32,7 @@ class Replies:
         self.ids = tuple(names)
         self.ends: Counter[End] = Counter()
         self._journal = Journal(folder / "state")
+        self._ledger = Ledger(miner_id=MINER_ID, journal=self._journal, folder=folder)
 
     def __enter__(self) -> Self:
         return self
@@ -48,21 +51,28 @@ class Replies:
         self.ends[end] += 1
 
     def _task(self, lease: Lease) -> End:
-        self._journal.leased(MINER_ID, lease)
-        entry = self._journal.get(MINER_ID, lease.task_id)
-        assert entry is not None
-        assert entry.lease == lease
-        self._journal.closed(MINER_ID, lease.task_id, "gone")
-        if lease.fault:
-            assert_sound(lease.fault)
-            return "wrong task"
+        self._ledger.take(lease)
+        self._assert_kept(lease)
         try:
+            if lease.fault:
+                raise JobFault(lease.fault)
             workflow = self.library.choose(lease, self.ids)
-            workflow.check(lease.parameters, loras=LORAS)
+            checked = workflow.check(lease.parameters, loras=LORAS)
+            job = Job(workflow=workflow.name, values=checked.values, images=checked.images, deadline=9.0)
+            prepared = self._ledger.advance(lease.task_id, Prepared(job=job, prompt_id=PROMPT_ID))
+            assert self._assert_kept(lease).stage == prepared.stage
         except JobFault as fault:
             assert_sound(fault.message)
             return "wrong task"
+        finally:
+            self._ledger.advance(lease.task_id, Closed(verdict="taken away"))
         return "task"
+
+    def _assert_kept(self, lease: Lease) -> TaskInHand:
+        """The task as a start after a crash would read it."""
+        (kept,) = self._journal.unfinished(MINER_ID)
+        assert kept.lease == lease
+        return kept
 
 
 def assert_sound(message: str) -> None:

@@ -26,7 +26,7 @@ def test_a_task_goes_from_lease_to_thumbnail_and_its_progress_moves(testbed, ope
     page.get_by_role("link", name="History").click()
     row = page.locator("#past li", has_text=task_id[:8])
     row.get_by_text("Done").wait_for()
-    assert "64 × 48" in row.text_content()
+    assert "64 × 64" in row.text_content()
     assert all(stage in row.text_content() for stage in ("prepare", "queue", "render", "deliver"))
     picture = row.get_by_role("img")
     page.wait_for_function("img => img.complete && img.naturalWidth > 0", arg=picture.element_handle())
