@@ -45,7 +45,8 @@ def usage(pid: int) -> Usage:
 
 
 def hostile_tasks(server: ScriptedServer) -> Iterator[dict[str, Any]]:
-    """Parameters or an upload target of each row that a task can carry; of the many addresses every sixth one."""
+    """Parameters or an upload target of each row that a task can carry; of the many addresses every sixth one,
+    and of the answers, each of which may take its time, every third."""
     for case in (*addresses.ROWS[::6], *data_urls.ROWS):
         if len(case.given) < SMALL and case.given.isprintable() and not _needs_a_resolver(case.given):
             yield {"parameters": {"image": case.given}}
@@ -53,7 +54,7 @@ def hostile_tasks(server: ScriptedServer) -> Iterator[dict[str, Any]]:
         data = case.given()
         inline = f"data:image/png;base64,{b64encode(data).decode()}"
         yield {"parameters": {"image": inline if len(inline) < SMALL else server.serve(whole(data))}}
-    for case in answers.ROWS:
+    for case in answers.ROWS[::3]:
         yield {"parameters": {"image": server.serve(case.given)}}
     for case in targets.ROWS:
         match case.given:
@@ -97,7 +98,7 @@ def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good
                 good.append(testbed.create(parameters=picture))
             hostile.append(testbed.create(**{"parameters": picture, **task}))
         tasks = testbed.ended(*hostile, patience=100.0)
-        assert len(hostile) >= 250
+        assert len(hostile) >= 180
         assert [len(task["answers"]) for task in tasks] == [1] * len(tasks)
         assert all(task["msg"].isprintable() for task in tasks)
         (last,) = testbed.ended(testbed.create(parameters=picture))
