@@ -1,7 +1,6 @@
-"""The lanes: everything that works under one configuration, built once and let go as a whole.
+"""All lanes of one configuration, one per ComfyUI, with what they share: sequencer, outbox, fetcher, uploader.
 
-A lane for each ComfyUI, and what the lanes share: the sequencer, the outbox, the fetcher and the uploader. It decides
-nothing; the worker does.
+The supervisor decides when to start, drain and stop them.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from miner.workflows import Library
 
 
 class Lanes(Sequence[Lane]):
-    """Start it, drain or abort it, join it: once each, from one thread."""
+    """Call `start`, `drain` or `abort`, and `join` once each, from one thread."""
 
     def __init__(self, settings: Settings, library: Library, *, journal: Journal) -> None:
-        """Raises ConfigError where the settings cannot work together."""
+        """Raises ConfigError if the settings contradict each other."""
         self.settings = settings
         self._library = library
         self._journal = journal
@@ -70,7 +69,7 @@ class Lanes(Sequence[Lane]):
     def __len__(self) -> int:
         return len(self._lanes)
 
-    # ---- its life ---------------------------------------------------------------------------------
+    # ---- lifecycle --------------------------------------------------------------------------------
 
     def start(self) -> None:
         self.outbox.start()
@@ -78,21 +77,18 @@ class Lanes(Sequence[Lane]):
             lane.start()
 
     def drain(self) -> None:
-        """Take nothing new; what is in hand is finished."""
+        """Lease nothing new; finish the tasks in hand."""
         self.shutdown.drain()
         self._wake()
         self._sequencer.abort_waits()
 
     def abort(self) -> None:
-        """Interrupt what is in hand, too."""
+        """Cancel the tasks in hand, too."""
         self.shutdown.abort()
         self._wake()
 
     def join(self, *, next_settings: Settings | None = None) -> None:
-        """Wait for the end of every loop, and let go of everything.
-
-        A ComfyUI of ours goes on where `next_settings` want the very same one.
-        """
+        """Wait for all loops and release everything. Managed ComfyUIs run on if `next_settings` keep them."""
         here = self.settings
         same = next_settings is not None and (here.comfyui, here.models) == (
             next_settings.comfyui,
@@ -109,21 +105,21 @@ class Lanes(Sequence[Lane]):
         for lane in self._lanes:
             lane.ledger.wake()
 
-    def want_more(self, wanted: bool) -> None:
-        """Whether to take new tasks; what is in hand goes on all the same."""
+    def set_leasing(self, wanted: bool) -> None:
+        """Lease new tasks, or not; tasks in hand continue."""
         for lane in self._lanes:
-            lane.gate.want_more(wanted)
+            lane.gate.set_leasing(wanted)
         if not wanted:
-            self._sequencer.abort_waits(for_good=False)  # one that is held would still bring a task
+            self._sequencer.abort_waits(for_good=False)  # a held request could still lease a task
 
     def abandon(self) -> None:
-        """After a bug: its loops are daemons and cannot be joined. The heartbeats stop, so that the sequencer does not
-        take this miner for alive; what was in hand is in the journal."""
+        """Stop without joining the loops, after a bug. Ends the heartbeats, so that the sequencer notices; the journal
+        has the tasks in hand."""
         for lane in self._lanes:
             lane.heartbeat.stop.set()
         self.outbox.stop(grace=1.0)
 
-    # ---- how it does ------------------------------------------------------------------------------
+    # ---- state ------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
@@ -131,12 +127,12 @@ class Lanes(Sequence[Lane]):
 
     @property
     def failed(self) -> bool:
-        """Whether a loop ended by an error, which is a bug."""
+        """Whether a loop crashed (a bug)."""
         return any(lane.failed for lane in self._lanes)
 
     @property
     def in_hand(self) -> int:
-        """Tasks that are held, answered ones without an acknowledgement among them."""
+        """Tasks in hand, including answers not acknowledged yet."""
         return sum(len(lane.ledger.view()) for lane in self._lanes)
 
     @property
@@ -144,7 +140,7 @@ class Lanes(Sequence[Lane]):
         return [lane.host.client.url for lane in self._lanes]
 
     def says(self) -> str:
-        """One sentence about all of it."""
+        """One sentence about all lanes."""
         if len(self._lanes) == 1:
             return self._lanes[0].sentence
         return "; ".join(f"lane {lane.name}: {lane.sentence}" for lane in self._lanes)

@@ -1,7 +1,7 @@
-"""Where the lanes work: a placement for each ComfyUI, with the id under which its lane asks for tasks.
+"""The layout: one placement per lane, with its ComfyUI and its miner id.
 
-Managed: one a GPU, those of `comfyui.gpus` or all that NVML lists. External: one a URL. Neither: the embedded engine.
-Reads the settings and NVML's list of GPUs; starts nothing.
+Managed: one per GPU, by `comfyui.gpus` or NVML. External: one per URL. Neither: the embedded engine. Reads the settings
+and NVML's list of GPUs; starts nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """One lane's place."""
+    """One lane's placement."""
 
-    name: str  # the lane's, short: `0`, `1`, …
+    name: str  # the lane's: `0`, `1`, …
     miner_id: str
     url: str
-    launch: Launch | None = None  # how to start its ComfyUI; None: it is somebody else's
-    output_dir: Path | None = None  # ComfyUI's folders, where this machine has them
+    launch: Launch | None = None  # how to start its ComfyUI; None: external
+    output_dir: Path | None = None  # ComfyUI's folders, if on this machine
     input_dir: Path | None = None
 
 
 def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tuple[Placement, ...]:
-    """At least one. `environ` is what a ComfyUI of ours is started with. Takes some 30 ms where there is NVML.
+    """At least one placement. `environ`: for managed ComfyUIs. Takes some 30 ms with NVML.
 
-    Raises ConfigError where the settings do not fit together.
+    Raises ConfigError if the settings contradict each other.
     """
     comfyui = settings.comfyui
     if comfyui.url:
@@ -53,7 +53,7 @@ def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tu
             for number, url in enumerate(comfyui.urls)
         )
     launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home, environ)
-    ids = _ids(settings, _short([gpu for gpu, _ in launches]))
+    ids = _ids(settings, _suffixes([gpu for gpu, _ in launches]))
     return tuple(
         Placement(
             name=str(number),
@@ -71,7 +71,7 @@ def _embedded(settings: Settings) -> tuple[str, Launch]:
     log.warning(
         "embedded_engine",
         reason="neither comfyui.url nor comfyui.home is set",
-        next="using the built-in engine on the CPU: it runs image nodes, and models only where torch is",
+        next="using the embedded engine on the CPU: it runs image nodes, and models only with torch",
     )
     comfyui = settings.comfyui
     return "", embedded_launch(
@@ -80,7 +80,7 @@ def _embedded(settings: Settings) -> tuple[str, Launch]:
 
 
 def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch]]:
-    """(GPU, launch) for each GPU; one without a GPU's name where that leaves the choice to ComfyUI."""
+    """(GPU, launch) for each GPU; a single one with "" if ComfyUI chooses."""
     comfyui = settings.comfyui
     return [
         (
@@ -101,10 +101,7 @@ def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list
 
 
 def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The UUIDs of this machine's GPUs, where there is more than one.
-
-    None where CUDA_VISIBLE_DEVICES is set: then the choice is made, and ComfyUI takes the first of those.
-    """
+    """The UUIDs of this machine's GPUs, if several; none if CUDA_VISIBLE_DEVICES is set: ComfyUI takes its first."""
     if "CUDA_VISIBLE_DEVICES" in environ:
         return ()
     nvml = Nvml()
@@ -114,22 +111,21 @@ def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _ids(settings: Settings, names: list[str]) -> list[str]:
-    """The miner id of each lane: as it is for one lane, `<address>-<suffix>` for several."""
+    """Each lane's miner id: unchanged for one lane, `<address>-<suffix>` for several."""
     miner_id, suffixes = settings.miner.id, settings.miner.suffixes
     if len(names) == 1 and not suffixes:
         return [miner_id]
     if suffixes and len(suffixes) != len(names):
         raise ConfigError(
-            f"[miner] suffixes has {len(suffixes)} names, and there are {len(names)} lanes",
-            hint="give one a lane, or none at all",
+            f"[miner] suffixes has {len(suffixes)} names for {len(names)} lanes",
+            hint="set one per lane, or none",
         )
     joint = "_" if "-" in miner_id else "-"
     return [f"{miner_id}{joint}{suffix}" for suffix in suffixes or names]
 
 
-def _short(gpus: Sequence[str]) -> list[str]:
-    """Of each UUID the first six characters (`GPU-6f1c0a2b-…` → `6f1c0a`), or as many as tell them apart; of a number
-    all of it."""
+def _suffixes(gpus: Sequence[str]) -> list[str]:
+    """Each UUID's first six characters (`GPU-6f1c0a2b-…` → `6f1c0a`), or more if needed to differ; numbers in full."""
     texts = [re.sub(r"^(MIG-)?(GPU-)?|[^0-9A-Za-z]", "", gpu) for gpu in gpus]
     length = next((n for n in range(6, 64) if len({text[:n] for text in texts}) == len(texts)), None)
     return [text[:length] for text in texts]

@@ -1,8 +1,8 @@
-"""The worker: one process, a lane a GPU, one journal; starts its lanes, watches them and drains them.
+"""The worker process: starts the lanes, watches, reloads and drains them.
 
-It promises an orderly end: the first signal drains, the second interrupts what runs, the third exits at once. What is
-not answered by then is in the journal, and the next start answers it. SIGHUP reads the configuration again: what is in
-hand is finished under the old one, and a wrong new one changes nothing.
+The first signal drains, the second cancels the tasks in hand, the third exits at once; the next start answers the rest
+from the journal. SIGHUP reloads the configuration: tasks in hand finish under the old one, and an invalid new one
+changes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from miner.workflows import Library
 
 log = structlog.get_logger()
 
-WATCH = 0.5  # seconds between two looks at the lanes
+WATCH = 0.5  # seconds between checks of the lanes
 PRUNE_EVERY = 3600.0
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
@@ -37,7 +37,7 @@ Configured = tuple[Settings, Library]
 
 
 class StatusServer(Protocol):
-    """What shows the worker to people; it never keeps the worker from mining."""
+    """The dashboard, as the worker sees it; never stops mining."""
 
     @property
     def settings(self) -> Status: ...
@@ -46,11 +46,11 @@ class StatusServer(Protocol):
 
 
 Serve = Callable[["Worker", Settings, Journal], StatusServer]
-"""Builds the status server of a worker, under the settings in force; the dashboard is above this room."""
+"""Builds a worker's status server; injected, since the dashboard is above this room."""
 
 
 class Worker:
-    """Build it, then `run` it from the main thread; `stop` and `reload` may come from any thread or signal handler."""
+    """Call `run` in the main thread; `stop` and `reload` from any thread or signal handler."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Worker:
         notifier: Notifier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read_again` gives the configuration anew, or raises ConfigError. Takes the state folder's lock."""
+        """`read_again` returns the new configuration, or raises ConfigError. Locks the state folder."""
         _require_id(settings)
         self._configured = (settings, library)
         self._read_again = read_again
@@ -70,7 +70,7 @@ class Worker:
         self._notifier = notifier or Notifier()
         self._clock = clock
         self.started_at = time.time()
-        self.lanes: Lanes  # the present one, from `run` on
+        self.lanes: Lanes  # current ones, set by `run`
         self.paused = False
         self._status_server: StatusServer | None = None
         self._stops = 0
@@ -78,21 +78,21 @@ class Worker:
         self._woken = threading.Event()
         self._journal = Journal(settings.state.dir)
         self._pruned_at = float("-inf")
-        self._told_at = float("-inf")
+        self._notified_at = float("-inf")
 
     def run(self) -> int:
-        """Block until it has drained; gives the exit code."""
-        next_one: Configured | None = self._configured
-        while next_one is not None:
-            self._configured = next_one
+        """Block until drained; return the exit code."""
+        next_configured: Configured | None = self._configured
+        while next_configured is not None:
+            self._configured = next_configured
             lanes = self.lanes = Lanes(*self._configured, journal=self._journal)
-            lanes.want_more(not self.paused)
-            next_one = self._watch(lanes)
+            lanes.set_leasing(not self.paused)
+            next_configured = self._watch(lanes)
             if lanes.failed:
                 self._notifier.tell(STOPPING="1", STATUS="stopped by a bug")
                 lanes.abandon()
                 return EXIT_BUG
-            lanes.join(next_settings=next_one[0] if next_one else None)
+            lanes.join(next_settings=next_configured[0] if next_configured else None)
         self._notifier.tell(STOPPING="1", STATUS="stopped")
         if self._status_server is not None:
             self._status_server.stop()
@@ -101,14 +101,14 @@ class Worker:
         return 0
 
     def stop(self) -> None:
-        """The first call drains, the second interrupts, the third exits at once."""
+        """First call: drain. Second: cancel. Third: exit at once."""
         self._stops += 1
         self._woken.set()
         if self._stops >= 3:
             os._exit(1)
 
     def drain(self) -> None:
-        """What the first `stop` does; more calls change nothing."""
+        """As the first `stop`. Idempotent."""
         if not self._stops:
             self.stop()
 
@@ -117,17 +117,17 @@ class Worker:
         return self._stops > 0
 
     def pause(self) -> None:
-        """Take no new task until `resume`. It holds over a reload, and not over a restart."""
-        self._want_more(False)
+        """Lease nothing until `resume` or a restart; a reload keeps it."""
+        self._set_leasing(False)
 
     def resume(self) -> None:
-        self._want_more(True)
+        self._set_leasing(True)
 
-    def _want_more(self, wanted: bool) -> None:
+    def _set_leasing(self, wanted: bool) -> None:
         if self.paused is not wanted:
             return
         self.paused = not wanted
-        self.lanes.want_more(wanted)
+        self.lanes.set_leasing(wanted)
         if wanted:
             log.info("resumed", next="taking new tasks")
         else:
@@ -136,12 +136,12 @@ class Worker:
             )
 
     def reload(self) -> None:
-        """Read the configuration again, soon."""
+        """Reload the configuration soon."""
         self._reload = True
         self._woken.set()
 
     def take_signals(self) -> None:
-        """SIGTERM and SIGINT stop it, SIGHUP reloads it. Call from the main thread."""
+        """Handle SIGTERM and SIGINT (stop) and SIGHUP (reload). Call from the main thread."""
 
         def handler(number: int, _frame: FrameType | None) -> None:
             if number == signal.SIGHUP:
@@ -155,33 +155,33 @@ class Worker:
     # ---- watching ---------------------------------------------------------------------------------
 
     def _watch(self, lanes: Lanes) -> Configured | None:
-        """Until every lane has ended or one has failed; gives the configuration to go on with, if any."""
-        next_one: Configured | None = None
+        """Block until all lanes end or one fails; return the next configuration, if any."""
+        next_configured: Configured | None = None
         abort_at = float("inf")
         lanes.start()
-        self._notifier.tell(READY="1", STATUS="starting")  # after a reload, too: RELOADING holds until then
+        self._notifier.tell(READY="1", STATUS="starting")  # ends RELOADING, too
         log.info("started", version=__version__, miner=self._configured[0].miner.id, comfyui=lanes.urls)
         while lanes.alive and not lanes.failed:
             self._woken.wait(WATCH)
             self._woken.clear()
-            self._keep_status_server()
-            self._look_after(lanes)
+            self._update_status_server()
+            self._housekeep(lanes)
             if self._reload:
                 self._reload = False
-                next_one = self._reread() or next_one
-            if abort_at == float("inf") and (self._stops or next_one):
+                next_configured = self._reread() or next_configured
+            if abort_at == float("inf") and (self._stops or next_configured):
                 abort_at = self._clock() + self._configured[0].miner.drain_timeout
-                log.info("draining", in_hand=lanes.in_hand, next="a second signal interrupts what runs")
+                log.info("draining", in_hand=lanes.in_hand, next="a second signal cancels the tasks in hand")
                 self._notifier.tell(**({"STOPPING": "1"} if self._stops else {"RELOADING": "1"}))
                 lanes.drain()
             if abort_at != 0.0 and (self._stops > 1 or self._clock() >= abort_at):
                 abort_at = 0.0
                 log.warning("interrupting", in_hand=lanes.in_hand, next="answering that the miner is shutting down")
                 lanes.abort()
-        return None if self._stops else next_one
+        return None if self._stops else next_configured
 
-    def _keep_status_server(self) -> None:
-        """Have the one that is configured. It starts a moment after the lanes, whose first request comes first."""
+    def _update_status_server(self) -> None:
+        """Start or stop it as configured; after the lanes, to keep their first request fast."""
         settings = self._configured[0]
         if self._status_server is not None and self._status_server.settings != settings.status:
             self._status_server.stop()
@@ -190,17 +190,17 @@ class Worker:
             self._status_server = self._serve(self, settings, self._journal)
             self._status_server.start()
 
-    def _look_after(self, lanes: Lanes) -> None:
-        """What is due now and then, whatever the lanes do."""
+    def _housekeep(self, lanes: Lanes) -> None:
+        """Prune the journal and notify systemd when due."""
         now = self._clock()
         if now - self._pruned_at >= PRUNE_EVERY:
             self._pruned_at = now
             try:
                 self._journal.prune(keep_days=self._configured[0].state.keep_days)
             except MachineFault as fault:
-                log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="again in an hour")
-        if now - self._told_at >= min(self._notifier.watchdog or 10.0, 10.0):
-            self._told_at = now
+                log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="retrying in an hour")
+        if now - self._notified_at >= min(self._notifier.watchdog or 10.0, 10.0):
+            self._notified_at = now
             self._notifier.tell(WATCHDOG="1", STATUS=clean(lanes.says()))
 
     def _reread(self) -> Configured | None:
@@ -210,10 +210,10 @@ class Worker:
             settings, library = self._read_again()
             _require_id(settings)
         except ConfigError as error:
-            log.error("configuration_refused", reason=error.message, next="going on with the one in force")
+            log.error("configuration_refused", reason=error.message, next="keeping the current one")
             return None
         if settings.state.dir != self._configured[0].state.dir:
-            log.error("configuration_refused", reason="[state] dir changes only with a restart", next="going on")
+            log.error("configuration_refused", reason="[state] dir needs a restart", next="keeping the current one")
             return None
         if settings == self._configured[0] and library == self._configured[1]:
             log.info("configuration_unchanged")
@@ -225,6 +225,6 @@ class Worker:
 def _require_id(settings: Settings) -> None:
     if not settings.miner.id:
         raise ConfigError(
-            "[miner] id is not set: it is the EVM address that your earnings go to",
+            "[miner] id is not set: it is the EVM address for your earnings",
             hint="set XALORA_MINER_ID=0x…, or id in config.toml",
         )

@@ -1,5 +1,4 @@
-"""A lane: one ComfyUI on one GPU, with a thread each to prepare, render and deliver, a heartbeat, and one that
-sees when what it can offer has changed."""
+"""A lane: one ComfyUI on one GPU, with threads for prepare, render, deliver, heartbeat and refresh."""
 
 from miner.worker.lane.lane import Lane
 

@@ -1,7 +1,4 @@
-"""The end of a task, whichever loop comes upon it: its outcome goes to the ledger, to the outbox and into the log.
-
-Nothing else answers a task, gives one up or closes one.
-"""
+"""Answers and closes tasks, for all loops: ledger, outbox and log. Nothing else does."""
 
 from __future__ import annotations
 
@@ -19,19 +16,19 @@ from miner.worker.lane import task_log
 
 log = structlog.get_logger()
 
-BUG = "this miner failed on the task, which is a fault of its program; please create it again"
+BUG = "this miner crashed on the task (a bug in the miner); please create it again"
 
 
 @dataclass(slots=True, kw_only=True)
 class Answers:
-    """One lane's. Any thread may call it; an answer blocks for one request at most."""
+    """One lane's. Thread-safe; an answer blocks for one request at most."""
 
     ledger: Ledger
     outbox: Outbox
     clock: Callable[[], float] = time.time
 
     def answer(self, outcome: Outcome, *, left: TaskInHand | None = None) -> None:
-        """The outcome of a task in hand is known; `left`: of one that an earlier run of the program left behind."""
+        """Answer a task in hand, or `left`, a task from an earlier run."""
         task = left or self.ledger.get(outcome.task_id)
         if task is None:
             raise KeyError(outcome.task_id)
@@ -42,19 +39,19 @@ class Answers:
         else:
             self.ledger.advance(outcome.task_id, stage)
         self._submit(outcome)
-        task_log.tell(task, outcome, facts)
+        task_log.log_end(task, outcome, facts)
 
     def fail(self, task_id: str, msg: str) -> None:
-        """Answer that it failed; `msg` is for its consumer."""
+        """Answer with a failure; `msg` is for the consumer."""
         self.answer(Outcome(task_id=task_id, success=False, msg=msg))
 
     def lost(self, task_id: str) -> None:
-        """The sequencer took it away: nothing is owed."""
+        """Close a task that the sequencer took away."""
         if self.ledger.get(task_id) is not None:
-            task_log.tell_lost(self.ledger.advance(task_id, Closed(verdict="taken away")), now=self.clock())
+            task_log.log_lost(self.ledger.advance(task_id, Closed(verdict="taken away")), now=self.clock())
 
     def crashed(self, task_id: str, *, loop: str) -> None:
-        """An exception that nobody foresaw, which is the one in force, ends this task and nothing else."""
+        """Answer a task after an unexpected exception, the current one; the lane continues."""
         metrics.TASK_CRASHES.labels(loop).inc()
         log.exception("task_crashed", task_id=task_id, loop=loop, next="answering it; please report this bug")
         task = self.ledger.get(task_id)
@@ -62,22 +59,22 @@ class Answers:
             self.fail(task_id, BUG)
 
     def answer_unknown(self, outcome: Outcome) -> None:
-        """For a task that is not in hand."""
+        """Answer a task that is not in hand."""
         self.ledger.answer_unknown(outcome)
         self._submit(outcome)
 
     def resume(self, task: TaskInHand, answered: Answered) -> None:
-        """After a restart: a task whose answer was not acknowledged."""
+        """Submit an answer from an earlier run again."""
         self.ledger.restore(task)
         self._submit(answered.outcome)
 
     def nudge(self) -> None:
-        """The sequencer is there: submit everything now."""
+        """Submit all answers now: the sequencer is up."""
         self.outbox.nudge()
 
     @property
     def depth(self) -> int:
-        """How many answers are not acknowledged."""
+        """The number of unacknowledged answers."""
         return self.outbox.depth
 
     def _submit(self, outcome: Outcome) -> None:
@@ -89,7 +86,7 @@ class Answers:
 
 
 def success(task_id: str, uploaded: Uploaded) -> Outcome:
-    """The answer to a task whose object is in the store."""
+    """The answer to an uploaded task."""
     return Outcome(
         task_id=task_id,
         success=True,

@@ -1,7 +1,4 @@
-"""The end of a prompt that must not go on: gently, then with a new process, and later where ComfyUI is away.
-
-It decides of no task's outcome.
-"""
+"""Cancels prompts: by request, then by a restart of ComfyUI, and later if ComfyUI is down. Answers no task."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ from miner.telemetry.liveness import Liveness
 
 @dataclass(slots=True, kw_only=True)
 class Cancel:
-    """One lane's; used by its render loop alone."""
+    """One lane's; for its render loop only."""
 
     host: ComfyHost
     liveness: Liveness
     grace: float  # seconds
     clock: Callable[[], float]
     on_event: Callable[[Event], None]
-    _doomed: list[str] = field(default_factory=list)  # prompts given up while ComfyUI was away
+    _postponed: list[str] = field(default_factory=list)  # prompts to cancel once ComfyUI is back
 
     def now(self, prompt_id: str) -> None:
-        """Block until the prompt has ended; where ComfyUI ignores that for `grace` seconds, it is condemned."""
+        """Block until the prompt has ended; restart ComfyUI if it ignores the cancel for `grace` seconds."""
         until = self.clock() + self.grace
         if not self.host.ready.is_set():
-            self._doomed.append(prompt_id)
+            self._postponed.append(prompt_id)
             return
         try:
             self.host.client.cancel(prompt_id)
@@ -43,19 +40,19 @@ class Cancel:
                 on_event=self.on_event,
             )
         except PromptLost:
-            return  # a waiting prompt that is deleted leaves no trace
+            return  # deleted from the queue
         except MachineFault as fault:
             self.host.condemn(fault.message)
 
-    def overdue(self) -> None:
-        """ComfyUI is there again: end what was given up meanwhile."""
-        while self._doomed and self.host.ready.is_set():
+    def run_postponed(self) -> None:
+        """ComfyUI is back: cancel the postponed prompts."""
+        while self._postponed and self.host.ready.is_set():
             try:
-                self.host.client.cancel(self._doomed[-1])
+                self.host.client.cancel(self._postponed[-1])
             except ComfyDown as down:
                 self.host.suspect(down.message)
                 return
-            self._doomed.pop()
+            self._postponed.pop()
 
     def _tick(self, until: float) -> None:
         self.liveness.beat()

@@ -1,6 +1,6 @@
-"""What a lane can run now: the enabled workflows that passed the preflight on its ComfyUI.
+"""A lane's capabilities: the enabled workflows that passed the preflight on its ComfyUI. Only these are advertised.
 
-`refresh` is called whenever ComfyUI got ready, and when models came or went; from then on only what runs is advertised.
+`refresh` is called when ComfyUI gets ready, and when its models change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class Capabilities:
-    """Any thread may ask; `refresh` replaces everything at once."""
+    """Readable from any thread; `refresh` replaces everything at once."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Capabilities:
         usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`measured` is what a bench knows of this machine, `usual` the seconds that the last tasks took.
+        """`measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
 
-        Raises ConfigError where a name in `enabled` is not a workflow's.
+        Raises ConfigError for an unknown name in `enabled`.
         """
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
@@ -49,14 +49,14 @@ class Capabilities:
         self._health: dict[str, Health] = {}
         self._measured = measured
         self._seconds = {name: Average(seconds) for name in enabled if (seconds := usual(name))}  # of a render
-        self._warm = ""  # the workflow whose models ComfyUI has in memory
+        self._warm = ""  # the workflow whose models are in memory
         self.refreshed_at = 0.0  # Unix seconds
         self._clock = clock
 
     def refresh(self, object_info: dict[str, Any], stats: Stats, *, free_disk: int | None = None) -> bool:
-        """Judge every enabled workflow against what this ComfyUI says of itself; gives whether the offer has changed.
+        """Check every enabled workflow against this ComfyUI; return whether the capabilities changed.
 
-        `free_disk`: bytes; None is not judged. Raises what a lookup does where `object_info` is none.
+        `free_disk`: bytes; None: not checked. Raises lookup errors for an invalid `object_info`.
         """
         machine = Machine(
             object_info=object_info,
@@ -70,7 +70,7 @@ class Capabilities:
         self._verdicts, self._loras = verdicts, loras
         for name, seconds in warm_seconds(self._measured, device=stats.device).items():
             self._seconds.setdefault(name, Average(seconds))
-        self._tell_refused(verdicts_before)
+        self._log_not_runnable(verdicts_before)
         has, first = self._all_names(), not self.refreshed_at
         self.refreshed_at = self._clock()
         if first or has != had:
@@ -80,44 +80,44 @@ class Capabilities:
         return has != had
 
     def cold(self) -> None:
-        """ComfyUI may be another process than before, so no model is in its memory."""
+        """ComfyUI may have restarted, without models in memory."""
         self._warm = ""
 
     def _all_names(self) -> set[str]:
-        """Of what tasks can ask for: workflows and LoRAs."""
+        """Workflows and LoRAs."""
         return {*self.runnable, *self._loras}
 
-    def _tell_refused(self, before: Mapping[str, tuple[Reason, ...]]) -> None:
-        """Say why a workflow is not offered, where that is new."""
+    def _log_not_runnable(self, before: Mapping[str, tuple[Reason, ...]]) -> None:
+        """Log why a workflow cannot run, if new."""
         for name, reasons in self._verdicts.items():
-            if reasons and _gist(reasons) != _gist(before.get(name, ())):
+            if reasons and _without_numbers(reasons) != _without_numbers(before.get(name, ())):
                 text, cure = reasons[0].text, reasons[0].cure
-                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not offering it")
+                log.warning("workflow_not_runnable", workflow=name, reason=text, hint=cure, next="not advertising it")
 
     @property
     def runnable(self) -> tuple[str, ...]:
-        """Names, in the order in which they are enabled."""
+        """Names, in the order of `enabled`."""
         return tuple(name for name, reasons in self._verdicts.items() if not reasons)
 
     @property
     def disk_wanted(self) -> int | None:
-        """Bytes of free disk with which one workflow more may be runnable; None where none lacks any."""
+        """Bytes of free disk for one more runnable workflow; None if no workflow lacks disk."""
         lacking = (name for name, reasons in self._verdicts.items() if any(r.kind == "disk" for r in reasons))
         needs = (self.library.get(name).manifest.needs.disk_gb for name in lacking)
         return min((int(gigabytes * 1e9) for gigabytes in needs), default=None)
 
     @property
     def loras(self) -> tuple[str, ...]:
-        """The LoRAs that ComfyUI lists."""
+        """ComfyUI's LoRAs."""
         return self._loras
 
     @property
     def verdicts(self) -> dict[str, tuple[Reason, ...]]:
-        """Every enabled workflow's name → why it cannot run; nothing where it can."""
+        """Enabled workflow → why it cannot run; empty if it can."""
         return dict(self._verdicts)
 
     def ids(self, *, in_hand: Collection[str] = ()) -> tuple[str, ...]:
-        """What `workflow_ids` says to the sequencer; `in_hand` are the workflows of the tasks that are held."""
+        """`workflow_ids` for the sequencer; `in_hand`: the workflows of the tasks in hand."""
         now = self._clock()
         return self.library.ids_of(
             [name for name in self.runnable if self._healthy(name).offered(now=now, in_hand=name in in_hand)]
@@ -125,15 +125,15 @@ class Capabilities:
 
     @property
     def has_ids(self) -> bool:
-        """Whether a workflow id leads to a runnable workflow."""
+        """Whether a workflow id maps to a runnable workflow."""
         return bool(self.library.ids_of(self.runnable))
 
     def rests_until(self, name: str) -> float:
-        """Unix seconds before which a workflow is not offered after faults of this machine; 0.0: it does not rest."""
+        """When a workflow is advertised again after faults, in Unix seconds; 0.0: not paused."""
         return self._healthy(name).not_before
 
-    def asks_for_more(self, job: Job) -> bool:
-        """Whether a task asked for more than its workflow's defaults, or brought a picture of its own."""
+    def exceeds_defaults(self, job: Job) -> bool:
+        """Whether a task exceeds its workflow's defaults, or has an input image."""
         parameters = self.library.get(job.workflow).manifest.parameters
         return bool(job.images) or any(
             isinstance(value, int)
@@ -143,7 +143,7 @@ class Capabilities:
         )
 
     def ids_ahead(self, *, in_hand: Collection[str]) -> tuple[str, ...]:
-        """The same for a task to be taken ahead of those in hand: what would end in time, as far as is known."""
+        """`workflow_ids` to prefetch behind the tasks in hand: those expected to finish in time."""
         known = {name: average.value for name, average in self._seconds.items() if average.value is not None}
         if not in_hand or any(name not in known for name in in_hand):
             return ()
@@ -154,12 +154,12 @@ class Capabilities:
         return self.library.ids_of([n for n in in_time if self._healthy(n).offered(now=now, in_hand=n in in_hand)])
 
     def warm_ids(self, ids: Collection[str]) -> tuple[str, ...]:
-        """Those of `ids` that need no other model than ComfyUI has in memory; none where that makes no difference."""
+        """Those of `ids` whose models are in ComfyUI's memory; none if that is true of all."""
         warm = [one for one in self.library.ids_of([self._warm]) if one in ids] if self._warm else []
         return tuple(warm) if len(warm) < len(ids) else ()
 
     def usual_seconds(self, name: str) -> float | None:
-        """How long a render takes, by the last tasks or the bench; None: nothing is known."""
+        """A render's usual duration, by the last tasks or the benchmark; None: unknown."""
         return self._seconds.get(name, Average()).value
 
     def rendered(self, name: str, *, seconds: float) -> None:
@@ -167,13 +167,13 @@ class Capabilities:
         self._warm = name
         self._seconds[name] = self._seconds.get(name, Average()).after(seconds)
         if self._health.pop(name, Health()).on_trial:
-            log.info("workflow_recovered", workflow=name, next="offering it as before")
+            log.info("workflow_recovered", workflow=name, next="advertising it again")
 
     def failed(self, name: str, *, reason: str, memory: bool = False) -> None:
-        """This machine spoiled a task of this workflow."""
+        """This machine failed a task of this workflow."""
         health = self._health[name] = self._healthy(name).after_fault(now=self._clock(), memory=memory)
         if health.not_before > self._clock():
-            pause = f"not offering it for {health.not_before - self._clock():.0f} s, then one task at a time"
+            pause = f"not advertising it for {health.not_before - self._clock():.0f} s, then one task at a time"
             log.error("workflow_paused", workflow=name, reason=reason, faults=health.faults, next=pause)
 
     def _healthy(self, name: str) -> Health:
@@ -184,10 +184,10 @@ class Capabilities:
         return self.library.choose(lease, self.runnable)
 
     def check(self, workflow: Workflow, lease: Lease) -> Checked:
-        """The task's parameters, believed. Raises JobFault."""
+        """The task's parameters, checked. Raises JobFault."""
         return workflow.check(lease.parameters, loras=self._loras, refuse_unknown=self._refuse_unknown)
 
 
-def _gist(reasons: Collection[Reason]) -> list[tuple[str, str]]:
-    """What of the reasons stays the same while nothing changes but a number."""
+def _without_numbers(reasons: Collection[Reason]) -> list[tuple[str, str]]:
+    """The reasons without changing numbers, to compare."""
     return [(reason.kind, reason.missing) for reason in reasons]

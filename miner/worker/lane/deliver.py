@@ -1,7 +1,6 @@
-"""The deliver loop: turns what ComfyUI wrote into the file that was asked for, uploads it and answers the task.
+"""The deliver loop: converts ComfyUI's output, uploads it and answers the task, while the GPU renders the next one.
 
-It works on disk and network while the GPU renders the next task. Uploads are repeated until the task's time is over.
-While there is nothing to deliver, it cleans up after the tasks that are over.
+Retries uploads until the task's time is over. Between results, it cleans up after finished tasks.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from miner.worker.lane.task_log import short
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 3  # renders of one task whose result was lost
+MAX_ATTEMPTS = 3  # renders of one task after losing its result
 NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
-LATE = 60.0  # seconds past a task's deadline for which its finished file is still worth an upload
+LATE = 60.0  # seconds past the deadline in which to retry an upload
 
 
 @dataclass(slots=True, kw_only=True)
 class Deliver:
-    """One lane's deliver loop; `run` ends once nothing comes in hand any more."""
+    """One lane's deliver loop; `run` ends after the ledger has."""
 
     ledger: Ledger
     answers: Answers
@@ -64,7 +63,7 @@ class Deliver:
         self.says = "stopped"
 
     def _next(self) -> TaskInHand | None:
-        """The next result. A task that is over is cleaned up after once the next prompt has had its turn at the CPU."""
+        """The next result. Cleanup waits until the next prompt has started."""
         while True:
             version = self.ledger.version
             if (task := self.ledger.first(Rendered)) is not None:
@@ -108,17 +107,17 @@ class Deliver:
         self.answers.answer(success(task_id, uploaded))
 
     def _render_again(self, task: TaskInHand, rendered: Rendered, gone: OutputGone) -> None:
-        """What was rendered is not there any more: somebody cleaned up, or ComfyUI was set up anew."""
+        """The output is gone: deleted, or ComfyUI was reinstalled."""
         if task.attempts < MAX_ATTEMPTS and self.clock() < rendered.job.deadline:
             log.warning("output_gone", task_id=task.task_id, reason=gone.message, next="rendering it again")
             self.ledger.advance(task.task_id, Prepared(job=rendered.job, prompt_id=str(uuid.uuid4())))
         else:
-            self.answers.fail(task.task_id, "the result was lost on this miner")
+            self.answers.fail(task.task_id, "this miner lost the result")
 
     # ---- uploading --------------------------------------------------------------------------------
 
     def _upload(self, task_id: str, rendered: Rendered) -> Uploaded | None:
-        """Upload until it is done or pointless. None: shutting down, and the journal has it for the next start."""
+        """Upload, with retries. None: shutting down; the next start continues from the journal."""
         attempt = 0
         while True:
             lease = self._lease(task_id)
@@ -132,15 +131,15 @@ class Deliver:
                 self.liveness.beat(pause + TURN)
                 if self.clock() + pause > rendered.job.deadline + LATE:
                     raise JobFault("the result could not be uploaded in time") from error
-                log.warning("upload_failed", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
+                log.warning("upload_failed", task_id=task_id, reason=error.message, next=f"retrying in {pause:.1f} s")
                 if self.shutdown.aborting.wait(pause):
                     return None
             else:
-                if self._lease(task_id) is lease:  # else: leased again meanwhile, with another place for the result
+                if self._lease(task_id) is lease:  # else leased again, with another upload target
                     return uploaded
 
     def _lease(self, task_id: str) -> Lease:
-        """The lease that counts now. Raises LeaseLost."""
+        """The current lease. Raises LeaseLost."""
         task = self.ledger.get(task_id)
         if task is None or task.taken_away:
             raise LeaseLost("taken away by the sequencer")

@@ -1,8 +1,7 @@
-"""The gate: the only way to the sequencer for a task, one request at a time.
+"""The gate: all requests for tasks to the sequencer, one at a time.
 
-One request is under way at a time, so a reply is read against the tasks that were in hand when it was made. Promises:
-every lease that arrives is in the ledger, and so in the journal, before anybody works on it; a task that the sequencer
-names but nobody here knows gets an answer. It does no work on a task itself.
+So each reply is compared with the tasks in hand at its request. Leases are in the ledger, and so in the journal, before
+any work starts. Running tasks that are unknown here are answered.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from miner.worker.lane.answers import Answers
 
 log = structlog.get_logger()
 
-MAX_UNACKNOWLEDGED = 16  # answers that are not acknowledged, beyond which no stranger gets one
+MAX_UNACKNOWLEDGED = 16  # above, unknown tasks are not answered
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
-DROPPED_TASK = "the miner had stopped this task, since the sequencer no longer named it; please create it again"
+DROPPED_TASK = "the miner stopped this task when the sequencer no longer named it; please create it again"
 
 
 class Gate:
@@ -43,9 +42,9 @@ class Gate:
         prefetch: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.wants_more = True  # False: paused by the operator, so no request offers a workflow
-        self.asked_at = 0.0  # when the last request left
-        self.answered_at = 0.0  # when the sequencer last gave a reply that it should
+        self.leasing = True  # False: paused, so requests advertise no workflows
+        self.asked_at = 0.0  # of the last request
+        self.answered_at = 0.0  # of the last valid reply
         self._sequencer = sequencer
         self._ledger = ledger
         self._journal = journal
@@ -56,12 +55,12 @@ class Gate:
         self._allowance = Allowance()
 
     def ask(self, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
-        """One request to the sequencer. What it leases is in the ledger then; gives the reply. Raises Retryable."""
+        """Send one request, put a lease into the ledger, return the reply. Raises Retryable."""
         ledger = self._ledger
         with self._asking:
             about, held = [task for task in ledger.view() if not task.answered], ledger.held
             self.asked_at = asked_at = self._clock()
-            reply = self._request(workflow_ids if self.wants_more else (), wait)
+            reply = self._request(workflow_ids if self.leasing else (), wait)
             self.answered_at = self._clock()
             named = reply.running or (reply.lease.task_id if reply.lease else None)
             ledger.apply_reply(about, named=named, canceled=reply.canceled)
@@ -78,20 +77,20 @@ class Gate:
                 self._answer_unknown(reply.running, asked_at)
             return reply
 
-    def want_more(self, wanted: bool) -> None:
-        """Whether to take new tasks; what is in hand goes on all the same."""
-        self.wants_more = wanted
+    def set_leasing(self, wanted: bool) -> None:
+        """Lease new tasks, or not; tasks in hand continue."""
+        self.leasing = wanted
         self._ledger.wake()
 
-    def has_room(self) -> bool:
+    def may_hold_more(self) -> bool:
         return self._ledger.held < self._allowance.now(prefetch=self._prefetch, now=self._clock())
 
     @property
     def one_at_a_time(self) -> bool:
-        """The sequencer has shown that it gives no second task, so asking with workflows is a mere heartbeat."""
+        """Whether the sequencer leases no second task, so that a request with workflows is only a heartbeat."""
         return self._allowance.limit == 1
 
-    # ---- what a reply brings ----------------------------------------------------------------------
+    # ---- replies ----------------------------------------------------------------------------------
 
     def _request(self, workflow_ids: Collection[str], wait: float) -> Reply:
         try:
@@ -103,22 +102,22 @@ class Gate:
         return reply
 
     def _take(self, lease: Lease) -> None:
-        """One that is in hand was given up for lost, or this is the sequencer's way of saying `running`."""
+        """Take a lease. For a task in hand, the sequencer thought it lost, or means `running`."""
         task = self._ledger.get(lease.task_id)
         if task is None:
             self._ledger.take(lease)
             log.debug("task_step", task_id=lease.task_id, step="leased")
-        elif task.answered:  # a second answer would contradict the first
+        elif task.answered:  # submit that answer, not a second one
             self._answers.nudge()
         else:
             self._ledger.lease_again(lease)
 
     def _answer_unknown(self, task_id: str, asked_at: float) -> None:
-        """The sequencer says `running` for a task that is not in hand."""
+        """Answer a `running` task that is not in hand."""
         if self._ledger.closed_since(task_id, asked_at):
-            return  # it was acknowledged while this request was under way
+            return  # acknowledged during this request
         if self._answers.depth >= MAX_UNACKNOWLEDGED:
-            return  # no honest sequencer has this many of ours; what it names now it will name again
+            return  # the sequencer will name it again
         known = self._known(task_id)
         if known is not None and known.outcome is not None and known.verdict != "refused":
             outcome = known.outcome
@@ -131,5 +130,5 @@ class Gate:
         try:
             return self._journal.known(self._ledger.miner_id, task_id)
         except MachineFault as fault:
-            log.error("journal_not_read", task_id=task_id, reason=fault.message, next="taking it for unknown")
+            log.error("journal_not_read", task_id=task_id, reason=fault.message, next="treating it as unknown")
             return None

@@ -1,7 +1,7 @@
-"""The heartbeat: while a task is in hand, the sequencer hears from this miner every so often.
+"""The heartbeat: regular requests to the sequencer while tasks are in hand.
 
-It outlives the other loops of its lane, so that a task which drains keeps its lease. It wants nothing new: where an
-ask could bring a task that there is no room for, it offers no workflow.
+Ends after the lane's other loops, so that draining tasks keep their leases. Advertises no workflows if that could lease
+a task beyond the limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
-WAKE = 0.5  # seconds between two looks at the clock
+WAKE = 0.5  # seconds between checks
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,19 +52,19 @@ class Heartbeat:
                 self._beat()
 
     def _beat(self) -> None:
-        ids = self.capabilities.ids(in_hand=self.ledger.workflows) if self._harmless() else ()
-        self.liveness.beat(2 * REMOTE)  # another request may be under way, and the sequencer may hold it
+        ids = self.capabilities.ids(in_hand=self.ledger.workflows) if self._may_advertise() else ()
+        self.liveness.beat(2 * REMOTE)  # first waits for a held request
         try:
             self.gate.ask(ids)
         except Retryable as error:
-            log.warning("heartbeat_missed", reason=error.message, next=f"again in {self.interval:.0f} s")
+            log.warning("heartbeat_missed", reason=error.message, next=f"retrying in {self.interval:.0f} s")
 
-    def _harmless(self) -> bool:
-        """Whether offering workflows brings no task that there is no room for: a sequencer that gives one at a time
-        answers `running`, and shows when its rule has changed."""
+    def _may_advertise(self) -> bool:
+        """Whether advertising leases no task beyond the limit: a sequencer that leases one at a time answers `running`,
+        and a lease shows that its limit has changed."""
         return (
             self.gate.one_at_a_time
             and not any(task.answered for task in self.ledger.view())
             and self.shutdown.state == "running"
-            and self.poll.trouble() is None
+            and self.poll.not_leasing_reason() is None
         )

@@ -1,10 +1,9 @@
-"""A lane wires its loops together, starts them, and ends them in their order.
+"""A lane: connects its loops, starts them, and ends them in order.
 
     sequencer ─▶ prepare ─▶ render ─▶ deliver ─▶ outbox ─▶ sequencer
                     └── each takes the first task at its stage from the ledger ──┘
 
-Draining: prepare takes nothing new, and ends once nothing in hand lacks its answer; then the others end, and last of
-all the heartbeat.
+Draining: prepare leases nothing and ends once all tasks in hand are answered; then the others, the heartbeat last.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ log = structlog.get_logger()
 
 
 class Loop(Protocol):
-    """What each loop shows of itself."""
+    """What the dashboard reads of each loop."""
 
     liveness: Liveness
 
@@ -56,7 +55,7 @@ class Loop(Protocol):
 
 
 class Lane:
-    """One lane of the worker. `failed` is set when one of its threads crashed outside of a task, which is a bug."""
+    """One lane. `failed`: one of its threads crashed outside of a task (a bug)."""
 
     def __init__(
         self,
@@ -74,13 +73,13 @@ class Lane:
         uploader: Uploader,
         folder: Path,
     ) -> None:
-        """`folder` is for files on their way; what is in it goes."""
+        """`folder`: for temporary files; emptied."""
         self.name = name
         self.host = host
         self.capabilities = capabilities
         self.shutdown = shutdown
         self.failed: BaseException | None = None
-        self.restarts = 0  # of ComfyUI: how often another process was there than before
+        self.restarts = 0  # of ComfyUI
         self._comfyui_pid: int | None = None
         metrics.COMFYUI_RESTARTS.labels(name)
         shutil.rmtree(folder, ignore_errors=True)  # what an earlier run left
@@ -168,11 +167,11 @@ class Lane:
             self._thread("render", self.render.run),
             self._thread("deliver", self.deliver.run),
         ]
-        self._heart = self._thread("heartbeat", self.heartbeat.run)
-        self._refresher = self._thread("refresh", self.refresh.run)
+        self._heartbeat_thread = self._thread("heartbeat", self.heartbeat.run)
+        self._refresh_thread = self._thread("refresh", self.refresh.run)
 
     def start(self) -> None:
-        for thread in (*self._threads, self._heart, self._refresher):
+        for thread in (*self._threads, self._heartbeat_thread, self._refresh_thread):
             thread.start()
 
     @property
@@ -180,16 +179,16 @@ class Lane:
         return any(thread.is_alive() for thread in self._threads)
 
     def join(self, *, leave_running: bool = False) -> None:
-        """Wait for the loops, then end the heartbeat and let go of ComfyUI; `leave_running` spares its process."""
+        """Wait for the loops, then end the heartbeat and close ComfyUI; `leave_running` keeps its process."""
         for thread in self._threads:
             thread.join()
         self.heartbeat.stop.set()
-        self._heart.join()
+        self._heartbeat_thread.join()
         self.host.close(leave_running=leave_running)
-        self._refresher.join()  # after ComfyUI's end, which ends its request
+        self._refresh_thread.join()  # after ComfyUI's end, which ends its request
 
     def comfyui_ready(self, object_info: dict[str, Any], stats: Stats) -> None:
-        """What it can run may have changed, and it may be another process than before."""
+        """Refresh the capabilities and count restarts."""
         self.capabilities.cold()
         self.capabilities.refresh(object_info, stats, free_disk=self._disk.free())
         pid = self.host.process.pid if self.host.process is not None else None
@@ -200,7 +199,7 @@ class Lane:
 
     @property
     def loops(self) -> dict[str, Loop]:
-        """By name, in the order in which a task meets them."""
+        """By name, in a task's order."""
         return {
             "prepare": self.prepare,
             "render": self.render,
@@ -211,7 +210,7 @@ class Lane:
 
     @property
     def sentence(self) -> str:
-        """What it does now: the loop that is furthest with a task speaks for all."""
+        """What the lane does now: the sentence of its most advanced loop."""
         if self.render.busy or not self.host.ready.is_set():
             return self.render.says
         return self.prepare.says
@@ -226,15 +225,15 @@ class Lane:
             structlog.contextvars.bind_contextvars(lane=self.name)
             try:
                 run()
-                self.loops[loop].liveness.beat(IDLE)  # it has ended, and owes nothing more
+                self.loops[loop].liveness.beat(IDLE)  # ended: never late
             except BaseException as error:
                 self.failed = self.failed or error
-                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps what is in hand")
+                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps the tasks in hand")
 
         return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)
 
 
 def _models_folders(settings: Settings) -> list[Path]:
-    """Where ComfyUI finds models, as far as this machine knows."""
+    """ComfyUI's known models folders on this machine."""
     home = settings.comfyui.home
     return [path for path in (settings.models.dir, home and home / "models") if path is not None]

@@ -1,6 +1,6 @@
-"""Polling the sequencer for a task, whenever that makes sense, and never more often than it should.
+"""Polls the sequencer for tasks at its pace, when the lane can run one.
 
-One call asks once or waits once. What is leased is in the ledger. It says once a minute why it does not ask.
+Each call asks once or waits once. Leases go to the ledger. Logs once a minute why it is not leasing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from miner.worker.lane.gate import Gate
 
 log = structlog.get_logger()
 
-FIRST_PAUSE = 0.5  # seconds at most, after a failure, where the sequencer is asked often
-EARLY = 1.0  # seconds; a request that was held for that much less than it should have been was let go early
-COMPLAIN_EVERY = 60.0  # seconds between two lines about the same trouble
-WAKE = 1.0  # seconds between two looks at what nobody tells of
+FIRST_PAUSE = 0.5  # seconds at most, after the first failure, without long polls
+EARLY = 1.0  # seconds; a long poll that was shorter by more ended early
+LOG_EVERY = 60.0  # seconds between log lines with the same reason
+WAKE = 1.0  # seconds between checks
 
 
 @dataclass(slots=True, kw_only=True)
 class Poll:
-    """One lane's polling; used by its prepare loop alone."""
+    """One lane's polling; for its prepare loop only."""
 
     ledger: Ledger
     gate: Gate
@@ -46,30 +46,30 @@ class Poll:
     prefer_warm: bool
     clock: Callable[[], float] = time.time
     doing: str = "starting"
-    _warm_first: bool = False  # a task came since the last request that offered everything
+    _warm_first: bool = False  # next, advertise only workflows in memory
     _failures: int = 0
-    _heard: bool = False  # the last request was answered: until then none is held, so that a lost lease is heard of
-    _complaint: str = ""
-    _complained_at: float = 0.0
+    _reachable: bool = False  # the last request succeeded; else ask without waiting, to get a lost lease at once
+    _logged_reason: str = ""
+    _logged_at: float = 0.0
     _rng: random.Random = field(default_factory=random.Random)
 
     @property
     def says(self) -> str:
         """One sentence in the present tense."""
-        if self.gate.wants_more:
+        if self.gate.leasing:
             return self.doing
         return "paused: finishing tasks in hand" if self.ledger.held else "paused: not leasing"
 
     def once(self, version: int) -> None:
-        """One request, or one wait until a request makes sense again; a change since the ledger's `version` ends it."""
-        if not self.gate.wants_more:
-            self.farewell()
+        """Send one request, or wait once; a change since the ledger's `version` ends the wait."""
+        if not self.gate.leasing:
+            self.collect_lost_lease()
             self.ledger.wait(WAKE, since=version)
-        elif not self.gate.has_room():
+        elif not self.gate.may_hold_more():
             self.ledger.wait(WAKE, since=version)
-        elif (trouble := self.trouble()) is not None:
-            self.doing = f"waiting: {trouble}"
-            self._complain(trouble)
+        elif (reason := self.not_leasing_reason()) is not None:
+            self.doing = f"waiting: {reason}"
+            self._log_not_leasing(reason)
             self.ledger.wait(WAKE, since=version)
         elif (
             ids := self.capabilities.ids_ahead(in_hand=self.ledger.workflows)
@@ -77,12 +77,12 @@ class Poll:
             else self.capabilities.ids()
         ):
             self._request(ids, version)
-        else:  # nothing is known to end in time behind what is in hand
+        else:  # nothing to prefetch
             self.ledger.wait(WAKE, since=version)
 
-    def farewell(self) -> None:
-        """A request that a drain or a pause cut short may have leased a task: ask once more, for nothing new, so that
-        one which never arrived is answered now and not after the next start."""
+    def collect_lost_lease(self) -> None:
+        """Ask once more, without workflows, after a failed request: it may have leased a task, which is then answered
+        now and not after the next start."""
         if self._failures:
             self._failures = 0
             with contextlib.suppress(Retryable):
@@ -91,7 +91,7 @@ class Poll:
     def _request(self, ids: Collection[str], version: int) -> None:
         idle = self.ledger.held == 0
         self.doing = "waiting for a task" if idle else "looking for the next task"
-        first, back = not self._heard, self._failures > 0
+        first, back = not self._reachable, self._failures > 0
         wait = self.wait if idle and not first else 0.0
         asked_at = self.clock()
         self.liveness.beat(wait + REMOTE)
@@ -100,7 +100,7 @@ class Poll:
         except Retryable as error:
             self._failed(error, version, pace=self.wait if idle else 0.0)
             return
-        self._failures, self._complaint, self._heard = 0, "", True
+        self._failures, self._logged_reason, self._reachable = 0, "", True
         if reply.lease is not None:
             self._warm_first = self.prefer_warm
             return
@@ -111,7 +111,7 @@ class Poll:
             self.ledger.wait(idle_delay(self.poll_interval, rng=self._rng), since=version)
 
     def _ask(self, ids: Collection[str], wait: float) -> Reply:
-        """For what is warm first, and only then for all: loading another model can take longer than a task."""
+        """Ask for workflows in memory first, then for all: loading a model can take longer than a task."""
         if self._warm_first and (warm := self.capabilities.warm_ids(ids)):
             self._warm_first = False
             reply = self.gate.ask(warm)
@@ -119,32 +119,32 @@ class Poll:
                 return reply
         return self.gate.ask(ids, wait=wait)
 
-    def trouble(self) -> str | None:
-        """Why it would be wrong to ask for a task now, in a sentence."""
+    def not_leasing_reason(self) -> str | None:
+        """Why the lane cannot lease now; None: it can."""
         if not self.host.ready.is_set():
             return f"ComfyUI is not ready ({self.host.trouble})"
         if self.disk.low():
-            return f"less than {self.disk.least_gb:g} GB of disk are free"
+            return f"less than {self.disk.least_gb:g} GB of free disk"
         if not self.capabilities.runnable:
             return "no enabled workflow can run on this machine"
         if not self.capabilities.has_ids:
-            return "no workflow id maps to a workflow that can run; see [workflows] ids"
+            return "no workflow id maps to a runnable workflow; see [workflows] ids"
         if not self.capabilities.ids(in_hand=self.ledger.workflows):
-            return "each workflow that can run is resting after faults of this machine"
+            return "every runnable workflow is paused after faults of this machine"
         return None
 
-    def _complain(self, trouble: str) -> None:
-        """Say it once a minute, and at once when it is new."""
-        if trouble != self._complaint or self.clock() - self._complained_at >= COMPLAIN_EVERY:
-            self._complaint, self._complained_at = trouble, self.clock()
+    def _log_not_leasing(self, reason: str) -> None:
+        """Log a reason once a minute, and a new one at once."""
+        if reason != self._logged_reason or self.clock() - self._logged_at >= LOG_EVERY:
+            self._logged_reason, self._logged_at = reason, self.clock()
             reasons = {name: r[0].text for name, r in self.capabilities.verdicts.items() if r}
-            log.warning("not_leasing", reason=trouble, workflows=reasons or None, next="asking when that is over")
+            log.warning("not_leasing", reason=reason, workflows=reasons or None, next="leasing again when resolved")
 
     def _failed(self, error: Retryable, version: int, *, pace: float) -> None:
-        """`pace` are the seconds between two requests where all goes well: the first pause is about as long, so that a
-        fleet whose held requests all fail in one moment does not come back in one."""
+        """`pace`: the usual seconds between requests. The first pause is about as long, so that a fleet whose long
+        polls fail together does not return together."""
         self._failures += 1
-        self._heard = False
+        self._reachable = False
         base = max(FIRST_PAUSE, pace)
         pause = backoff(self._failures, rng=self._rng, base=base, at_least=error.retry_after or 0.0)
         self.doing = f"waiting for the sequencer: {error.message}"

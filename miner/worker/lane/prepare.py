@@ -1,7 +1,6 @@
-"""The prepare loop: turns each lease into a prompt in ComfyUI's queue, and polls for the next one.
+"""The prepare loop: polls for leases and turns each into a prompt in ComfyUI's queue.
 
-Everything that can be wrong with a task is found here, before any GPU time is spent: each wrong one is answered with
-its reason. It touches no running prompt.
+Checks tasks before they use the GPU, and answers wrong ones with the reason. Touches no running prompt.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from miner.worker.lane.task_log import short
 
 log = structlog.get_logger()
 
-LONGEST = 3600.0  # seconds that a task may take in all, unless its workflow's own limit is longer
-FREE_REFUSALS = 5  # wrong tasks in a row that are answered without a pause
+MAX_SECONDS = 3600.0  # for a task, unless its workflow's timeout is longer
+UNDELAYED_REFUSALS = 5  # wrong tasks in a row to answer without a pause
 
 
 @dataclass(slots=True, kw_only=True)
 class Prepare:
-    """One lane's prepare loop; `run` ends when the lane drains and nothing is in hand without an answer."""
+    """One lane's prepare loop; `run` ends when the lane drains and all tasks in hand are answered."""
 
     ledger: Ledger
     answers: Answers
@@ -52,7 +51,7 @@ class Prepare:
     poll: Poll
     liveness: Liveness
     clock: Callable[[], float] = time.time
-    doing: str = ""  # while it is not polling
+    doing: str = ""  # unless polling
     _refusals: int = 0  # in a row
     _rng: random.Random = field(default_factory=random.Random)
 
@@ -70,12 +69,12 @@ class Prepare:
             elif self.shutdown.state == "running":
                 self.doing = ""
                 self.poll.once(version)
-            elif self.ledger.busy:  # what is in hand may come back to be prepared again
+            elif self.ledger.busy:  # tasks may have to be prepared again
                 self.doing = "draining"
                 self.ledger.wait(WAKE, since=version)
             else:
                 break
-        self.poll.farewell()
+        self.poll.collect_lost_lease()
         self.doing = "stopped"
         self.ledger.end()
 
@@ -95,19 +94,17 @@ class Prepare:
             self._refusals = 0
 
     def _refused(self) -> None:
-        """Wrong tasks without end, which cost their maker nothing, are answered ever more slowly."""
+        """Slow down a flood of wrong tasks."""
         self._refusals += 1
-        if self._refusals > FREE_REFUSALS:
-            self.shutdown.draining.wait(backoff(self._refusals - FREE_REFUSALS, rng=self._rng, base=0.1, cap=5.0))
+        if self._refusals > UNDELAYED_REFUSALS:
+            self.shutdown.draining.wait(backoff(self._refusals - UNDELAYED_REFUSALS, rng=self._rng, base=0.1, cap=5.0))
 
     # ---- preparing --------------------------------------------------------------------------------
 
     def _prepare(self, task: TaskInHand) -> None:
-        """A lease, or a task that is to be rendered again; ends with its prompt in ComfyUI's queue."""
+        """Put a task, new or to be rendered again, into ComfyUI's queue."""
         self.liveness.beat(REMOTE)
-        self._wait_for_comfy(
-            task.task_id, deadline_of(task.job or task.lease)
-        )  # what can run is known once it is there
+        self._wait_for_comfy(task.task_id, deadline_of(task.job or task.lease))  # which sets the capabilities
         stage = task.stage
         if not isinstance(stage, Prepared):
             stage = self._check(task.lease)
@@ -116,11 +113,11 @@ class Prepare:
         log.debug("task_step", task_id=task.task_id, step="prompted", workflow=stage.job.workflow)
 
     def _check(self, lease: Lease) -> Prepared:
-        """Raises JobFault for anything that no miner could do."""
+        """Check a lease. Raises JobFault."""
         if lease.fault:
             raise JobFault(lease.fault)
         if lease.target is None:
-            raise JobFault("the task has neither an upload_url nor a credential, so its result has nowhere to go")
+            raise JobFault("the task has neither an upload_url nor a credential for its result")
         try:
             self.uploader.check(lease.target)
         except MachineFault as fault:
@@ -130,7 +127,7 @@ class Prepare:
         self.ledger.note(lease.task_id, workflow=workflow.name)
         checked = self.capabilities.check(workflow, lease)
         usual = workflow.manifest.timeout_seconds
-        timeout = min(lease.timeout_seconds or usual, max(usual, LONGEST))
+        timeout = min(lease.timeout_seconds or usual, max(usual, MAX_SECONDS))
         job = Job(
             workflow=workflow.name,
             values=checked.values,
@@ -142,7 +139,7 @@ class Prepare:
         return stage
 
     def _queue(self, task_id: str, stage: Prepared) -> None:
-        """Fetch the inputs, fill the graph and put it into ComfyUI's queue, whatever ComfyUI does meanwhile."""
+        """Fetch the inputs, fill the graph and submit it, across ComfyUI's restarts."""
         job, prompt_id = stage.job, stage.prompt_id
         pictures = {name: self._fetch(task_id, job, name, url) for name, url in job.images.items()}
         graph: Graph | None = None
@@ -156,13 +153,13 @@ class Prepare:
                 elif not self._is_known(prompt_id):
                     self.host.client.submit(graph, prompt_id)
             except ComfyDown as down:
-                log.warning("comfyui_down", task_id=task_id, reason=down.message, next="again when it is ready")
+                log.warning("comfyui_down", task_id=task_id, reason=down.message, next="retrying when it is ready")
                 self.host.suspect(down.message)
             else:
                 return
 
     def _is_known(self, prompt_id: str) -> bool:
-        """Whether a submission that failed had arrived all the same: ComfyUI would run a second one twice."""
+        """Whether a failed submission arrived: ComfyUI would run a second one, too."""
         try:
             look(self.host.client, prompt_id)
         except PromptLost:

@@ -1,7 +1,6 @@
-"""After a restart: what an earlier run of the program left is put back where it was.
+"""Recovery after a restart: restores or answers the tasks of earlier runs, as `policy.after_restart` decides.
 
-The decision is `policy.after_restart`'s. A task that goes on is in the ledger again, where its loop finds it; a prompt
-that ComfyUI has forgotten meanwhile is noticed by the render loop, which follows it.
+Restored tasks continue in their loops; the render loop finds out whether ComfyUI still has a prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ log = structlog.get_logger()
 
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
-CRASHED = f"this miner ended {policy.MAX_CRASHES} times while it worked on the task; it is not tried again"
+CRASHED = f"this miner crashed {policy.MAX_CRASHES} times during the task; giving up"
 _REASONS = {"workflow missing": WORKFLOW_GONE, "too late": TIME_OVER, "crashed": CRASHED}
 
 
@@ -33,13 +32,13 @@ class Recover:
     ledger: Ledger
     journal: Journal
     answers: Answers
-    workflows: Collection[str]  # names of those that this miner has
+    workflows: Collection[str]  # names in this miner's library
     clock: Callable[[], float] = time.time
 
     def run(self) -> None:
-        """Put every task back; blocks for one request for each that is to be answered."""
+        """Restore or answer every task; blocks for one request per answer."""
         decided = [(task, self._action(task)) for task in self.journal.unfinished(self.ledger.miner_id)]
-        for task, action in decided:  # first, so that the heartbeat speaks for them and their loops go on
+        for task, action in decided:  # first, for their heartbeats and loops
             log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
             if isinstance(task.stage, Prompted):  # even if given up: the render loop cancels it in ComfyUI
                 self.ledger.restore(replace(self._as_left(task), given_up=_REASONS.get(action, "")))
@@ -61,7 +60,7 @@ class Recover:
 
     def _as_left(self, task: TaskInHand) -> TaskInHand:
         now = self.clock()
-        if isinstance(task.stage, Prompted):  # whether it got there is found out by following it
+        if isinstance(task.stage, Prompted):  # the render loop finds out if ComfyUI has it
             return replace(task, resumed=True, queued_at=now, since=now)
         if isinstance(task.stage, Rendered):
             return replace(task, rendered_at=now, rendered_in=task.stage.inference_latency, since=now)

@@ -1,9 +1,7 @@
-"""The refresh loop: has the offer judged anew when it may have changed, with no restart and no interruption.
+"""The refresh loop: updates the capabilities without a restart when models, LoRAs or free disk change.
 
-What changes while ComfyUI runs are the models and LoRAs in its folders (`models pull`, a copy by hand) and the room on
-the disk. Folders that this machine has are watched; for those that it does not know, ComfyUI is asked now and then.
-`/object_info` takes time from a prompt that runs, so it waits until nothing is to be rendered. Only what is known to
-have come is asked for in the end on a lane that never rests.
+It watches the models folders on this machine; for others, it asks ComfyUI now and then. `/object_info` slows a running
+prompt down, so it waits until nothing renders, and on a busy lane MAX_DELAY for known changes.
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
-LOOK_EVERY = 2.0  # seconds between two looks at the folders
-ASK_EVERY = 300.0  # seconds between two requests for what nobody tells of
-ASK_HUNGRY = 60.0  # … and while nothing is runnable
-PATIENCE = 120.0  # seconds that a model waits for a lane to rest
-RETRY = 30.0  # seconds until ComfyUI is asked again after it did not answer
+LOOK_EVERY = 2.0  # seconds between checks of the folders
+ASK_EVERY = 300.0  # seconds between requests for unknown changes
+ASK_EVERY_WHILE_IDLE = 60.0  # … while nothing is runnable
+MAX_DELAY = 120.0  # seconds to wait for a pause between renders
+RETRY = 30.0  # seconds, after ComfyUI did not answer
 
 
 @dataclass(slots=True, kw_only=True)
 class Refresh:
-    """One lane's refresh loop; `run` ends when the lane drains, since nothing is offered from then on."""
+    """One lane's refresh loop; `run` ends when the lane drains."""
 
     ledger: Ledger
     host: ComfyHost
@@ -47,7 +45,7 @@ class Refresh:
     liveness: Liveness
     clock: Callable[[], float] = time.time
     says: str = "watching for new and removed models"  # one sentence in the present tense
-    _came_at: float | None = None  # Unix seconds since which ComfyUI has something that it was not asked about
+    _changed_at: float | None = None  # Unix seconds of the first change since the last request
     _not_before: float = 0.0  # Unix seconds
 
     def run(self) -> None:
@@ -57,28 +55,28 @@ class Refresh:
         self.says = "stopped"
 
     def look(self) -> None:
-        """Look once, and ask ComfyUI if it is time to; blocks for that at most."""
+        """Check for changes once, and ask ComfyUI if due, which may block."""
         now = self.clock()
         came = self.folder_watch.changed()
-        if self._came_at is None and (came or self._has_room()):
-            self._came_at = now
+        if self._changed_at is None and (came or self._disk_suffices()):
+            self._changed_at = now
         if self._is_time(now):
             self._ask()
-        waits = self._came_at is not None or self.folder_watch.unsettled
+        waits = self._changed_at is not None or self.folder_watch.unsettled
         self.says = "waiting to advertise new models" if waits else "watching for new and removed models"
 
     def _is_time(self, now: float) -> bool:
         if now < self._not_before or self.folder_watch.unsettled or not self.host.ready.is_set():
             return False
         rests = all(task.answered or task.rendered_at for task in self.ledger.view())
-        if self._came_at is not None:
-            return rests or now - self._came_at >= PATIENCE
+        if self._changed_at is not None:
+            return rests or now - self._changed_at >= MAX_DELAY
         return rests and now - self.capabilities.refreshed_at >= (
-            ASK_EVERY if self.capabilities.runnable else ASK_HUNGRY
+            ASK_EVERY if self.capabilities.runnable else ASK_EVERY_WHILE_IDLE
         )
 
-    def _has_room(self) -> bool:
-        """Whether the disk has room again for a workflow that lacked it."""
+    def _disk_suffices(self) -> bool:
+        """Whether free disk suffices again for a workflow that lacked it."""
         wanted, free = self.capabilities.disk_wanted, self.disk.free()
         return wanted is not None and free is not None and free >= wanted
 
@@ -86,13 +84,15 @@ class Refresh:
         self.says = "reading ComfyUI's node list"
         self.liveness.beat(REMOTE)
         try:
-            self.host.ask_again(self._judge)
+            self.host.ask_again(self._update)
         except ComfyDown as down:
             self._not_before = self.clock() + RETRY
-            log.warning("capabilities_not_refreshed", reason=down.message, hint=down.hint, next=f"in {RETRY:.0f} s")
+            log.warning(
+                "capabilities_not_refreshed", reason=down.message, hint=down.hint, next=f"retrying in {RETRY:.0f} s"
+            )
         else:
-            self._came_at = None
+            self._changed_at = None
 
-    def _judge(self, object_info: dict[str, Any], stats: Stats) -> None:
+    def _update(self, object_info: dict[str, Any], stats: Stats) -> None:
         if self.capabilities.refresh(object_info, stats, free_disk=self.disk.free()):
-            self.ledger.wake()  # it may wait for something that it can offer
+            self.ledger.wake()  # the poll may be waiting for capabilities

@@ -1,7 +1,6 @@
-"""The render loop: follows each prompt to its end in ComfyUI, and keeps ComfyUI alive.
+"""The render loop: follows each prompt to its end, in the order of ComfyUI's queue, and keeps ComfyUI alive.
 
-Prompts come in ComfyUI's own order, since the prepare loop queues them there. What ends badly (see `verdict`) is acted
-upon here: a wrong task is answered, a sick ComfyUI is restarted, a lost prompt is prepared again with its values.
+After a failure (see `verdict`) it answers a wrong task, restarts a broken ComfyUI, or returns a lost prompt to prepare.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from miner.worker.lane.warmup import warm_up
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 3  # renders of one task that this machine may spoil
+MAX_ATTEMPTS = 3  # renders of one task, with faults of this machine
 
 
-class _Wanted(Exception):  # no error: it ends a wait
+class _Woken(Exception):  # not an error: ends a wait
     pass
 
 
 @dataclass(slots=True, kw_only=True)
 class Render:
-    """One lane's render loop; `run` ends once nothing comes in hand any more."""
+    """One lane's render loop; `run` ends after the ledger has."""
 
     ledger: Ledger
     answers: Answers
@@ -52,17 +51,17 @@ class Render:
     shutdown: Shutdown
     interrupt_grace: float  # seconds
     stall: float  # seconds
-    max_rss: float  # bytes; 0 is no limit
+    max_rss: float  # bytes; 0: unlimited
     warmup: bool
     clock: Callable[[], float] = time.time
     lane: str = ""  # its name, for the metrics
     liveness: Liveness = field(default_factory=Liveness)
-    preview: Preview | None = None  # the latest picture of what is rendered now
-    _task_id: str = ""  # of what is rendered now, and its prompt's
+    preview: Preview | None = None  # the latest of the current render
+    _task_id: str = ""  # of the current render; "" between renders
     _prompt_id: str = ""
     _idle_since: float | None = None  # Unix seconds of the last prompt's end
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
-    _ended: set[str] = field(default_factory=set)  # prompts whose end came before they were followed
+    _ended: set[str] = field(default_factory=set)  # prompts that ended before they were followed
     _cancel: Cancel = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +71,7 @@ class Render:
 
     @property
     def busy(self) -> bool:
-        """Whether it renders a task now."""
+        """Whether a task is rendering."""
         return bool(self._task_id)
 
     @property
@@ -92,25 +91,25 @@ class Render:
             self._warm_up()
         while (task := self._next()) is not None:
             self._render_safely(task)
-            self._keep_small()
+            self._limit_memory()
 
     def _warm_up(self) -> None:
-        """Before the first task: nothing is asked for meanwhile, since ComfyUI counts as not ready."""
+        """Warm up before the first task; nothing is leased meanwhile, since ComfyUI is marked not ready."""
         self._make_ready()
         self.host.suspect("warming up")
         warm_up(self.host, self.capabilities, stop=self.shutdown.draining)
 
     def _make_ready(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Wait for ComfyUI, reviving it where that is ours to do; then end there what was given up meanwhile."""
+        """Wait for ComfyUI, starting a managed one; then cancel postponed prompts."""
         if self.host.ready.is_set():
             return
-        self.liveness.beat(IDLE)  # there is no knowing how long an operator leaves ComfyUI away
+        self.liveness.beat(IDLE)  # an external ComfyUI may stay down for any time
         self.host.ensure(self.shutdown.aborting, tick=tick)
         self.ledger.wake()
-        self._cancel.overdue()
+        self._cancel.run_postponed()
 
-    def _keep_small(self) -> None:
-        """Between tasks: a ComfyUI of ours that has grown too large is restarted once nothing of ours is queued."""
+    def _limit_memory(self) -> None:
+        """Restart a managed ComfyUI above `max_rss`, once none of our prompts is queued."""
         process = self.host.process
         if process is None:
             return
@@ -121,13 +120,13 @@ class Render:
                 self.host.condemn(TOO_LARGE)
 
     def _next(self) -> TaskInHand | None:
-        """The next prompt. Meanwhile the stream is read, since ComfyUI waits for slow readers; a prompt that arrives
-        makes it speak, so this wakes at once."""
+        """The next prompt. Reads the stream meanwhile, since ComfyUI waits for slow readers; a new prompt's event wakes
+        it at once."""
         while not self.ledger.ended:
             version = self.ledger.version
             if (task := self.ledger.first(Prompted)) is not None:
                 return task
-            with contextlib.suppress(_Wanted):
+            with contextlib.suppress(_Woken):
                 self._make_ready(tick=self._look_for_a_prompt)
             self.liveness.beat()
             self._notice_a_death()
@@ -149,7 +148,7 @@ class Render:
     def _look_for_a_prompt(self) -> None:
         """One that comes while ComfyUI is away may have no time left to wait for it."""
         if self.ledger.ended or self.ledger.first(Prompted) is not None:
-            raise _Wanted
+            raise _Woken
 
     def _render_safely(self, task: TaskInHand) -> None:
         """A bug ends the task, not the lane."""
@@ -185,7 +184,7 @@ class Render:
     # ---- one prompt -------------------------------------------------------------------------------
 
     def _follow_or_give_up(self, task: TaskInHand, prompt: Prompted) -> History:
-        """Follow it; when it must not go on, see that it ends in ComfyUI too before saying so."""
+        """Follow a prompt; if it must end early, cancel it in ComfyUI before raising."""
         try:
             return self._follow(task, prompt)
         except (LeaseLost, JobFault) as reason:
@@ -194,7 +193,7 @@ class Render:
             raise
 
     def _follow(self, task: TaskInHand, prompt: Prompted) -> History:
-        """Follow it through ComfyUI's hiccups. Raises what ends it early."""
+        """Follow a prompt across ComfyUI's failures. Raises what ends it early."""
         if task.given_up:
             raise JobFault(task.given_up)
         while True:
@@ -220,7 +219,7 @@ class Render:
         if self.shutdown.state == "aborting":
             raise JobFault("miner is shutting down")
         if self.clock() >= job.deadline:
-            raise JobFault("the task's time ran out while it was rendered; ask for less, or allow more time")
+            raise JobFault("the task's time ran out during the render; ask for less, or allow more time")
         if alive:
             self.host.check()
 
@@ -241,7 +240,7 @@ class Render:
             self._idle_since = self.clock()
 
     def _result(self, task_id: str, prompt: Prompted, history: History) -> Rendered:
-        """What it made. Raises JobFault where the task is to blame, MachineFault where this machine is."""
+        """A prompt's result. Raises JobFault or MachineFault."""
         job = prompt.job
         node = self.capabilities.library.get(job.workflow).manifest.output.node
         files = verdict(task_id, prompt, history, node=node, host=self.host)
@@ -251,25 +250,27 @@ class Render:
         )
 
     def _try_again(self, task: TaskInHand, prompt: Prompted, fault: MachineFault) -> None:
-        """This machine spoiled the render: prepare it again, unless that happened too often."""
+        """Prepare a task again after a fault of this machine, unless that happened too often."""
         job, memory, attempts = prompt.job, isinstance(fault, OutOfMemory), task.attempts
         again = Prepared(job=job, prompt_id=str(uuid.uuid4()))
         if task.resumed and isinstance(fault, PromptLost):
             log.info("prompt_forgotten", task_id=task.task_id, reason=fault.message, next="preparing it again")
             self.ledger.advance(task.task_id, again)
             return
-        asked_for_more = memory and self.capabilities.asks_for_more(job)
-        if not asked_for_more:
+        exceeded_defaults = memory and self.capabilities.exceeds_defaults(job)
+        if not exceeded_defaults:
             self.capabilities.failed(job.workflow, reason=fault.message, memory=memory and attempts > 1)
         if attempts < (2 if memory else MAX_ATTEMPTS):
-            log.warning("render_spoiled", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="once more")
+            log.warning(
+                "render_spoiled", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="rendering again"
+            )
             metrics.RETRIES.labels("render").inc()
             self.ledger.advance(task.task_id, again)
             return
         log.error("render_failed", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="answering it")
         msg = (
-            "the task needs more video memory than this miner has; ask for a smaller picture or fewer frames"
-            if asked_for_more
+            "the task needs more video memory than this miner has; ask for a smaller image or fewer frames"
+            if exceeded_defaults
             else "this miner's renderer failed on the task; please create it again"
         )
         self.answers.fail(task.task_id, msg)

@@ -1,6 +1,6 @@
-"""How far the worker is on its way out: one value, which every loop of every lane reads.
+"""The worker's shutdown state, one value for every loop.
 
-`running`; `draining`: nothing new is taken; `aborting`: what runs is interrupted, too. It only ever goes on.
+`running`; `draining`: leases nothing; `aborting`: cancels the tasks in hand. It never goes back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ State = Literal["running", "draining", "aborting"]
 
 
 class Shutdown:
-    """One for all lanes. The events are how to wait for the value; both follow from it."""
+    """One for all lanes. The events are for waiting; both follow `state`."""
 
     def __init__(self) -> None:
         self.state: State = "running"
@@ -20,13 +20,13 @@ class Shutdown:
         self.aborting = threading.Event()
 
     def drain(self) -> None:
-        """Take nothing new; what is in hand, or leased by a request that is under way, goes on to its answer."""
+        """Lease nothing new; finish the tasks in hand or leased by a request under way."""
         if self.state == "running":
             self.state = "draining"
             self.draining.set()
 
     def abort(self) -> None:
-        """Interrupt what is in hand; it is answered with `miner is shutting down`."""
+        """Cancel the tasks in hand and answer `miner is shutting down`."""
         self.drain()
         self.state = "aborting"
         self.aborting.set()

@@ -1,5 +1,7 @@
-"""The task log: once a task's outcome is known, one line in the log, its numbers in the metrics, its facts for the
-history. It decides nothing, and repeats nothing that the task itself said but what its answer says."""
+"""The task log: one log line per outcome, its metrics, and its facts for the history.
+
+Logs nothing of a task's content beyond its answer.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from miner.telemetry import metrics
 log = structlog.get_logger()
 
 Ending = Literal["done", "refused", "failed"]
-"""Answered with a result; answered with its reason before any GPU time was spent, or after."""
+"""Answered with a result; with a failure before any GPU time was spent; with one after."""
 
-_QUOTED = re.compile(r"'[^']*'")  # what a task said, which may be a prompt in the wrong field
-SHOWN = 8  # characters of a task's id in a sentence
+_QUOTED = re.compile(r"'[^']*'")  # quotes a task, perhaps a prompt in the wrong field
+SHOWN = 8  # characters of a task id in sentences
 
 
 def short(task_id: str) -> str:
-    """A task's id as a sentence has it: its beginning."""
+    """A task id shortened for sentences."""
     return task_id if len(task_id) <= SHOWN else f"{task_id[:SHOWN]}…"
 
 
@@ -32,7 +34,7 @@ def ending(task: TaskInHand, outcome: Outcome) -> Ending:
 
 
 def facts_of(task: TaskInHand, *, now: float) -> Facts:
-    """What is known of the task's way. A stage that it did not reach, or that a restart cut in two, has no seconds."""
+    """The task's durations; None for a stage not reached, or interrupted by a restart."""
     began = task.rendered_at - task.rendered_in
     return Facts(
         prepare=_span(task.lease.leased_at, task.queued_at),
@@ -44,8 +46,8 @@ def facts_of(task: TaskInHand, *, now: float) -> Facts:
     )
 
 
-def tell(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
-    """The one line that a task has at INFO, and its metrics."""
+def log_end(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
+    """Log a task's one line at INFO, and count it."""
     end = ending(task, outcome)
     metrics.TASKS.labels(task.workflow or "unknown", end).inc()
     if end == "done":
@@ -69,8 +71,8 @@ def tell(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
     )
 
 
-def tell_lost(task: TaskInHand, *, now: float) -> None:
-    """The same for a task that the sequencer took away: nothing is owed."""
+def log_lost(task: TaskInHand, *, now: float) -> None:
+    """The same for a task that the sequencer took away."""
     metrics.TASKS.labels(task.workflow or "unknown", "lost").inc()
     log.info(
         "task_lost",

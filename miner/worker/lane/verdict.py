@@ -1,7 +1,6 @@
-"""What the end of a prompt in ComfyUI means: a result, a task that is wrong, or a machine that is.
+"""The verdict on a finished prompt: a result, the task's fault, or this machine's.
 
-What the machine needs before the next prompt is asked for here, too: memory freed, or another process. It answers
-nobody and tries nothing again.
+Also frees memory or requests a restart of ComfyUI for the next prompt. Answers and retries nothing.
 """
 
 from __future__ import annotations
@@ -18,28 +17,28 @@ log = structlog.get_logger()
 
 
 class OutOfMemory(MachineFault):
-    """The GPU's memory did not suffice for a prompt."""
+    """The GPU ran out of memory."""
 
 
 def verdict(task_id: str, prompt: Prompted, history: History, *, node: str, host: ComfyHost) -> tuple[OutputFile, ...]:
-    """The files that the prompt made at `node`, its output node; at least one.
+    """The files of the prompt's output node `node`; at least one.
 
-    Raises JobFault where the task is to blame; OutOfMemory, once ComfyUI was told to free what it can; MachineFault
-    where this machine is to blame in another way. Blocks for a request at most.
+    Raises JobFault for the task's fault; OutOfMemory, after asking ComfyUI to free memory; MachineFault for this
+    machine's other faults. Blocks for a request at most.
     """
     if history.status == "success":
         return _outputs(prompt, history, node)
     if history.status == "interrupted" or history.error is None:
-        raise MachineFault("somebody interrupted the prompt in ComfyUI")
+        raise MachineFault("the prompt was interrupted in ComfyUI")
     raise _fault(task_id, prompt.job, history.error, host)
 
 
 def _outputs(prompt: Prompted, history: History, node: str) -> tuple[OutputFile, ...]:
-    """The output node's files that are this prompt's own: a cached run would name an earlier task's (trap 4)."""
+    """The output node's files, without an earlier task's, which a cached run would return (trap 4)."""
     own = folder_of(prompt.prompt_id)
     files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
     if not files:
-        raise MachineFault("ComfyUI says that it succeeded, but names no output file")
+        raise MachineFault("ComfyUI reports success without an output file")
     return files
 
 
@@ -50,22 +49,22 @@ def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> JobFault
         task_id=task_id,
         node=error.node_type,
         type=error.exception_type,
-        reason=_without_words_of(job, error.exception_message.strip())[:500],
+        reason=_redacted(job, error.exception_message.strip())[:500],
         blame=fault,
-        next="answering it" if fault == "task" else "trying it once more",
+        next="answering it" if fault == "task" else "retrying",
     )
     if fault == "memory":
         host.client.free()
-        return OutOfMemory("the GPU's memory did not suffice", hint="see what else uses it, with nvidia-smi")
+        return OutOfMemory("the GPU ran out of memory", hint="check what else uses it: nvidia-smi")
     if fault == "poisoned":
         host.condemn(f"its CUDA context is broken ({error.exception_type})")
-        return MachineFault("the GPU failed", hint="see dmesg for Xid errors")
+        return MachineFault("the GPU failed", hint="check dmesg for Xid errors")
     node, kind = plain_name(error.node_type, "a node"), plain_name(error.exception_type, "an error")
     return JobFault(f"rendering failed in {node}: {kind}")
 
 
-def _without_words_of(job: Job, text: str) -> str:
-    """`text` without what the consumer wrote: a node may quote the prompt in its error."""
+def _redacted(job: Job, text: str) -> str:
+    """`text` without the consumer's values: a node's error may quote the prompt."""
     for value in job.values.values():
         if isinstance(value, str) and len(value) > 3:
             text = text.replace(value, "…")

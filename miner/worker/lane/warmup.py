@@ -1,5 +1,5 @@
-"""The warm-up: one smallest prompt of each workflow at the start, so that the first consumer does not wait for 20 GB of
-weights to be read. What fails here is logged and left to the tasks themselves."""
+"""The warm-up: renders a smallest task of each workflow at startup, so that the first consumer does not wait for 20 GB
+of weights. Failures are only logged."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PICTURE = (64, 64)  # pixels
 
 
 def warm_up(host: ComfyHost, capabilities: Capabilities, *, stop: threading.Event) -> None:
-    """Render the smallest task of each runnable workflow; blocks for all of them, and ends early when `stop` is set.
+    """Render the smallest task of each runnable workflow; blocks, and ends early when `stop` is set.
 
-    The last one stays warm, so they go in the reverse of the order in which they are enabled.
+    The last one stays in memory, so the order is the reverse of `enabled`.
     """
     for name in reversed(capabilities.runnable):
         if stop.is_set():
@@ -34,7 +34,9 @@ def warm_up(host: ComfyHost, capabilities: Capabilities, *, stop: threading.Even
         try:
             status = _render(host, capabilities, capabilities.library.get(name), stop)
         except (JobFault, MachineFault) as fault:
-            log.warning("warmup_failed", workflow=name, reason=fault.message, next="its first task will tell more")
+            log.warning(
+                "warmup_failed", workflow=name, reason=fault.message, next="continuing; its first task may fail, too"
+            )
         else:
             log.info("warmed_up", workflow=name, status=status, seconds=round(time.monotonic() - began, 1))
 
@@ -43,7 +45,7 @@ def _render(host: ComfyHost, capabilities: Capabilities, workflow: Workflow, sto
     def tick() -> None:
         host.check()
         if stop.is_set():
-            raise MachineFault("the miner stops")
+            raise MachineFault("the miner is stopping")
 
     prompt_id = str(uuid.uuid4())
     checked = workflow.check(

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from miner.config.bundled import WORKFLOWS
-from miner.worker.lane.prepare import FREE_REFUSALS
+from miner.worker.lane.prepare import UNDELAYED_REFUSALS
 from miner.workflows import load_library
 from tests.support.paths import STAND_INS
 from tests.support.strategies import ANYTHING, EXTRAS, TEXTS, details
@@ -95,7 +95,7 @@ class LoadTestbed(Testbed):
     def _mixed(self, orders: Sequence[Order]) -> Iterator[Order]:
         """With a right one in between now and then, since wrong ones in a row are answered ever more slowly."""
         for number, order in enumerate(orders):
-            if number % FREE_REFUSALS == 0:
+            if number % UNDELAYED_REFUSALS == 0:
                 yield self.right[-1]
             yield order
 

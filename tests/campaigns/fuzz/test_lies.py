@@ -20,7 +20,7 @@ from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.gate import MAX_UNACKNOWLEDGED, UNKNOWN_TASK, Gate
-from miner.worker.lane.prepare import FREE_REFUSALS
+from miner.worker.lane.prepare import UNDELAYED_REFUSALS
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
 from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
 from tests.support.scripted_server import Answer, Request, ScriptedServer, reply
@@ -126,7 +126,7 @@ def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiedToTestbed]
 def test_each_task_with_a_wrong_field_is_answered_once(testbed: LiedToTestbed) -> None:
     fields = [json.loads(wrong.partition(b"\r\n\r\n")[2]) for wrong in itertools.chain(*WRONG_FIELDS.values())]
     tasks = [reply({**field, "task_id": f"w{n}"}) for n, field in enumerate(fields)]
-    for number in range(0, len(tasks), FREE_REFUSALS):  # wrong ones in a row are answered ever more slowly
+    for number in range(0, len(tasks), UNDELAYED_REFUSALS):  # wrong ones in a row are answered ever more slowly
         tasks.insert(number, testbed.right(f"r{number}"))
     script = testbed.script = Script(*tasks)
     until(lambda: script.over and len(script.answers) >= len(tasks), why="the answers")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.task.stages import PresignedPut, TemporaryS3
-from miner.worker.lane.prepare import FREE_REFUSALS
+from miner.worker.lane.prepare import UNDELAYED_REFUSALS
 from tests.support.scripted_server import ScriptedServer, whole
 from tests.support.testbed import Testbed, until
 from tests.system.hostile import addresses, answers, data_urls, pictures, targets
@@ -94,7 +94,7 @@ def test_after_every_hostile_task_the_worker_is_as_it_was_and_does_the_next_good
         before = usage(pid)
         good, hostile = [], []
         for number, task in enumerate(hostile_tasks(server)):
-            if number % FREE_REFUSALS == 0:  # wrong ones in a row are answered ever more slowly
+            if number % UNDELAYED_REFUSALS == 0:  # wrong ones in a row are answered ever more slowly
                 good.append(testbed.create(parameters=picture))
             hostile.append(testbed.create(**{"parameters": picture, **task}))
         tasks = testbed.ended(*hostile, patience=100.0)

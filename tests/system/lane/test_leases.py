@@ -77,5 +77,5 @@ def test_a_sequencer_that_gives_more_than_before_is_found_out(testbed: Testbed) 
 def test_a_workflow_that_no_id_leads_to_is_named_as_the_reason(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.start_worker(testbed.start_engine(), workflows={"9": ["upscaler"]}, workflows__enabled=["upscaler-lanczos"])
-    reason = "no workflow id maps to a workflow that can run; see [workflows] ids"
+    reason = "no workflow id maps to a runnable workflow; see [workflows] ids"
     until(lambda: testbed.logged("not_leasing", reason=reason), why="the reason")

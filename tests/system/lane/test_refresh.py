@@ -25,7 +25,7 @@ from miner.task.ledger import Ledger
 from miner.task.stages import Lease
 from miner.telemetry.liveness import Liveness
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.refresh import ASK_EVERY, ASK_HUNGRY, PATIENCE, RETRY, Refresh
+from miner.worker.lane.refresh import ASK_EVERY, ASK_EVERY_WHILE_IDLE, MAX_DELAY, RETRY, Refresh
 from miner.worker.lane.shutdown import Shutdown
 from miner.workflows import load_library
 from tests.support.engine import make_home
@@ -153,12 +153,12 @@ def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
 def test_while_nothing_is_runnable_comfyui_is_asked_every_minute_and_else_every_five(bench: Bench) -> None:
     """For models folders that this machine does not know."""
     bench.refresh.folder_watch = FolderWatch([])
-    assert bench.at(1000 + ASK_HUNGRY - 1) == 0
+    assert bench.at(1000 + ASK_EVERY_WHILE_IDLE - 1) == 0
     bench.put_model()
-    asked_at = 1000 + ASK_HUNGRY
+    asked_at = 1000 + ASK_EVERY_WHILE_IDLE
     assert bench.at(asked_at) == 1
     assert bench.capabilities.runnable == ("upscaler",)
-    assert [bench.at(asked_at + after) for after in (ASK_HUNGRY, ASK_EVERY - 1, ASK_EVERY)] == [0, 0, 1]
+    assert [bench.at(asked_at + after) for after in (ASK_EVERY_WHILE_IDLE, ASK_EVERY - 1, ASK_EVERY)] == [0, 0, 1]
 
 
 def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> None:
@@ -173,7 +173,7 @@ def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> N
 def test_a_lane_that_never_rests_is_asked_after_a_while_about_what_is_known_to_have_come(bench: Bench) -> None:
     bench.take_a_task()
     bench.put_model()
-    assert [bench.at(now) for now in (1001, 1002, 1001 + PATIENCE, 1002 + PATIENCE)] == [0, 0, 0, 1]
+    assert [bench.at(now) for now in (1001, 1002, 1001 + MAX_DELAY, 1002 + MAX_DELAY)] == [0, 0, 0, 1]
 
 
 def test_a_model_that_is_still_copied_is_not_offered_by_the_clock_either(bench: Bench) -> None:
