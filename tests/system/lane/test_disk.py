@@ -32,6 +32,6 @@ def test_no_task_is_taken_and_the_log_says_why(testbed: Testbed) -> None:
     testbed.start_devnet()
     task_id = testbed.create()
     testbed.start_worker(testbed.start_engine(), miner__min_free_disk_gb=1e6)
-    until(lambda: testbed.logged("not_leasing", reason="less than 1e+06 GB of disk are free"), why="the reason")
+    until(lambda: testbed.logged("not_leasing", reason="less than 1e+06 GB of free disk"), why="the reason")
     assert testbed.task(task_id)["status"] == "waiting"
     assert testbed.worker.stop() == 0
