@@ -196,6 +196,12 @@ class Ledger:
             if (task := self._tasks.get(task_id)) is not None:
                 self._replace(replace(task, places=Places()))
 
+    def write_again(self) -> None:
+        """Try the records of closed tasks that the disk refused, so that no secret of theirs stays in the journal."""
+        if self._unwritten:
+            with self._changed:
+                self._write()
+
     # ---- waiting ----------------------------------------------------------------------------------
 
     def wait(self, seconds: float | None, *, since: int) -> None:
@@ -234,9 +240,9 @@ class Ledger:
         """Add a prompt's places: ComfyUI's folders, and ours for temporary files."""
         return Places(prompts=(*places.prompts, prompt_id), folders=(*places.folders, str(self.folder / prompt_id)))
 
-    def _write(self, task: TaskInHand, *, lease: bool = False) -> None:
+    def _write(self, *tasks: TaskInHand, lease: bool = False) -> None:
         owed, self._unwritten = self._unwritten, {}
-        for one, anew in ((task, lease), *((other, False) for other in owed.values())):
+        for one, anew in (*((task, lease) for task in tasks), *((other, False) for other in owed.values())):
             try:
                 self._journal.record(self.miner_id, one, lease=anew)
             except MachineFault as fault:

@@ -46,8 +46,12 @@ class Heartbeat:
         return f"sending a heartbeat every {self.interval:g} s" if self.ledger.view() else "idle: no task in hand"
 
     def run(self) -> None:
+        write_again_at = self.clock() + self.interval
         while not self.stop.wait(WAKE):
             self.liveness.beat()
+            if self.clock() >= write_again_at:
+                write_again_at = self.clock() + self.interval
+                self.ledger.write_again()
             if self.ledger.view() and self.clock() - self.gate.asked_at >= self.interval:
                 self._beat()
 
