@@ -1,4 +1,4 @@
-"""What the lane's tests share: a test bed, and one with relays that catches a task at a step."""
+"""Test beds for the lane: a plain one, and one with relays that stops a task at a step."""
 
 from __future__ import annotations
 

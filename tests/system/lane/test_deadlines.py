@@ -1,4 +1,4 @@
-"""A task whose time is over is answered, whatever state ComfyUI is in."""
+"""Expired tasks are answered in any state of ComfyUI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def render(testbed: Testbed, *, timeout: float) -> str:
     return task_id
 
 
-def test_one_that_renders_too_long_is_interrupted_and_answered(testbed: Testbed) -> None:
+def test_a_render_beyond_the_timeout_is_interrupted_and_answered(testbed: Testbed) -> None:
     task_id = render(testbed, timeout=1.5)
     late, good = testbed.ended(task_id, testbed.create(workflow_id="5"))
     assert (late["status"], good["status"]) == ("failed", "finished")
@@ -29,7 +29,7 @@ def test_one_that_renders_too_long_is_interrupted_and_answered(testbed: Testbed)
     assert not testbed.queue()["queue_running"]
 
 
-def test_the_time_that_the_sequencer_gives_counts_before_the_workflows_own(testbed: Testbed) -> None:
+def test_the_sequencers_timeout_overrides_the_workflows(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.add_workflow("late", flows.wait(LONG))
     engine = testbed.start_engine()
@@ -40,14 +40,14 @@ def test_the_time_that_the_sequencer_gives_counts_before_the_workflows_own(testb
     assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_it_is_answered_though_comfyui_is_down(testbed: Testbed) -> None:
+def test_an_expired_task_is_answered_while_comfyui_is_down(testbed: Testbed) -> None:
     task_id = render(testbed, timeout=2.0)
     testbed.engine.kill()
     (task,) = testbed.ended(task_id, patience=25.0)
     assert (task["status"], "time ran out" in task["msg"]) == ("failed", True)
 
 
-def test_it_is_answered_by_the_next_start_though_comfyui_is_down(testbed: Testbed) -> None:
+def test_an_expired_task_is_answered_by_the_next_start_while_comfyui_is_down(testbed: Testbed) -> None:
     task_id = render(testbed, timeout=2.0)
     testbed.engine.kill()
     testbed.worker.kill()
@@ -56,7 +56,7 @@ def test_it_is_answered_by_the_next_start_though_comfyui_is_down(testbed: Testbe
     assert (task["status"], "time ran out" in task["msg"]) == ("failed", True)
 
 
-def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: Testbed) -> None:
+def test_after_a_restart_other_answers_do_not_wait_for_comfyui(testbed: Testbed) -> None:
     testbed.start_devnet("--leases", "2")
     testbed.add_workflow("long", flows.wait(LONG))
     engine = testbed.start_engine()
@@ -74,7 +74,7 @@ def test_another_ones_answer_does_not_wait_for_comfyui_after_a_restart(testbed: 
     assert task["status"] == "failed"
 
 
-def test_a_prompt_whose_time_ran_out_while_the_miner_was_down_is_ended_in_comfyui_too(testbed: Testbed) -> None:
+def test_a_prompt_that_expired_while_the_miner_was_down_is_canceled_in_comfyui(testbed: Testbed) -> None:
     task_id = render(testbed, timeout=1.0)
     testbed.worker.kill()
     deadline = testbed.task(task_id)["leased_at"] + 1.0

@@ -1,4 +1,4 @@
-"""With too little of the disk free no task is taken, until there is room again."""
+"""Low disk stops leasing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.testbed import Testbed, until
 GB = 10**9
 
 
-def test_it_is_low_while_less_than_the_limit_is_free(tmp_path: Path) -> None:
+def test_disk_is_low_below_the_limit(tmp_path: Path) -> None:
     now = 0.0
     ballast = tmp_path / "ballast"
     free = shutil.disk_usage(tmp_path).free
@@ -20,7 +20,7 @@ def test_it_is_low_while_less_than_the_limit_is_free(tmp_path: Path) -> None:
     assert not disk.low()
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, GB)
-    assert not disk.low()  # it looks now and then only
+    assert not disk.low()  # cached
     now += LOOK_EVERY
     assert disk.low()
     ballast.unlink()
@@ -28,7 +28,7 @@ def test_it_is_low_while_less_than_the_limit_is_free(tmp_path: Path) -> None:
     assert not disk.low()
 
 
-def test_no_task_is_taken_and_the_log_says_why(testbed: Testbed) -> None:
+def test_no_task_is_leased_and_the_log_says_why(testbed: Testbed) -> None:
     testbed.start_devnet()
     task_id = testbed.create()
     testbed.start_worker(testbed.start_engine(), miner__min_free_disk_gb=1e6)

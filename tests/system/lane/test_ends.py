@@ -1,4 +1,4 @@
-"""How a worker ends: drained, interrupted, or by a bug. What it leaves unanswered, the next start answers."""
+"""How a worker ends: drained, canceled, or by a bug; the next start answers the rest."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def closing_by_kill(process: Process) -> Iterator[Process]:
         process.kill()
 
 
-def test_a_bug_in_a_task_ends_that_task_and_the_lane_goes_on(
-    testbed: Testbed, broken: Callable[[str], Process]
-) -> None:
+def test_a_bug_in_a_task_ends_only_that_task(testbed: Testbed, broken: Callable[[str], Process]) -> None:
     process = broken("task")
     for _ in range(2):
         (task,) = testbed.ended(testbed.create())
@@ -53,10 +51,8 @@ def test_a_bug_in_a_task_ends_that_task_and_the_lane_goes_on(
     assert "ZeroDivisionError" in crashed[0]["exception"]
 
 
-def test_a_bug_outside_of_a_task_ends_the_process_with_its_own_code(
-    testbed: Testbed, broken: Callable[[str], Process]
-) -> None:
-    """So that who started it can start it again; a process that lives and does nothing helps nobody."""
+def test_a_bug_outside_of_a_task_exits_70(testbed: Testbed, broken: Callable[[str], Process]) -> None:
+    """So that the service manager restarts it."""
     task_id = testbed.create()
     process = broken("loop")
     assert process.popen is not None
@@ -71,7 +67,7 @@ def test_a_bug_outside_of_a_task_ends_the_process_with_its_own_code(
     ("step", "route", "event"),
     [("rendered", "store_put", "upload_failed"), ("answered", "miner_submit", "answer_not_accepted")],
 )
-def test_two_signals_end_it_though_what_is_left_keeps_failing(
+def test_two_signals_stop_a_worker_whose_uploads_keep_failing(
     relayed: RelayedTestbed, step: Step, route: str, event: str
 ) -> None:
     relayed.begin(step)
@@ -86,7 +82,7 @@ def test_two_signals_end_it_though_what_is_left_keeps_failing(
     assert relayed.end()["status"] == "finished"
 
 
-def test_a_lane_that_drains_takes_nothing_new_with_its_heartbeats(relayed: RelayedTestbed) -> None:
+def test_heartbeats_of_a_draining_lane_lease_nothing(relayed: RelayedTestbed) -> None:
     """A one-lease sequencer that has taken the answer, whose reply is lost, has room for another task: the heartbeat
     must not ask for it, for draining means to take nothing new at once."""
     relayed.begin("rendering")
@@ -118,8 +114,8 @@ def test_a_lease_that_arrives_as_the_drain_begins_is_finished(tmp_path: Path) ->
     assert (task["status"], task["msg"]) == ("finished", "")
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(testbed: Testbed) -> None:
-    """Where the log goes to a file, it is on the disk that gets full."""
+def test_an_unwritable_log_stops_nothing(testbed: Testbed) -> None:
+    """Such as a log file on a full disk."""
     testbed.start_devnet()
     testbed.start_worker(testbed.start_engine())
     testbed.ended(testbed.create())
@@ -130,7 +126,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(testbed: Testbed) -> None:
     assert task["status"] == "finished"
 
 
-def test_the_third_signal_ends_it_at_once(testbed: Testbed) -> None:
+def test_the_third_signal_exits_at_once(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.add_workflow("deaf", flows.wait(600.0, interruptible=False))
     engine = testbed.start_engine()
@@ -144,7 +140,7 @@ def test_the_third_signal_ends_it_at_once(testbed: Testbed) -> None:
     assert worker.stop() == 1
 
 
-def test_nothing_is_left_of_a_worker_that_was_stopped(testbed: Testbed) -> None:
+def test_a_stopped_worker_leaves_nothing_behind(testbed: Testbed) -> None:
     testbed.start_devnet()
     worker = testbed.start_worker(testbed.start_engine())
     testbed.ended(testbed.create())

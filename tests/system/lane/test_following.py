@@ -1,4 +1,4 @@
-"""The end of a prompt is noticed, whatever came before it."""
+"""Following a prompt to its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many tasks a lane holds: as many as the sequencer lets it, which it has to find out."""
+"""How many tasks a lane holds: it learns the sequencer's limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def asked(testbed: Testbed) -> list[dict[str, Any]]:
     return testbed.devnet.requests("miner_request")
 
 
-def test_two_are_held_where_two_are_given(testbed: Testbed) -> None:
+def test_two_tasks_are_held_if_the_sequencer_leases_two(testbed: Testbed) -> None:
     start(testbed, leases=2)
     tasks = [testbed.create(parameters={}) for _ in range(4)]
     until(lambda: held(testbed) == 2, why="the second lease")
@@ -36,7 +36,7 @@ def test_two_are_held_where_two_are_given(testbed: Testbed) -> None:
     assert [task["status"] for task in testbed.ended(*tasks)] == ["finished"] * 4
 
 
-def test_where_one_is_given_only_heartbeats_are_sent_while_it_is_held(testbed: Testbed) -> None:
+def test_with_a_limit_of_one_only_heartbeats_are_sent_while_it_is_held(testbed: Testbed) -> None:
     start(testbed, leases=1)
     tasks = [testbed.create(parameters={}) for _ in range(2)]
     until(lambda: held(testbed) == 1, why="the lease")
@@ -48,7 +48,7 @@ def test_where_one_is_given_only_heartbeats_are_sent_while_it_is_held(testbed: T
     assert [task["status"] for task in testbed.ended(*tasks)] == ["finished"] * 2
 
 
-def test_a_second_task_that_comes_later_is_taken_by_a_heartbeat(testbed: Testbed) -> None:
+def test_a_heartbeat_leases_a_second_task_that_comes_later(testbed: Testbed) -> None:
     """While there was no second one, the sequencer's `running` looked like a limit."""
     start(testbed, leases=2)
     first = testbed.create(parameters={})
@@ -61,7 +61,7 @@ def test_a_second_task_that_comes_later_is_taken_by_a_heartbeat(testbed: Testbed
     assert [task["status"] for task in testbed.ended(first, second)] == ["finished"] * 2
 
 
-def test_a_sequencer_that_gives_more_than_before_is_found_out(testbed: Testbed) -> None:
+def test_a_raised_limit_is_detected(testbed: Testbed) -> None:
     start(testbed, leases=1)
     tasks = [testbed.create(parameters={}) for _ in range(2)]
     until(lambda: held(testbed) == 1, why="the lease")
@@ -74,7 +74,7 @@ def test_a_sequencer_that_gives_more_than_before_is_found_out(testbed: Testbed) 
     assert [task["status"] for task in testbed.ended(*tasks)] == ["finished"] * 2
 
 
-def test_a_workflow_that_no_id_leads_to_is_named_as_the_reason(testbed: Testbed) -> None:
+def test_a_workflow_without_an_id_is_reported(testbed: Testbed) -> None:
     testbed.start_devnet()
     testbed.start_worker(testbed.start_engine(), workflows={"9": ["upscaler"]}, workflows__enabled=["upscaler-lanczos"])
     reason = "no workflow id maps to a runnable workflow; see [workflows] ids"

@@ -1,4 +1,4 @@
-"""What this machine spoils is tried again, in a renderer that was mended, and counts against the machine."""
+"""Machine faults: ComfyUI is restarted, the task rendered again, a failing workflow paused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def start_managed(testbed: Testbed, graph: flows.Graph, managed: dict[str, Any],
 
 
 def processes(testbed: Testbed) -> int:
-    """How many of ComfyUI were started."""
+    """How often ComfyUI was started."""
     return len(testbed.logged("comfyui_started"))
 
 
@@ -30,7 +30,7 @@ def processes(testbed: Testbed) -> int:
 
 
 @pytest.mark.parametrize("kind", ["cuda", "exit"])
-def test_what_breaks_the_process_gets_a_new_one_and_the_task_its_second_chance(
+def test_a_broken_comfyui_is_restarted_and_the_task_rendered_again(
     testbed: Testbed, managed: dict[str, Any], kind: str
 ) -> None:
     """`exit` ends the executing thread, while HTTP goes on answering and the queue stands still."""
@@ -40,9 +40,7 @@ def test_what_breaks_the_process_gets_a_new_one_and_the_task_its_second_chance(
     assert processes(testbed) == 2
 
 
-def test_a_prompt_that_ignores_an_interrupt_costs_the_process_its_life(
-    testbed: Testbed, managed: dict[str, Any]
-) -> None:
+def test_comfyui_is_restarted_if_a_prompt_ignores_an_interrupt(testbed: Testbed, managed: dict[str, Any]) -> None:
     start_managed(testbed, flows.wait(600.0, interruptible=False), managed, comfyui__interrupt_grace=1.0)
     deaf = testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
@@ -53,7 +51,7 @@ def test_a_prompt_that_ignores_an_interrupt_costs_the_process_its_life(
     assert testbed.task(deaf)["answers"] == []
 
 
-def test_a_process_that_is_killed_in_the_middle_is_started_again_and_the_task_done(
+def test_a_comfyui_killed_during_a_render_is_restarted_and_the_task_finished(
     testbed: Testbed, managed: dict[str, Any]
 ) -> None:
     start_managed(testbed, flows.wait(600.0, until="gate"), managed)
@@ -66,7 +64,7 @@ def test_a_process_that_is_killed_in_the_middle_is_started_again_and_the_task_do
     assert processes(testbed) == 2
 
 
-def test_a_process_that_hangs_in_the_middle_is_ended_and_the_task_done_by_the_next_one(
+def test_a_comfyui_that_hangs_during_a_render_is_restarted_and_the_task_finished(
     testbed: Testbed, managed: dict[str, Any]
 ) -> None:
     """Stopped for good, it takes connections and answers none; that is noticed when it was silent for long enough."""
@@ -81,17 +79,15 @@ def test_a_process_that_hangs_in_the_middle_is_ended_and_the_task_done_by_the_ne
     assert processes(testbed) == 2
 
 
-def test_a_process_that_dies_while_nothing_is_to_do_is_started_again(testbed: Testbed, managed: dict[str, Any]) -> None:
-    """Else the miner leases a task to find out."""
+def test_a_comfyui_that_dies_while_idle_is_restarted(testbed: Testbed, managed: dict[str, Any]) -> None:
+    """Before the miner leases a task."""
     start_managed(testbed, flows.wait(0.0), managed)
     until(lambda: testbed.logged("comfyui_ready"), why="a ComfyUI")
     kill_engine(testbed)
     until(lambda: processes(testbed) == 2, why="a new process", patience=20.0)
 
 
-def test_a_process_that_outlived_its_miner_is_kept_with_the_prompt_in_it(
-    testbed: Testbed, managed: dict[str, Any]
-) -> None:
+def test_a_comfyui_that_outlived_its_miner_is_kept_with_its_prompt(testbed: Testbed, managed: dict[str, Any]) -> None:
     start_managed(testbed, flows.wait(600.0, until="gate"), managed)
     task_id = testbed.create(parameters={})
     until(lambda: testbed.logged("task_step", step="prompted"), why="the prompt")
@@ -124,7 +120,7 @@ def render(testbed: Testbed, graph: flows.Graph) -> tuple[str, str, list[str]]:
     return task["status"], task["msg"], told
 
 
-def test_out_of_memory_is_tried_once_more_after_free(testbed: Testbed) -> None:
+def test_out_of_memory_is_retried_once_after_free(testbed: Testbed) -> None:
     assert render(testbed, flows.fail("out-of-memory", times=1)) == ("finished", "", ["/prompt", "/free", "/prompt"])
 
 
@@ -134,7 +130,7 @@ def test_out_of_memory_twice_is_answered(testbed: Testbed) -> None:
     assert told[:3] == ["/prompt", "/free", "/prompt"]
 
 
-def test_a_node_that_fails_for_the_task_is_no_fault_of_the_machine(testbed: Testbed) -> None:
+def test_a_tasks_own_error_is_not_a_machine_fault(testbed: Testbed) -> None:
     expected = ("failed", "rendering failed in DevnetFail: RuntimeError", ["/prompt"])
     assert render(testbed, flows.fail("error")) == expected
 
@@ -142,9 +138,7 @@ def test_a_node_that_fails_for_the_task_is_no_fault_of_the_machine(testbed: Test
 # ---- three in a row ---------------------------------------------------------------------------------------------
 
 
-def test_after_three_faults_a_workflow_is_not_asked_for_while_the_others_are(
-    testbed: Testbed, managed: dict[str, Any]
-) -> None:
+def test_after_three_faults_only_the_other_workflows_are_advertised(testbed: Testbed, managed: dict[str, Any]) -> None:
     start_managed(testbed, flows.fail("cuda"), managed)
     (spoiled,) = testbed.ended(testbed.create(parameters={}))
     assert spoiled["msg"] == "this miner's renderer failed on the task; please create it again"
@@ -157,14 +151,14 @@ def test_after_three_faults_a_workflow_is_not_asked_for_while_the_others_are(
 
 
 def offered(testbed: Testbed, workflow_id: str) -> bool:
-    """Whether the worker's last request offered this workflow."""
+    """Whether the worker's last request advertised this workflow."""
     asked = {"consumer_id": "c", "api_key": "k", "workflow_id": workflow_id}
     return bool(
         testbed.session.post(f"{testbed.devnet.url}/resource_request", json=asked, timeout=30).status_code == 200
     )
 
 
-def test_then_one_canary_at_a_time_until_one_succeeds() -> None:
+def test_a_paused_workflow_returns_with_one_canary_at_a_time() -> None:
     health = Health()
     for _ in range(Health.FAULTS_UNTIL_TRIAL):
         assert health.offered(now=0.0, in_hand=True)

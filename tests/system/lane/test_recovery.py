@@ -1,4 +1,4 @@
-"""A new start with what the world looks like now: files that are gone, workflows that are gone, a damaged record."""
+"""Recovery after a restart: missing files, missing workflows, damaged records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_rendered_task_whose_files_are_gone_is_rendered_again(relayed: Relayed
     assert relayed.end()["status"] == "finished"
 
 
-def test_a_task_whose_workflow_was_taken_out_is_answered(relayed: RelayedTestbed) -> None:
+def test_a_task_whose_workflow_was_removed_is_answered(relayed: RelayedTestbed) -> None:
     relayed.begin("prepared")
     relayed.worker.kill()
     relayed.held.drop()
@@ -31,7 +31,7 @@ def test_a_task_whose_workflow_was_taken_out_is_answered(relayed: RelayedTestbed
     assert relayed.end()["status"] == "failed"
 
 
-def test_a_record_that_cannot_be_read_fails_its_task_and_costs_no_other_one_anything(relayed: RelayedTestbed) -> None:
+def test_an_unreadable_record_fails_only_its_task(relayed: RelayedTestbed) -> None:
     relayed.begin("prepared")
     relayed.worker.kill()
     relayed.held.drop()
@@ -43,8 +43,8 @@ def test_a_record_that_cannot_be_read_fails_its_task_and_costs_no_other_one_anyt
     assert good["status"] == "finished"
 
 
-def test_a_result_is_uploaded_though_comfyui_is_down_where_its_folder_is_shared(testbed: Testbed) -> None:
-    """The file is on this disk, so nobody has to be asked for it."""
+def test_with_a_shared_folder_a_result_is_uploaded_while_comfyui_is_down(testbed: Testbed) -> None:
+    """The file is on this disk."""
     testbed.start_devnet()
     engine = testbed.start_engine()
     testbed.start_worker(engine, comfyui__output_dir=str(testbed.folder / "engine" / "output"))
@@ -59,7 +59,7 @@ def test_a_result_is_uploaded_though_comfyui_is_down_where_its_folder_is_shared(
     assert task["status"] == "finished"
 
 
-def test_a_task_that_ended_two_runs_is_answered_and_not_tried_a_third_time(relayed: RelayedTestbed) -> None:
+def test_a_task_that_crashed_two_runs_is_answered_and_not_retried(relayed: RelayedTestbed) -> None:
     relayed.begin("rendering")
     for run in range(2):
         relayed.worker.kill()

@@ -1,4 +1,4 @@
-"""A model that arrives is offered without a restart, and ComfyUI is asked about it when that costs nothing."""
+"""New models are advertised without a restart, and without disturbing a render."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MODEL = Path("upscale_models") / "RealESRGAN_x4plus.safetensors"
 
 @dataclass
 class Bench:
-    """A refresh loop that is turned by hand, at a ComfyUI with an empty models folder."""
+    """A refresh loop run step by step, with an empty models folder."""
 
     models: Path
     relay: Relay
@@ -121,7 +121,7 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-def test_what_has_come_is_asked_about_once_and_told_in_one_line(bench: Bench) -> None:
+def test_a_new_model_makes_one_request_and_one_log_line(bench: Bench) -> None:
     version = bench.ledger.version
     bench.put_model()
     with capture_logs() as lines:
@@ -131,7 +131,7 @@ def test_what_has_come_is_asked_about_once_and_told_in_one_line(bench: Bench) ->
     assert bench.ledger.version > version  # so that the lane asks for it at once
 
 
-def test_what_has_gone_is_offered_no_more(bench: Bench) -> None:
+def test_a_removed_model_is_no_longer_advertised(bench: Bench) -> None:
     bench.put_model()
     assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
     (bench.models / MODEL).unlink()
@@ -141,7 +141,7 @@ def test_what_has_gone_is_offered_no_more(bench: Bench) -> None:
     assert [line["event"] for line in lines] == ["workflow_not_runnable", "workflows_advertised"]
 
 
-def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
+def test_a_change_without_new_capabilities_is_not_logged(bench: Bench) -> None:
     bench.put_model()
     assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
     (bench.models / MODEL.parent / "unused.pth").write_bytes(b"")
@@ -150,8 +150,8 @@ def test_a_change_that_changes_no_offer_is_not_spoken_of(bench: Bench) -> None:
     assert lines == []
 
 
-def test_while_nothing_is_runnable_comfyui_is_asked_every_minute_and_else_every_five(bench: Bench) -> None:
-    """For models folders that this machine does not know."""
+def test_unknown_folders_are_asked_for_every_five_minutes_and_every_minute_if_nothing_is_runnable(bench: Bench) -> None:
+    """For models folders on other machines."""
     bench.refresh.folder_watch = FolderWatch([])
     assert bench.at(1000 + ASK_EVERY_WHILE_IDLE - 1) == 0
     bench.put_model()
@@ -161,7 +161,7 @@ def test_while_nothing_is_runnable_comfyui_is_asked_every_minute_and_else_every_
     assert [bench.at(asked_at + after) for after in (ASK_EVERY_WHILE_IDLE, ASK_EVERY - 1, ASK_EVERY)] == [0, 0, 1]
 
 
-def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> None:
+def test_comfyui_is_not_asked_while_a_task_waits_or_renders(bench: Bench) -> None:
     bench.take_a_task()
     assert bench.at(1000 + 10 * ASK_EVERY) == 0
     bench.put_model()
@@ -170,13 +170,13 @@ def test_while_a_task_is_to_be_rendered_comfyui_is_left_alone(bench: Bench) -> N
     assert bench.at(5002) == 1
 
 
-def test_a_lane_that_never_rests_is_asked_after_a_while_about_what_is_known_to_have_come(bench: Bench) -> None:
+def test_a_busy_lane_asks_about_known_changes_after_max_delay(bench: Bench) -> None:
     bench.take_a_task()
     bench.put_model()
     assert [bench.at(now) for now in (1001, 1002, 1001 + MAX_DELAY, 1002 + MAX_DELAY)] == [0, 0, 0, 1]
 
 
-def test_a_model_that_is_still_copied_is_not_offered_by_the_clock_either(bench: Bench) -> None:
+def test_a_model_is_not_advertised_while_it_is_copied(bench: Bench) -> None:
     bench.put_model()
     with (bench.models / MODEL).open("ab", buffering=0) as file:
         for now in range(1000, 2000, 100):
@@ -185,7 +185,7 @@ def test_a_model_that_is_still_copied_is_not_offered_by_the_clock_either(bench: 
     assert bench.at(2000) == 1
 
 
-def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_taken_for_sick(bench: Bench) -> None:
+def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_restarted(bench: Bench) -> None:
     bench.put_model()
     assert bench.at(1001) == 0
     with bench.relay.away(), capture_logs() as lines:
@@ -196,7 +196,7 @@ def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_taken_for_sick(be
     assert [bench.at(1002 + RETRY - 1), bench.at(1002 + RETRY)] == [0, 1]
 
 
-def test_what_is_warm_stays_warm(bench: Bench) -> None:
+def test_a_refresh_keeps_the_warm_workflow(bench: Bench) -> None:
     bench.put_model()
     assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
     bench.capabilities.rendered("upscaler", seconds=1.0)
@@ -210,7 +210,7 @@ def test_what_is_warm_stays_warm(bench: Bench) -> None:
 # ---- the disk ---------------------------------------------------------------------------------------------------
 
 
-def test_a_workflow_that_lacks_room_is_refused_for_that_until_there_is_room(bench: Bench, tmp_path: Path) -> None:
+def test_a_workflow_that_lacks_disk_is_refused_until_disk_is_free(bench: Bench, tmp_path: Path) -> None:
     """It needs 1 GB, by its manifest."""
     bench.put_model()
     stats, nodes = bench.host.client.stats(), bench.host.client.object_info()
@@ -237,7 +237,7 @@ def managed(tmp_path: Path) -> Iterator[tuple[Testbed, dict[str, Any]]]:
         yield testbed, settings
 
 
-def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Testbed, dict[str, Any]]) -> None:
+def test_a_model_copied_by_hand_is_advertised_without_a_restart(managed: tuple[Testbed, dict[str, Any]]) -> None:
     testbed, settings = managed
     testbed.start_devnet()
     testbed.start_worker("", workflows={"4": ["upscaler"]}, **settings, models__dir=str(testbed.folder / "models"))
@@ -254,7 +254,7 @@ def test_a_model_copied_by_hand_is_asked_for_without_a_restart(managed: tuple[Te
 
 
 def offered(testbed: Testbed, workflow_id: str) -> bool:
-    """Whether the worker's last request offered this workflow."""
+    """Whether the worker's last request advertised this workflow."""
     asked = {"consumer_id": "c", "api_key": "k", "workflow_id": workflow_id}
     return bool(
         testbed.session.post(f"{testbed.devnet.url}/resource_request", json=asked, timeout=30).status_code == 200

@@ -1,4 +1,4 @@
-"""A task that the sequencer took away is stopped, and dropped without an answer."""
+"""Tasks that the sequencer took away are stopped without an answer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def render(testbed: Testbed) -> str:
 
 
 def goes_on(testbed: Testbed, task_id: str) -> None:
-    """The miner is free again, and said nothing about that task."""
+    """The miner is idle again, and did not answer the task."""
     (good,) = testbed.ended(testbed.create(workflow_id="5"))
     assert good["status"] == "finished"
     assert testbed.task(task_id)["answers"] == []
     assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_one_that_is_named_is_interrupted(testbed: Testbed) -> None:
+def test_a_canceled_task_is_interrupted(testbed: Testbed) -> None:
     testbed.start_devnet()
     task_id = render(testbed)
     testbed.cancel(task_id)
@@ -41,7 +41,7 @@ def test_one_that_is_named_is_interrupted(testbed: Testbed) -> None:
     goes_on(testbed, task_id)
 
 
-def test_one_that_the_sequencer_no_longer_names_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_task_that_is_no_longer_named_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
     with serve(DevnetOptions(name_canceled=False, state=tmp_path / "quiet")) as testbed.devnet:
         task_id = render(testbed)
         before = len(testbed.devnet.requests("miner_request"))
@@ -51,7 +51,7 @@ def test_one_that_the_sequencer_no_longer_names_is_interrupted(testbed: Testbed,
         goes_on(testbed, task_id)
 
 
-def test_one_that_waits_in_the_queue_is_deleted_from_it(testbed: Testbed) -> None:
+def test_a_queued_task_is_deleted_from_the_queue(testbed: Testbed) -> None:
     testbed.start_devnet("--leases", "2")
     first = render(testbed)
     second = testbed.create(parameters={})
@@ -63,7 +63,7 @@ def test_one_that_waits_in_the_queue_is_deleted_from_it(testbed: Testbed) -> Non
     assert testbed.task(second)["answers"] == []
 
 
-def test_one_that_is_canceled_while_the_miner_is_down_is_stopped_by_the_next_start(testbed: Testbed) -> None:
+def test_a_task_canceled_while_the_miner_is_down_is_stopped_by_the_next_start(testbed: Testbed) -> None:
     testbed.start_devnet()
     task_id = render(testbed)
     testbed.worker.kill()
@@ -74,7 +74,7 @@ def test_one_that_is_canceled_while_the_miner_is_down_is_stopped_by_the_next_sta
 
 
 @pytest.mark.parametrize("step", ["prepared", "prompted", "rendered", "uploaded"])
-def test_it_goes_no_further_from_where_it_is(relayed: RelayedTestbed, step: Step) -> None:
+def test_a_lost_task_stops_at_its_stage(relayed: RelayedTestbed, step: Step) -> None:
     relayed.begin(step)
     relayed.cancel(relayed.task_id)
     until(lambda: relayed.logged("task_taken_away", task_id=relayed.task_id), why="the news")
@@ -86,9 +86,7 @@ def test_it_goes_no_further_from_where_it_is(relayed: RelayedTestbed, step: Step
         assert sum(line.startswith(b"POST /prompt ") for line in relayed.comfyui.seen) == 1  # the good one's
 
 
-def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_lease(
-    testbed: Testbed, tmp_path: Path
-) -> None:
+def test_a_task_leased_again_after_a_late_answer_is_rendered_again(testbed: Testbed, tmp_path: Path) -> None:
     """A miner that was silent for too long loses the task; its late answer does not count. Then it is leased again, and
     the object that was uploaded for the first lease is not at the place that the second one is for."""
     with serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as testbed.devnet:
@@ -103,7 +101,7 @@ def test_one_that_comes_back_after_it_was_answered_too_late_is_done_for_its_new_
     assert [lease["ended"] for lease in task["leases"]] == ["silent", "answered"]
 
 
-def test_one_that_is_leased_again_while_it_is_in_hand_goes_to_its_new_place(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_task_leased_again_while_in_hand_goes_to_its_new_upload_target(testbed: Testbed, tmp_path: Path) -> None:
     """The network was away for longer than the sequencer waits for a sign of life, but the render went on."""
     with (
         serve(DevnetOptions(lease_ttl=1.0, state=tmp_path / "strict")) as testbed.devnet,

@@ -1,4 +1,4 @@
-"""One hundred tasks of all three types in one run, wrong ones among them."""
+"""One hundred tasks of all three types in one run, including wrong ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WRONG = (
 )
 
 
-def test_each_is_answered_once_wrong_ones_with_their_reasons_right_ones_with_files_that_decode(testbed):
+def test_each_task_is_answered_once_with_its_result_or_reason(testbed):
     rng = random.Random(7)
     devnet = testbed.start_devnet(s3=True)
     testbed.start_worker(

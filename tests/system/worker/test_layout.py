@@ -1,4 +1,4 @@
-"""A lane a GPU where ComfyUI is ours to start, with a stand-in for NVML in place of the cards."""
+"""One lane per GPU with a managed ComfyUI; NVML is a stand-in."""
 
 from __future__ import annotations
 
@@ -63,30 +63,30 @@ def seen(home: Path, *gpus: str, **environ: str) -> tuple[list[str], bool, list[
     return uuids, imported, lanes
 
 
-def test_two_gpus_are_two_lanes_with_a_suffix_and_a_port_each(library: Path, home: Path) -> None:
+def test_each_gpu_has_a_lane_with_its_suffix_and_port(library: Path, home: Path) -> None:
     uuids, _, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="2")
     assert uuids == UUIDS
     assert lanes == [["-6f1c0a", "8188", UUIDS[0]], ["-802d1b", "8189", UUIDS[1]]]
 
 
-def test_one_gpu_is_one_lane_under_the_id_as_it_is(library: Path, home: Path) -> None:
+def test_one_gpu_is_one_lane_with_the_unchanged_id(library: Path, home: Path) -> None:
     uuids, _, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="1")
     assert (len(uuids), lanes) == (1, [["", "8188", None]])
 
 
 @pytest.mark.parametrize("gpus", [("1",), (UUIDS[1],)])
-def test_the_settings_choose_among_them(library: Path, home: Path, gpus: tuple[str, ...]) -> None:
+def test_the_settings_select_gpus(library: Path, home: Path, gpus: tuple[str, ...]) -> None:
     *_, lanes = seen(home, *gpus, LD_LIBRARY_PATH=str(library), NVML_CARDS="2")
     assert lanes == [["", "8188", gpus[0]]]
 
 
-def test_a_choice_that_the_environment_has_made_is_left_alone(library: Path, home: Path) -> None:
+def test_cuda_visible_devices_is_respected(library: Path, home: Path) -> None:
     *_, lanes = seen(home, LD_LIBRARY_PATH=str(library), NVML_CARDS="2", CUDA_VISIBLE_DEVICES="1")
     assert lanes == [["", "8188", "1"]]
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
-def test_without_nvml_there_is_one_lane_and_nothing_is_imported_for_it(home: Path) -> None:
+def test_without_nvml_there_is_one_lane_and_no_import(home: Path) -> None:
     assert seen(home) == ([], False, [["", "8188", None]])
 
 
@@ -108,18 +108,18 @@ def managed(home: Path, *gpus: str, **miner: Any) -> tuple[Placement, ...]:
         (("MIG-GPU-6f1c0a2b/1/0", "MIG-GPU-6f1c0a2b/2/0"), ["6f1c0a2b1", "6f1c0a2b2"]),
     ],
 )
-def test_a_lanes_suffix_is_short_and_its_own(home: Path, gpus: list[str], suffixes: list[str]) -> None:
+def test_lane_suffixes_are_short_and_unique(home: Path, gpus: list[str], suffixes: list[str]) -> None:
     assert [placement.miner_id.removeprefix(f"{MINER_ID}-") for placement in managed(home, *gpus)] == suffixes
 
 
-def test_the_operators_own_suffixes_come_first(home: Path) -> None:
+def test_the_operators_suffixes_override(home: Path) -> None:
     assert [s.miner_id for s in managed(home, "0", "1", suffixes=("a", "b"))] == [f"{MINER_ID}-a", f"{MINER_ID}-b"]
 
 
 # ---- the whole way ----------------------------------------------------------------------------------------------
 
 
-def test_two_lanes_work_side_by_side_each_on_its_card(library: Path, home: Path, testbed: Testbed) -> None:
+def test_two_lanes_render_at_once_each_on_its_gpu(library: Path, home: Path, testbed: Testbed) -> None:
     testbed.start_devnet()
     tasks = [testbed.create() for _ in range(4)]
     testbed.start_worker(

@@ -1,4 +1,4 @@
-"""How a running worker takes a new configuration."""
+"""Reloading the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.support.testbed import MINER_ID, until
 
 
-def test_sighup_takes_a_new_configuration_and_finishes_what_is_in_hand(testbed):
+def test_sighup_reloads_after_finishing_the_tasks_in_hand(testbed):
     testbed.start_devnet()
     worker = testbed.start_worker(testbed.start_engine())
     testbed.ended(testbed.create())
@@ -32,7 +32,7 @@ def test_sighup_takes_a_new_configuration_and_finishes_what_is_in_hand(testbed):
         (('"4" = ["upscaler-lanczos"]', '"4" = ["nosuch"]'), "nosuch"),
     ],
 )
-def test_a_wrong_new_configuration_changes_nothing(testbed, change, reason):
+def test_an_invalid_new_configuration_changes_nothing(testbed, change, reason):
     testbed.start_devnet()
     worker = testbed.start_worker(testbed.start_engine())
     until(lambda: testbed.logged("started"), why="the start")

@@ -1,4 +1,4 @@
-"""docs/architecture.md names the trip of a task, file by file: a real task passes them, in that order."""
+"""A task passes the files that docs/architecture.md lists, in that order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.testbed import Process, Testbed, free_port, until
 ROW = re.compile(r"^\|[^|]*\| `([a-z_/]+\.py)` \| `(\w+)` \|", re.MULTILINE)
 
 
-def test_a_real_task_passes_the_files_that_the_docs_name_in_their_order(tmp_path: Path) -> None:
+def test_a_task_passes_the_files_in_the_order_of_the_docs(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     named = [" ".join(row) for row in ROW.findall(page.split("## The trip of a task")[1].split("\n## ")[0])]
     assert len(named) > 20

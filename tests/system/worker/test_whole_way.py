@@ -22,7 +22,7 @@ def test_a_task_is_answered_with_a_file_that_decodes(testbed):
     with Image.open(io.BytesIO(testbed.result(task))) as image:
         image.load()
         assert (image.format, image.size) == ("PNG", (128, 96))
-        assert image.info == {}  # nothing of the graph or the prompt goes along
+        assert image.info == {}  # without the graph and the prompt
     assert task["inference_latency"] > 0
     assert task["upload_latency"] > 0
     assert testbed.devnet.stats()["violations"] == 0
@@ -40,7 +40,7 @@ def test_temporary_credentials_are_used_with_the_configured_bucket(testbed):
     assert devnet.stats()["violations"] == 0
 
 
-def test_credentials_that_s3_refuses_end_the_task(testbed):
+def test_credentials_refused_by_s3_fail_the_task(testbed):
     devnet = testbed.start_devnet(s3=True)
     testbed.start_worker(testbed.start_engine(), upload__bucket="results", upload__endpoint=devnet.url)
     wrong = {part: {**testbed.s3.credential, part: "wrong"} for part in testbed.s3.credential}
@@ -52,7 +52,7 @@ def test_credentials_that_s3_refuses_end_the_task(testbed):
         assert any(code in reason for reason in refused), refused
 
 
-def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(testbed):
+def test_the_embedded_engine_is_the_default_and_stops_with_the_worker(testbed):
     testbed.start_devnet()
     worker = testbed.start_worker("", comfyui__port=free_port())
     (task,) = testbed.ended(testbed.create())
@@ -64,7 +64,7 @@ def test_the_embedded_engine_is_the_default_and_is_ended_with_the_worker(testbed
     assert "embedded_engine" in {event["event"] for event in testbed.log()}
 
 
-def test_a_second_signal_interrupts_and_says_so(testbed):
+def test_a_second_signal_cancels_the_task_with_the_reason(testbed):
     testbed.start_devnet()
     ids = {"4": [testbed.add_workflow("slow", flows.wait(60.0))]}
     worker = testbed.start_worker(testbed.start_engine(), workflows=ids)
@@ -91,7 +91,7 @@ def test_a_warm_up_renders_each_workflow_before_the_first_task(testbed):
     assert testbed.log().index(warmed[-1]) < testbed.log().index(testbed.logged("task_step", step="leased")[0])
 
 
-def test_several_comfyuis_are_lanes_with_ids_of_their_own_and_a_sick_one_stops_no_other(testbed):
+def test_each_comfyui_is_a_lane_with_its_own_id_and_a_broken_one_stops_no_other(testbed):
     testbed.start_devnet()
     dead = f"http://127.0.0.1:{free_port()}"
     testbed.start_worker(f"{testbed.start_engine()},{dead}")

@@ -1,4 +1,4 @@
-"""A task that the sequencer says is running here, and that nobody here knows."""
+"""Unknown tasks that the sequencer says are running here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOST = "the miner lost this task in a restart before it could start; please crea
 
 
 def lease_behind_its_back(testbed: Testbed) -> str:
-    """A lease under the worker's id that no worker ever saw."""
+    """Lease a task under the worker's id without the worker."""
     task_id = testbed.create()
     body = {"erc20_address": MINER_ID, "workflow_ids": ["4"]}
     reply = testbed.session.post(f"{testbed.devnet.url}/miner_request", json=body, timeout=30)
@@ -16,7 +16,7 @@ def lease_behind_its_back(testbed: Testbed) -> str:
     return task_id
 
 
-def test_it_is_answered_with_a_failure_that_says_why(testbed: Testbed) -> None:
+def test_an_unknown_task_is_answered_with_the_reason(testbed: Testbed) -> None:
     testbed.start_devnet()
     stranger, good = lease_behind_its_back(testbed), testbed.create()
     testbed.start_worker(testbed.start_engine(), sequencer__wait=0.0)
@@ -25,7 +25,7 @@ def test_it_is_answered_with_a_failure_that_says_why(testbed: Testbed) -> None:
     assert testbed.devnet.stats()["violations"] == 0
 
 
-def test_it_is_answered_at_once_though_the_sequencer_holds_requests(testbed: Testbed) -> None:
+def test_an_unknown_task_is_answered_at_once_despite_long_polls(testbed: Testbed) -> None:
     testbed.start_devnet()
     stranger = lease_behind_its_back(testbed)
     testbed.start_worker(testbed.start_engine(), sequencer__wait=300.0)
@@ -33,7 +33,7 @@ def test_it_is_answered_at_once_though_the_sequencer_holds_requests(testbed: Tes
     assert (task["status"], task["msg"]) == ("failed", LOST)
 
 
-def test_one_of_two_is_answered_while_the_other_runs_on(testbed: Testbed) -> None:
+def test_an_unknown_task_is_answered_while_another_renders(testbed: Testbed) -> None:
     testbed.start_devnet("--leases", "2")
     stranger = lease_behind_its_back(testbed)
     testbed.start_worker(testbed.start_engine(), sequencer__wait=0.0)
