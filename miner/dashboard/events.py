@@ -54,14 +54,14 @@ class Hub:
             if self._polling is None or self._polling.done():
                 self._latest = {}  # outdated
                 self._polling = asyncio.create_task(self._poll())
-            told: dict[str, bytes] = {}
+            sent: dict[str, bytes] = {}
             yield b"retry: 1000\n\n"
             while not self._closing:
                 if self._polling is not None and self._polling.done():
                     self._polling.result()  # raises a bug: the stream ends, and the page reconnects
                 bell, latest = self._changed, self._latest
-                news = [event for name, event in latest.items() if told.get(name) is not event]
-                told = latest
+                news = [event for name, event in latest.items() if sent.get(name) is not event]
+                sent = latest
                 yield b"".join(news) or event_of("beat", {"at": time.time()})
                 with suppress(TimeoutError):
                     await asyncio.wait_for(bell.wait(), BEAT)

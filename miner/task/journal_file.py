@@ -56,7 +56,7 @@ _MIGRATIONS: list[str] = [
     """
     ALTER TABLE tasks ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;  -- renders begun
     ALTER TABLE tasks ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;   -- runs of the program that ended over it
-    ALTER TABLE tasks ADD COLUMN places TEXT NOT NULL DEFAULT '';      -- JSON of Places; '' once nothing lies anywhere
+    ALTER TABLE tasks ADD COLUMN places TEXT NOT NULL DEFAULT '';      -- JSON of Places; '' once cleaned
     CREATE TABLE running (since REAL NOT NULL);                        -- a row while the program runs
     """,
 ]

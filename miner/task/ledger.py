@@ -242,9 +242,9 @@ class Ledger:
 
     def _write(self, *tasks: TaskInHand, lease: bool = False) -> None:
         owed, self._unwritten = self._unwritten, {}
-        for one, anew in (*((task, lease) for task in tasks), *((other, False) for other in owed.values())):
+        for one, with_lease in (*((task, lease) for task in tasks), *((other, False) for other in owed.values())):
             try:
-                self._journal.record(self.miner_id, one, lease=anew)
+                self._journal.record(self.miner_id, one, lease=with_lease)
             except MachineFault as fault:
                 log.error(
                     "step_not_recorded",

@@ -142,7 +142,7 @@ class Health:
         """One canary task at a time until one succeeds."""
         return self.faults >= self.FAULTS_UNTIL_TRIAL
 
-    def offered(self, *, now: float, in_hand: bool) -> bool:
+    def may_advertise(self, *, now: float, in_hand: bool) -> bool:
         """Whether to advertise the workflow; `in_hand`: one of its tasks is in hand."""
         return now >= self.not_before and not (self.on_trial and in_hand)
 

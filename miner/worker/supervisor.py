@@ -89,11 +89,11 @@ class Worker:
             lanes.set_leasing(not self.paused)
             next_configured = self._watch(lanes)
             if lanes.failed:
-                self._notifier.tell(STOPPING="1", STATUS="stopped by a bug")
+                self._notifier.notify(STOPPING="1", STATUS="stopped by a bug")
                 lanes.abandon()
                 return EXIT_BUG
             lanes.join(next_settings=next_configured[0] if next_configured else None)
-        self._notifier.tell(STOPPING="1", STATUS="stopped")
+        self._notifier.notify(STOPPING="1", STATUS="stopped")
         if self._status_server is not None:
             self._status_server.stop()
         self._journal.close()
@@ -159,7 +159,7 @@ class Worker:
         next_configured: Configured | None = None
         abort_at = float("inf")
         lanes.start()
-        self._notifier.tell(READY="1", STATUS="starting")  # ends RELOADING, too
+        self._notifier.notify(READY="1", STATUS="starting")  # ends RELOADING, too
         log.info("started", version=__version__, miner=self._configured[0].miner.id, comfyui=lanes.urls)
         while lanes.alive and not lanes.failed:
             self._woken.wait(WATCH)
@@ -172,7 +172,7 @@ class Worker:
             if abort_at == float("inf") and (self._stops or next_configured):
                 abort_at = self._clock() + self._configured[0].miner.drain_timeout
                 log.info("draining", in_hand=lanes.in_hand, next="a second signal cancels the tasks in hand")
-                self._notifier.tell(**({"STOPPING": "1"} if self._stops else {"RELOADING": "1"}))
+                self._notifier.notify(**({"STOPPING": "1"} if self._stops else {"RELOADING": "1"}))
                 lanes.drain()
             if abort_at != 0.0 and (self._stops > 1 or self._clock() >= abort_at):
                 abort_at = 0.0
@@ -201,7 +201,7 @@ class Worker:
                 log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="retrying in an hour")
         if now - self._notified_at >= min(self._notifier.watchdog or 10.0, 10.0):
             self._notified_at = now
-            self._notifier.tell(WATCHDOG="1", STATUS=clean(lanes.says()))
+            self._notifier.notify(WATCHDOG="1", STATUS=clean(lanes.says()))
 
     def _reread(self) -> Configured | None:
         if self._read_again is None:

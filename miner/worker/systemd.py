@@ -20,15 +20,15 @@ class Notifier:
     address: str = ""
     watchdog: float | None = None
 
-    def tell(self, **fields: str) -> None:
+    def notify(self, **fields: str) -> None:
         """Send fields such as READY="1" or STATUS="…", one per line."""
         if not self.address:
             return
         message = "\n".join(f"{name}={value.replace(chr(10), ' ')[:MAX_LENGTH]}" for name, value in fields.items())
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify_socket:
-            notify_socket.setblocking(False)  # do not wait for a slow reader
-            notify_socket.sendto(message.encode(), address)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)  # do not wait for a slow reader
+            sock.sendto(message.encode(), address)
 
 
 def notifier(environ: Mapping[str, str]) -> Notifier:

@@ -120,7 +120,7 @@ class Capabilities:
         """`workflow_ids` for the sequencer; `in_hand`: the workflows of the tasks in hand."""
         now = self._clock()
         return self.library.ids_of(
-            [name for name in self.runnable if self._healthy(name).offered(now=now, in_hand=name in in_hand)]
+            [name for name in self.runnable if self._healthy(name).may_advertise(now=now, in_hand=name in in_hand)]
         )
 
     @property
@@ -151,7 +151,9 @@ class Capabilities:
         busy_for = sum(known[name] for name in in_hand)
         in_time = policy.prefetchable(self.runnable, seconds=known, timeouts=timeouts, busy_for=busy_for)
         now = self._clock()
-        return self.library.ids_of([n for n in in_time if self._healthy(n).offered(now=now, in_hand=n in in_hand)])
+        return self.library.ids_of(
+            [n for n in in_time if self._healthy(n).may_advertise(now=now, in_hand=n in in_hand)]
+        )
 
     def warm_ids(self, ids: Collection[str]) -> tuple[str, ...]:
         """Those of `ids` whose models are in ComfyUI's memory; none if that is true of all."""

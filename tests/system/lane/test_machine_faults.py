@@ -161,11 +161,11 @@ def offered(testbed: Testbed, workflow_id: str) -> bool:
 def test_a_paused_workflow_returns_with_one_canary_at_a_time() -> None:
     health = Health()
     for _ in range(Health.FAULTS_UNTIL_TRIAL):
-        assert health.offered(now=0.0, in_hand=True)
+        assert health.may_advertise(now=0.0, in_hand=True)
         health = health.after_fault(now=0.0)
-    assert not health.offered(now=Health.FIRST_PAUSE - 1, in_hand=False)
-    assert health.offered(now=Health.FIRST_PAUSE, in_hand=False)
-    assert not health.offered(now=Health.FIRST_PAUSE, in_hand=True)
+    assert not health.may_advertise(now=Health.FIRST_PAUSE - 1, in_hand=False)
+    assert health.may_advertise(now=Health.FIRST_PAUSE, in_hand=False)
+    assert not health.may_advertise(now=Health.FIRST_PAUSE, in_hand=True)
     worse = health.after_fault(now=Health.FIRST_PAUSE)
-    assert not worse.offered(now=2.9 * Health.FIRST_PAUSE, in_hand=False)
-    assert worse.offered(now=3 * Health.FIRST_PAUSE, in_hand=False)
+    assert not worse.may_advertise(now=2.9 * Health.FIRST_PAUSE, in_hand=False)
+    assert worse.may_advertise(now=3 * Health.FIRST_PAUSE, in_hand=False)
