@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.devnet.conftest import Start
-from tests.unit.devnet.talk import DETAILS, MINER, OTHER, VARIANT, Talk, key_of, until
+from tests.unit.devnet.talk import DETAILS, MINER, OTHER, Talk, key_of, until
 
 
 def test_a_result_that_is_in_the_store_finishes_the_task(talk: Talk) -> None:
@@ -93,14 +93,6 @@ def test_a_canceled_task_is_named_to_its_miner_and_a_late_answer_does_not_count(
     assert talk.fail(task).status_code == 200
     assert talk.query(task_id)["status"] == "canceled"
     assert (talk.devnet.stats()["answers"], talk.violations()) == ({"late": 1}, [])
-
-
-def test_the_names_of_canceled_tasks_can_be_left_out(start: Start) -> None:
-    talk = start(**VARIANT)
-    task_id = talk.create()
-    talk.lease()
-    talk.cancel(task_id)
-    assert talk.ask().json().keys() == {"msg"}
 
 
 def test_the_time_out_is_counted_from_the_lease_and_a_late_answer_does_not_count(talk: Talk) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from miner.devnet.errors import DevnetError
-from miner.devnet.options import DevnetOptions, is_loopback
+from miner.devnet.options import DevnetOptions
 from tests.unit.devnet.conftest import Start
-from tests.unit.devnet.talk import VARIANT, Talk, creation
+from tests.unit.devnet.talk import Talk, creation
 
 TOKEN = "a-token"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "10.0.0.1", "[::1"])
+@pytest.mark.parametrize("host", ["evil.example:80", "localhost.evil", "127.0.0.1.evil", "", "0.0.0.0", "[::1"])
 def test_another_name_than_this_machines_is_refused(talk: Talk, host: str) -> None:
     reply = talk.session.get(f"{talk.devnet.url}/_devnet/stats", headers={"Host": host}, timeout=5)
     assert (reply.status_code, "Host" in reply.json()["message"]) == (403, True)
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:8080", "127.1.2.3"])
+@pytest.mark.parametrize("host", ["LOCALHOST", "localhost:1", "127.0.0.1", "[::1]", "[::1]:8080", "127.1.2.3"])
 def test_every_name_of_loopback_is_taken(talk: Talk, host: str) -> None:
     assert talk.session.get(f"{talk.devnet.url}/_devnet/stats", headers={"Host": host}, timeout=5).status_code == 200
 
@@ -49,12 +49,6 @@ def test_with_a_token_the_names_are_the_operators(start: Start) -> None:
     talk = start(host="0.0.0.0", token=TOKEN)
     headers = {"Host": "gpu-box.lan", "Authorization": f"Bearer {TOKEN}"}
     assert talk.session.get(f"{talk.devnet.url}/_devnet/stats", headers=headers, timeout=5).status_code == 200
-
-
-def test_the_urls_that_are_handed_out_can_have_another_base(start: Start) -> None:
-    talk = start(**VARIANT)
-    talk.create()
-    assert talk.lease()["upload_url"].startswith("http://devnet.example:9/store/results/")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com"])
@@ -88,18 +82,3 @@ def test_the_token_is_not_shown() -> None:
 def test_an_option_that_cannot_be_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(DevnetError, match=option):
         DevnetOptions(**{option: value})  # type: ignore[arg-type]  # the point of it
-
-
-@pytest.mark.parametrize(
-    ("host", "inside"),
-    [
-        ("127.0.0.1", True),
-        ("LOCALHOST", True),
-        ("[::1]", True),
-        ("0.0.0.0", False),
-        ("localhost.evil", False),
-        ("", False),
-    ],
-)
-def test_loopback_is_told_from_the_rest(host: str, inside: bool) -> None:
-    assert is_loopback(host) is inside

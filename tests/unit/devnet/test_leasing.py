@@ -93,19 +93,23 @@ def test_twenty_threads_that_ask_at_once_get_each_task_once(start: Start) -> Non
     assert set(leased.values()) == {1}
 
 
-def test_nothing_can_be_said_without_a_task_id(start: Start) -> None:
-    assert start(**VARIANT).ask().json().keys() == {"msg"}
-
-
 def test_nothing_can_be_said_by_a_status_alone(start: Start) -> None:
     reply = start(nothing="204").ask()
     assert (reply.status_code, reply.content) == (204, b"")
 
 
-def test_details_can_be_a_json_string(start: Start) -> None:
+def test_a_sequencer_can_differ_from_the_public_one_in_every_way(start: Start) -> None:
+    """Without `task_id: null`, waiting and the names of canceled tasks; details as a string, URLs of another base."""
     talk = start(**VARIANT)
-    talk.create()
-    assert json.loads(talk.lease()["task_details"]) == DETAILS
+    reply = talk.ask(wait=60)
+    assert (reply.status_code, reply.json().keys()) == (200, {"msg"})
+    assert "Preference-Applied" not in reply.headers
+    task_id = talk.create()
+    task = talk.lease()
+    assert json.loads(task["task_details"]) == DETAILS
+    assert task["upload_url"].startswith("http://devnet.example:9/store/results/")
+    talk.cancel(task_id)
+    assert talk.ask().json().keys() == {"msg"}
 
 
 def test_details_can_have_the_older_form(talk: Talk) -> None:

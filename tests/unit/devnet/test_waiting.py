@@ -15,7 +15,7 @@ import requests
 from miner.devnet.options import DevnetOptions
 from tests.support.devnet import serve
 from tests.unit.devnet.conftest import Start
-from tests.unit.devnet.talk import MINER, NARROW, OTHER, VARIANT, Talk, until
+from tests.unit.devnet.talk import MINER, NARROW, OTHER, Talk, until
 
 LONG = 60  # seconds; far above a test's time-out, so a hold that ends was ended
 
@@ -135,12 +135,6 @@ def test_the_hold_ends_when_the_task_in_hand_times_out(talk: Talk, threads: Thre
 
 def test_a_heartbeat_that_wants_nothing_is_not_held(talk: Talk) -> None:
     reply = talk.ask(ids=[], wait=LONG)
-    assert reply.status_code == 200
-    assert "Preference-Applied" not in reply.headers
-
-
-def test_a_sequencer_can_be_one_that_does_not_know_the_preference(start: Start) -> None:
-    reply = start(**VARIANT).ask(wait=LONG)
     assert reply.status_code == 200
     assert "Preference-Applied" not in reply.headers
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,14 +34,19 @@ def media(tmp_path: Path) -> Callable[[bytes | int], Media]:
 
 
 @pytest.fixture
-def uploader(store: Store) -> Iterator[Uploader]:
-    """One that may reach the store, with a bucket in it."""
-    made = Uploader(
-        allow=parse_allow([f"127.0.0.1:{store.port}"]),
-        bucket="results",
-        endpoint=store.url,
-        region="auto",
-        timeout=20.0,
-    )
-    yield made
-    made.close()
+def uploader_of() -> Iterator[Callable[..., Uploader]]:
+    """Makes uploaders that may reach one store, with a bucket in it; `changes` replace settings."""
+    with ExitStack() as stack:
+
+        def make(store: Store, **changes: Any) -> Uploader:
+            settings = {"allow": parse_allow([f"127.0.0.1:{store.port}"]), "bucket": "results", "endpoint": store.url}
+            made = Uploader(**(settings | {"region": "auto", "timeout": 20.0} | changes))
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def uploader(store: Store, uploader_of: Callable[..., Uploader]) -> Uploader:
+    return uploader_of(store)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from miner.media.uploads import Uploader
-from miner.net.addresses import parse_allow
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut
 from tests.unit.media.store import Store
 
 Make = Callable[[bytes | int], Media]
+Uploaders = Callable[..., Uploader]
 
 
 def target(store: Store, path: str = "/bucket/key.png?X-Amz-Signature=TopSecret", **headers: str) -> PresignedPut:
@@ -103,13 +103,11 @@ def test_a_redirect_is_not_followed(store: Store, uploader: Uploader, media: Mak
     assert [call.path for call in store.requests] == ["/bucket/key.png"]
 
 
-def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
+def test_a_store_that_is_away_is_to_be_tried_again(uploader_of: Uploaders, media: Make) -> None:
     with Store() as gone:
         pass
-    away = Uploader(allow=parse_allow([f"127.0.0.1:{gone.port}"]), bucket="", endpoint="", region="auto", timeout=20.0)
     with pytest.raises(Retryable, match="connection to the server failed"):
-        away.upload(media(b"x"), target(gone), key="")
-    away.close()
+        uploader_of(gone).upload(media(b"x"), target(gone), key="")
 
 
 def test_an_upload_after_a_failed_one_succeeds(store: Store, uploader: Uploader, media: Make) -> None:
@@ -120,29 +118,24 @@ def test_an_upload_after_a_failed_one_succeeds(store: Store, uploader: Uploader,
     assert store.objects == {"/bucket/key.png": b"x"}
 
 
-def test_a_store_that_stops_reading_is_given_up_in_time(store: Store, media: Make) -> None:
+def test_a_store_that_stops_reading_is_given_up_in_time(store: Store, uploader_of: Uploaders, media: Make) -> None:
     store.bodies = "leave"
-    impatient = Uploader(
-        allow=parse_allow([f"127.0.0.1:{store.port}"]), bucket="", endpoint="", region="auto", timeout=0.3
-    )
     with pytest.raises(Retryable, match=r"within 0\.3 s"):
-        impatient.upload(media(16 << 20), target(store), key="")
-    impatient.close()
+        uploader_of(store, timeout=0.3).upload(media(16 << 20), target(store), key="")
 
 
-def test_no_error_holds_the_urls_secret_or_the_stores_words(store: Store, uploader: Uploader, media: Make) -> None:
+def test_no_error_holds_the_urls_secret_or_the_stores_words(
+    store: Store, uploader: Uploader, uploader_of: Uploaders, media: Make
+) -> None:
     with Store() as gone:
         pass
-    anywhere = Uploader(
-        allow=parse_allow([f"127.0.0.1:{gone.port}"]), bucket="", endpoint="", region="auto", timeout=20.0
-    )
+    anywhere = uploader_of(gone)
     store.knobs.status = 403
     for one, where in ((uploader, target(store)), (anywhere, target(gone)), (anywhere, target(store))):
         with pytest.raises((JobFault, Retryable)) as caught:
             one.upload(media(b"x"), where, key="")
         assert "TopSecret" not in "".join(traceback.format_exception(caught.value))
         assert "127.0.0.1" not in caught.value.message
-    anywhere.close()
 
 
 def test_a_file_that_shrinks_is_this_machines_fault(store: Store, uploader: Uploader, media: Make) -> None:

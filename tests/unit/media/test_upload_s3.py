@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from miner.media.uploads import Uploader
-from miner.net.addresses import parse_allow
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, TemporaryS3
 from tests.support.s3 import running_s3
 from tests.unit.media.store import Store
 
 Make = Callable[[bytes | int], Media]
+Uploaders = Callable[..., Uploader]
 TARGET = TemporaryS3(access_key_id="AKIATEST", secret_access_key="TopSecret", session_token="SessionToken")
 """Credentials that nobody gave."""
 KEY = "results/flux-lora-0xA-task_1.png"
@@ -134,30 +134,23 @@ def test_one_part_may_fail_and_is_sent_again(store: Store, uploader: Uploader, m
     assert running_s3().get(KEY) == file.path.read_bytes()
 
 
-def test_a_store_that_stops_answering_is_given_up_in_time(store: Store, media: Make) -> None:
+def test_a_store_that_stops_answering_is_given_up_in_time(store: Store, uploader_of: Uploaders, media: Make) -> None:
     store.bodies = "leave"
-    impatient = Uploader(
-        allow=parse_allow([f"127.0.0.1:{store.port}"]), bucket="results", endpoint=store.url, region="auto", timeout=0.3
-    )
     with pytest.raises(Retryable, match=r"more than 0\.3 s"):
-        impatient.upload(media(9 << 20), TARGET, key=KEY)
-    impatient.close()
+        uploader_of(store, timeout=0.3).upload(media(9 << 20), TARGET, key=KEY)
 
 
-def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
+def test_a_store_that_is_away_is_to_be_tried_again(uploader_of: Uploaders, media: Make) -> None:
     with Store() as gone:
         pass
-    away = Uploader(
-        allow=parse_allow([f"127.0.0.1:{gone.port}"]), bucket="b", endpoint=gone.url, region="auto", timeout=20.0
-    )
     with pytest.raises(Retryable, match="does not answer"):
-        away.upload(media(b"x"), TARGET, key=KEY)
-    away.close()
+        uploader_of(gone).upload(media(b"x"), TARGET, key=KEY)
 
 
 @pytest.mark.parametrize(
     ("endpoint", "says"),
     [
+        ("https://store.test", "not public"),  # one of the two addresses of its name is private
         ("https://127.0.0.1", "not public"),
         ("https://169.254.169.254", "not public"),
         ("http://example.com", "not https"),
@@ -165,34 +158,19 @@ def test_a_store_that_is_away_is_to_be_tried_again(media: Make) -> None:
         ("nonsense", "plain http or https URL"),
     ],
 )
-def test_a_private_endpoint_has_to_be_allowed(media: Make, endpoint: str, says: str) -> None:
-    guarded = Uploader(allow=frozenset(), bucket="results", endpoint=endpoint, region="auto", timeout=20.0)
+def test_a_private_endpoint_has_to_be_allowed(
+    store: Store, uploader_of: Uploaders, media: Make, endpoint: str, says: str
+) -> None:
+    guarded = uploader_of(store, endpoint=endpoint, resolve=lambda _host, _port: ["93.184.216.34", "10.0.0.1"])
     with pytest.raises(MachineFault, match=says) as caught:
         guarded.upload(media(b"x"), TARGET, key=KEY)
     assert "[upload] endpoint" in caught.value.hint
-    guarded.close()
 
 
-def test_an_endpoint_whose_name_is_private_has_to_be_allowed(media: Make) -> None:
-    guarded = Uploader(
-        allow=frozenset(),
-        bucket="results",
-        endpoint="https://store.test",
-        region="auto",
-        timeout=20.0,
-        resolve=lambda _host, _port: ["93.184.216.34", "10.0.0.1"],
-    )
-    with pytest.raises(MachineFault, match="not public"):
-        guarded.upload(media(b"x"), TARGET, key=KEY)
-    guarded.close()
-
-
-def test_without_a_bucket_the_operator_is_told_what_to_set(store: Store, media: Make) -> None:
-    without = Uploader(allow=frozenset(), bucket="", endpoint=store.url, region="auto", timeout=20.0)
+def test_without_a_bucket_the_operator_is_told_what_to_set(store: Store, uploader_of: Uploaders, media: Make) -> None:
     with pytest.raises(MachineFault) as caught:
-        without.upload(media(b"x"), TARGET, key=KEY)
+        uploader_of(store, allow=frozenset(), bucket="").upload(media(b"x"), TARGET, key=KEY)
     assert "[upload] bucket" in caught.value.hint
-    without.close()
 
 
 def test_a_file_that_shrinks_leaves_no_object(uploader: Uploader, media: Make, good: TemporaryS3) -> None:
