@@ -146,4 +146,5 @@ def test_submit_takes_a_photo_through_the_devnets_store_and_brings_the_result_ho
     assert key in done.stdout
     with Image.open("out.png") as home:
         assert home.size == (32, 24)
+    assert miner.devnet.stats()["tasks"] == {"finished": 1}, "to ask for a result creates nothing"
     assert miner.devnet.stats()["violations"] == 0, "the consumer kept to the protocol"
