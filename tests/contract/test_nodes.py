@@ -199,17 +199,19 @@ def test_a_webm_is_vp9(comfy: Comfy) -> None:
     assert "SaveWEBM" in found["metadata"]["prompt"]
 
 
-def test_a_model_upscales_in_tiles_and_tells_each(comfy: Comfy) -> None:
+def upscaled(comfy: Comfy, model: str) -> Graph:
+    """An empty image that a model of that name makes larger, saved."""
     need(comfy, "ImageUpscaleWithModel")
+    load = node("UpscaleModelLoader", model_name=model)
+    scale = node("ImageUpscaleWithModel", upscale_model=["2", 0], image=["1", 0])
+    return save("3", n1=empty(width=600, height=40), n2=load, n3=scale)
+
+
+def test_a_model_upscales_in_tiles_and_tells_each(comfy: Comfy) -> None:
     models = comfy.get("/models/upscale_models").json()
     if not models:
         pytest.skip("there is no model in upscale_models")
-    graph = {
-        "1": empty(width=600, height=40),
-        "2": node("UpscaleModelLoader", model_name=models[0]),
-        "3": node("ImageUpscaleWithModel", upscale_model=["2", 0], image=["1", 0]),
-        "4": node("SaveImage", images=["3", 0], filename_prefix=prefix()),
-    }
+    graph = upscaled(comfy, models[0])
     ran = comfy.run(graph)
     steps = [event.data for event in ran.events if event.outline == "progress"]
     assert (steps[-1]["value"], steps[-1]["max"], steps[-1]["node"]) == (2, 2, "3")
@@ -218,13 +220,7 @@ def test_a_model_upscales_in_tiles_and_tells_each(comfy: Comfy) -> None:
 
 
 def test_a_model_that_is_not_there(comfy: Comfy) -> None:
-    need(comfy, "UpscaleModelLoader")
-    graph = {
-        "1": empty(),
-        "2": node("UpscaleModelLoader", model_name="missing.safetensors"),
-        "3": node("ImageUpscaleWithModel", upscale_model=["2", 0], image=["1", 0]),
-        "4": node("SaveImage", images=["3", 0], filename_prefix=prefix()),
-    }
+    graph = upscaled(comfy, "missing.safetensors")
     if comfy.newer:
         assert comfy.prompt(graph).json()["node_errors"]["2"]["errors"][0]["type"] == "value_not_in_list"
     else:

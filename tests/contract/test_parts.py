@@ -40,16 +40,15 @@ def test_everything_runs_after_what_it_needs() -> None:
     assert found[3:] == ["join", "save"]
 
 
-def test_what_is_cached_does_not_run_nor_what_only_it_needs() -> None:
-    assert order(DIAMOND, cached={"left", "right", "load"}) == ["join", "save"]
-
-
-def test_a_saver_that_is_cached_is_still_visited() -> None:
-    assert order(DIAMOND, cached=set(DIAMOND)) == ["save"]
-
-
-def test_what_no_output_needs_does_not_run() -> None:
-    assert "stray" not in order({**DIAMOND, "stray": node("Load")})
+@pytest.mark.parametrize(
+    ("cached", "runs"),
+    [
+        ({"left", "right", "load"}, ["join", "save"]),  # nor what only they need
+        (set(DIAMOND), ["save"]),  # a saver is still visited
+    ],
+)
+def test_what_is_cached_does_not_run_nor_what_no_output_needs(cached: set[str], runs: list[str]) -> None:
+    assert order({**DIAMOND, "stray": node("Load")}, cached=cached) == runs
 
 
 def test_a_saver_goes_before_what_is_ready_too() -> None:

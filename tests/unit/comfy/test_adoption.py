@@ -17,7 +17,10 @@ from tests.unit.comfy.owner import standin
 from tests.unit.comfy.processes import GO_ON, Make, Orphan, is_running, killed
 
 
-def test_one_whose_miner_was_killed_is_kept_and_can_be_stopped(make: Make, orphan: Orphan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["stopped", "killed"])
+def test_one_whose_miner_was_killed_is_kept_and_its_end_is_noticed(
+    make: Make, orphan: Orphan, tmp_path: Path, ending: str
+) -> None:
     port = free_port()
     pid = orphan(port)
     process = make(standin(port, tmp_path))
@@ -25,15 +28,10 @@ def test_one_whose_miner_was_killed_is_kept_and_can_be_stopped(make: Make, orpha
     assert process.pid == pid
     assert process.alive()
     assert process.rss_bytes() > 1_000_000
-    process.stop()
-    assert not is_running(pid)
-
-
-def test_the_death_of_an_adopted_one_is_noticed(make: Make, orphan: Orphan, tmp_path: Path) -> None:
-    port = free_port()
-    pid = orphan(port)
-    process = make(standin(port, tmp_path))
-    process.start(GO_ON)
+    if ending == "stopped":
+        process.stop()
+        assert not is_running(pid)
+        return
     killed(pid)
     assert not process.alive()
     process.start(GO_ON)

@@ -104,28 +104,6 @@ def test_host_and_port_are_taken_in_lower_case(text: str, settled: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "nas",
-        "nas:",
-        ":80",
-        "nas:0",
-        "nas:65536",
-        "nas:http",
-        "fd00::1:80",
-        "http://nas:80",
-        "nas:80/x",
-        "u@nas:80",
-        "na s:80",
-    ],
-)
-def test_anything_but_host_and_port_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r'^must be "host:port"'):
-        host_port(text)
-
-
-@pytest.mark.parametrize(
     ("text", "masked"),
     [
         ("https://host/path", "https://host/path"),

@@ -185,19 +185,18 @@ def test_several_problems_are_a_line_each(machine: Machine) -> None:
     ]
 
 
-def test_bad_toml_names_file_and_line(machine: Machine) -> None:
-    machine.write("[miner]\nprefetch = = 1\n")
-    assert problem(machine) == f"{machine.config}: is not valid TOML: Invalid value (at line 2, column 12)"
-
-
-def test_a_file_that_is_not_text_is_an_error(machine: Machine) -> None:
-    machine.config.write_bytes(b"\xff\xfe")
-    assert problem(machine) == f"{machine.config}: cannot be read: not UTF-8 text"
-
-
-def test_a_key_without_a_line_of_its_own_still_names_the_file(machine: Machine) -> None:
-    machine.write("[miner]\n'prefetch' = 9\n")
-    assert problem(machine) == f"{machine.config}:1: [miner] prefetch must be a whole number from 0 to 8, not 9"
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"[miner]\nprefetch = = 1\n", " is not valid TOML: Invalid value (at line 2, column 12)"),
+        (b"\xff\xfe", " cannot be read: not UTF-8 text"),
+        (b"[miner]\n'prefetch' = 9\n", "1: [miner] prefetch must be a whole number from 0 to 8, not 9"),
+    ],
+    ids=["bad TOML", "not text", "a key without a line of its own"],
+)
+def test_a_file_that_cannot_be_read_or_placed_is_named(machine: Machine, content: bytes, line: str) -> None:
+    machine.config.write_bytes(content)
+    assert problem(machine) == f"{machine.config}:{line}"
 
 
 def test_a_folder_is_not_a_config(machine: Machine) -> None:

@@ -17,47 +17,24 @@ from miner.machine.gpu import Gpus, Nvml, User, chosen, merged, parse, probe, pr
 HAS_NVIDIA = shutil.which("nvidia-smi") is not None
 UUIDS = ("GPU-5a1e7c1d-0000-4000-8000-000000000001", "GPU-5a1e7c1d-0000-4000-8000-000000000002")
 
-# In gpu_probe's format; names, sizes and texts are from real cards and drivers.
+
+def card(index, name, memory, free, capability, *, uuid=UUIDS[1], **rest):
+    """A card in gpu_probe's format; names, sizes and texts are from real cards and drivers."""
+    known = {"index": index, "uuid": uuid, "name": name, "memory": memory, "free": free, "capability": capability}
+    return known | rest
+
+
+USERS = [{"pid": 4711, "memory": 495124480}, {"pid": 4712, "memory": None}]
 NVML = {
     "driver": "570.133.20",
     "cuda": "12.8",
     "gpus": [
-        {
-            "index": 0,
-            "uuid": UUIDS[0],
-            "name": "NVIDIA GeForce RTX 4090",
-            "memory": 25757220864,
-            "free": 25262096384,
-            "capability": [8, 9],
-            "users": [{"pid": 4711, "memory": 495124480}, {"pid": 4712, "memory": None}],
-        },
-        {
-            "index": 1,
-            "uuid": UUIDS[1],
-            "name": "NVIDIA GeForce RTX 3060",
-            "memory": 12884901888,
-            "free": 12600000000,
-            "capability": [8, 6],
-            "users": [],
-        },
+        card(0, "NVIDIA GeForce RTX 4090", 25757220864, 25262096384, [8, 9], uuid=UUIDS[0], users=USERS),
+        card(1, "NVIDIA GeForce RTX 3060", 12884901888, 12600000000, [8, 6], users=[]),
     ],
 }
-TORCH = {
-    "torch": "2.9.1+cu128",
-    "cuda": "12.8",
-    "hip": "",
-    "problem": "",
-    "gpus": [
-        {
-            "index": 0,
-            "uuid": UUIDS[1].removeprefix("GPU-"),
-            "name": "NVIDIA GeForce RTX 3060",
-            "memory": 12619218944,
-            "free": None,
-            "capability": [8, 6],
-        }
-    ],
-}
+SMALL = card(0, "NVIDIA GeForce RTX 3060", 12619218944, None, [8, 6], uuid=UUIDS[1].removeprefix("GPU-"))
+TORCH = {"torch": "2.9.1+cu128", "cuda": "12.8", "hip": "", "problem": "", "gpus": [SMALL]}
 NO_DRIVER = {"torch": "2.9.1+cu128", "cuda": "12.8", "hip": "", "gpus": [], "problem": "Found no NVIDIA driver"}
 NO_TORCH = {"missing": "No module named 'torch'"}
 NO_NVML = {"missing": "NVML: NVML Shared Library Not Found"}
@@ -98,17 +75,21 @@ def test_a_missing_python_is_named():
     assert "cannot run /nonexistent/python" in probe(python=Path("/nonexistent/python")).problem
 
 
-def test_a_probe_that_hangs_times_out(tmp_path):
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nexec sleep 60\n")
+def fake_python(folder: Path, script: str) -> Path:
+    """A program that is run in place of ComfyUI's Python."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o700)
+    return python
+
+
+def test_a_probe_that_hangs_times_out(tmp_path):
+    python = fake_python(tmp_path, "exec sleep 60")
     assert "torch did not answer within 1 s" in probe(python=python, timeout=1.0).problem
 
 
 def test_a_python_that_fails_is_a_result_with_its_last_line(tmp_path):
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho OSError: libcudart.so.12: cannot open >&2; exit 1\n")
-    python.chmod(0o700)
+    python = fake_python(tmp_path, "echo OSError: libcudart.so.12: cannot open >&2; exit 1")
     assert "failed: OSError: libcudart.so.12: cannot open" in probe(python=python).problem
 
 
@@ -120,9 +101,7 @@ def test_a_comfyui_that_does_not_answer_is_no_traceback(tmp_path):
 
 def test_no_secret_of_the_miner_reaches_the_python_of_comfyui(tmp_path, monkeypatch):
     told = tmp_path / "env"
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nenv > {told}\nexec {sys.executable} "$@"\n')
-    python.chmod(0o700)
+    python = fake_python(tmp_path, f'env > {told}\nexec {sys.executable} "$@"')
     monkeypatch.setenv("XALORA_API_KEY", "s3cret")
     monkeypatch.setenv("HF_TOKEN", "s3cret")
     probe(python=python)

@@ -13,7 +13,7 @@ import pytest
 
 from miner.models.catalogue import FileStatus
 from miner.models.disk import require_room
-from miner.models.partial_file import is_locked, origin_path, partial_path
+from miner.models.partial_file import is_locked, partial_path
 from miner.models.store import Store
 from miner.task.errors import ConfigError, MachineFault
 from tests.support.testbed import until
@@ -182,10 +182,3 @@ def test_an_invalid_url_is_a_config_error(workspace, model):
     error = workspace.pull(model("ftp://example.org/x")).failed["vae/model.pth"]
     assert isinstance(error, ConfigError)
     assert "ftp://example.org/x is not the URL of a file" in error.message
-
-
-def test_an_empty_partial_file_is_not_left_behind(server, workspace, model):
-    file = model(server.put("/model.pth", DATA, Step(status=404)))
-    assert workspace.pull(file).failed
-    assert workspace.names() == []
-    assert not origin_path(workspace.store.target(file)).exists()
