@@ -51,12 +51,17 @@ def test_with_a_token_the_names_are_the_operators(start: Start) -> None:
     assert talk.session.get(f"{talk.devnet.url}/_devnet/stats", headers=headers, timeout=5).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.com", "localhost.evil", ""])
 def test_beyond_loopback_a_token_is_needed(host: str) -> None:
     with pytest.raises(DevnetError, match="no token") as refused:
         DevnetOptions(host=host)
     assert refused.value.hint
     assert DevnetOptions(host=host, token=TOKEN).host == host
+
+
+@pytest.mark.parametrize("host", ["LOCALHOST", "127.1.2.3", "[::1]"])
+def test_on_loopback_none_is_needed(host: str) -> None:
+    assert DevnetOptions(host=host).token == ""
 
 
 def test_the_token_is_not_shown() -> None:
