@@ -75,7 +75,7 @@ _UPSERT = f"""
     INSERT {_ROW} ON CONFLICT DO UPDATE SET
         step = excluded.step,
         workflow = excluded.workflow,
-        prompt_id = excluded.prompt_id,
+        prompt_id = CASE excluded.prompt_id WHEN '' THEN prompt_id ELSE excluded.prompt_id END,
         lease = CASE excluded.step WHEN 'closed' THEN NULL ELSE coalesce(excluded.lease, lease) END,
         record = CASE excluded.step WHEN 'closed' THEN NULL ELSE coalesce(excluded.record, record) END,
         outcome = coalesce(excluded.outcome, outcome),

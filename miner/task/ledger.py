@@ -277,7 +277,14 @@ def _known_by(stage: Stage, task: TaskInHand, now: float) -> dict[str, Any]:
     """The fields that a new stage sets."""
     match stage:
         case Prepared():
-            return {"workflow": stage.job.workflow, "queued_at": 0.0, "started_at": 0.0, "progress": None}
+            return {
+                "workflow": stage.job.workflow,
+                "queued_at": 0.0,
+                "started_at": 0.0,
+                "rendered_at": 0.0,
+                "rendered_in": 0.0,
+                "progress": None,
+            }
         case Prompted():
             return {"attempts": task.attempts + 1, "resumed": False}
         case Rendered():

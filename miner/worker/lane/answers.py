@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -50,8 +51,15 @@ class Answers:
         if self.ledger.get(task_id) is not None:
             task_log.log_lost(self.ledger.advance(task_id, Closed(verdict="taken away")), now=self.clock())
 
-    def crashed(self, task_id: str, *, loop: str) -> None:
-        """Answer a task after an unexpected exception, the current one; the lane continues."""
+    @contextmanager
+    def guard(self, task_id: str, *, loop: str) -> Iterator[None]:
+        """An unexpected exception in the block ends this task, not the lane."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  # logged with its traceback
+            self._crashed(task_id, loop)
+
+    def _crashed(self, task_id: str, loop: str) -> None:
         metrics.TASK_CRASHES.labels(loop).inc()
         log.exception("task_crashed", task_id=task_id, loop=loop, next="answering it; please report this bug")
         task = self.ledger.get(task_id)

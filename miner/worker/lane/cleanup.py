@@ -56,6 +56,12 @@ class Cleanup:
         if not self._due:
             return
         task_id, places, file = self._due.popleft()
+        try:
+            self._clean_up(task_id, places, file)
+        except Exception:
+            log.exception("cleanup_failed", task_id=task_id, next="the next start tries again; please report this bug")
+
+    def _clean_up(self, task_id: str, places: Places, file: Path | None) -> None:
         if file is not None:
             self._keep_thumbnail(task_id, file)
         gone = [self.host.discard(prompt_id) for prompt_id in places.prompts]

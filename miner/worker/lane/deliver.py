@@ -6,6 +6,7 @@ Retries uploads until the task's time is over. Between results, it cleans up aft
 from __future__ import annotations
 
 import random
+import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -55,7 +56,8 @@ class Deliver:
 
     def run(self) -> None:
         while (task := self._next()) is not None:
-            self._deliver_safely(task)
+            with self.answers.guard(task.task_id, loop="deliver"):
+                self._deliver_or_answer(task)
             self.says = "waiting for a result"
             self.liveness.beat(IDLE)
         while self.cleanup.pending:
@@ -75,8 +77,7 @@ class Deliver:
             if pending and self.ledger.first(Rendered) is None:
                 self.cleanup.run_next()
 
-    def _deliver_safely(self, task: TaskInHand) -> None:
-        """A bug ends the task, not the lane."""
+    def _deliver_or_answer(self, task: TaskInHand) -> None:
         rendered = task.stage
         if not isinstance(rendered, Rendered):
             return
@@ -93,8 +94,6 @@ class Deliver:
                 "delivery_failed", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="answering it"
             )
             self.answers.fail(task.task_id, "this miner rendered the task, but could not read the result")
-        except Exception:  # noqa: BLE001  # `crashed` logs it
-            self.answers.crashed(task.task_id, loop="deliver")
 
     def _deliver(self, task_id: str, rendered: Rendered) -> None:
         uploaded = self._upload(task_id, rendered)
@@ -150,9 +149,11 @@ class Deliver:
         self.says = f"converting the result of {short(lease.task_id)}"
         self.liveness.beat(REMOTE)
         folder = self.ledger.folder / rendered.prompt_id
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in folder.iterdir():
-            left.unlink()
+        try:
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise DiskFault(f"no folder for the result: {error.strerror or error}") from error
         source = self.host.fetch(rendered.files[0], folder)
         quality = rendered.job.values.get(output.quality_parameter)
         media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)

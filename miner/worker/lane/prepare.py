@@ -65,7 +65,8 @@ class Prepare:
             self.liveness.beat()
             version = self.ledger.version
             if (task := self.ledger.first(Prepared, Leased)) is not None:
-                self._prepare_safely(task)
+                with self.answers.guard(task.task_id, loop="prepare"):
+                    self._prepare_or_answer(task)
             elif self.shutdown.state == "running":
                 self.doing = ""
                 self.poll.once(version)
@@ -78,8 +79,7 @@ class Prepare:
         self.doing = "stopped"
         self.ledger.end()
 
-    def _prepare_safely(self, task: TaskInHand) -> None:
-        """A bug ends the task, not the lane."""
+    def _prepare_or_answer(self, task: TaskInHand) -> None:
         self.doing = f"preparing {short(task.task_id)}"
         try:
             self._prepare(task)
@@ -88,8 +88,6 @@ class Prepare:
         except JobFault as fault:
             self.answers.fail(task.task_id, fault.message)
             self._refused()
-        except Exception:  # noqa: BLE001  # `crashed` logs it
-            self.answers.crashed(task.task_id, loop="prepare")
         else:
             self._refusals = 0
 

@@ -90,7 +90,8 @@ class Render:
         if self.warmup:
             self._warm_up()
         while (task := self._next()) is not None:
-            self._render_safely(task)
+            with self.answers.guard(task.task_id, loop="render"):
+                self._render_or_answer(task)
             self._limit_memory()
 
     def _warm_up(self) -> None:
@@ -150,8 +151,7 @@ class Render:
         if self.ledger.ended or self.ledger.first(Prompted) is not None:
             raise _Woken
 
-    def _render_safely(self, task: TaskInHand) -> None:
-        """A bug ends the task, not the lane."""
+    def _render_or_answer(self, task: TaskInHand) -> None:
         prompt = task.stage
         if not isinstance(prompt, Prompted):
             return
@@ -165,9 +165,9 @@ class Render:
             self.answers.fail(task.task_id, fault.message)
         except MachineFault as fault:
             self._try_again(task, prompt, fault)
-        except Exception:  # noqa: BLE001  # `crashed` logs it
-            self.answers.crashed(task.task_id, loop="render")
-            self._cancel.now(prompt.prompt_id)
+        except Exception:
+            self._cancel.now(prompt.prompt_id)  # a bug: the prompt must not outlive its task
+            raise
         finally:
             self._started.pop(prompt.prompt_id, None)
             self._ended.discard(prompt.prompt_id)

@@ -38,7 +38,6 @@ PAYLOADS = (b"<script", b"<?php", b"PK\x03\x04", b"%PDF", b"secret")
 
 NONE_OF, LARGE, BROKEN, PARTS = "unsupported format", "pixels; the limit is", "file is broken", "too many parts"
 LARGE_OR_BROKEN = f"{LARGE}|{BROKEN}"
-KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 GREY = noise("L").convert("RGB")
 
 ROWS = [

@@ -26,6 +26,24 @@ def processes(testbed: Testbed) -> int:
     return len(testbed.logged("comfyui_started"))
 
 
+# ---- no folder for a result -------------------------------------------------------------------------------------
+
+
+def test_a_result_without_a_folder_is_retried(testbed: Testbed) -> None:
+    testbed.start_devnet()
+    testbed.start_worker(testbed.start_engine())
+    testbed.ended(testbed.create())
+    folder = testbed.folder / "state" / "lane-0"
+    until(lambda: not list(folder.iterdir()), why="the cleanup")
+    folder.rmdir()
+    folder.touch()
+    task_id = testbed.create()
+    until(lambda: testbed.logged("upload_failed"), why="a failed attempt")
+    folder.unlink()
+    (task,) = testbed.ended(task_id)
+    assert (task["status"], testbed.logged("task_crashed")) == ("finished", [])
+
+
 # ---- a process that is sick -------------------------------------------------------------------------------------
 
 

@@ -128,6 +128,15 @@ class TestFinishedTasks:
         assert history.totals(since=clock.at + 1).done == 0
 
 
+def test_a_failure_stays_one_after_its_files_are_deleted_before_the_acknowledgement(ledger, clock, history):
+    prompt(ledger, clock, "failed")
+    outcome = Outcome(task_id="failed", success=False, msg="rendering failed")
+    ledger.advance("failed", Answered(outcome=outcome, facts=FACTS))
+    ledger.cleaned("failed")
+    ledger.advance("failed", Closed(verdict="acknowledged"))
+    assert [task.outcome for task in history.last(limit=1)] == ["failed"]
+
+
 def test_usual_seconds_are_the_average_of_the_latest_successes(journal, ledger, clock):
     assert journal.usual_seconds("flux-lora") is None
     for number in range(25):

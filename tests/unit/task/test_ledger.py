@@ -148,6 +148,13 @@ def test_two_renders_make_two_places_and_two_attempts(ledger):
     assert (task.places.prompts, task.attempts) == (("p-1", "p-2"), 2)
 
 
+def test_a_task_to_be_rendered_again_counts_as_not_rendered(ledger):
+    bring(ledger, WAY[3])
+    assert ledger.get("task-1").rendered_at
+    task = ledger.advance("task-1", Prepared(job=JOB, prompt_id="p-2"))
+    assert (task.rendered_at, task.rendered_in, task.queued_at) == (0.0, 0.0, 0.0)
+
+
 # ---- waiting, and disk faults -----------------------------------------------------------------------------------
 
 

@@ -12,8 +12,6 @@ from miner.task.policy import Allowance
 from miner.task.stages import Hold
 from tests.unit.task.test_journal import WAY, task
 
-INF = float("inf")
-
 
 @pytest.mark.parametrize(
     ("stage", "crashes", "late", "expected"),
