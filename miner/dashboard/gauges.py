@@ -6,6 +6,7 @@ from prometheus_client import generate_latest
 
 from miner.dashboard.view import View
 from miner.telemetry import metrics
+from miner.telemetry.clock import wall
 from miner.worker.lane import Lane
 
 
@@ -15,7 +16,7 @@ def exposition(view: View) -> bytes:
     for lane in lanes:
         _lane(lane)
     metrics.OUTBOX_DEPTH.set(lanes.outbox.depth)
-    metrics.SEQUENCER_ANSWERED.set(max((lane.gate.answered_at for lane in lanes), default=0.0))
+    metrics.SEQUENCER_ANSWERED.set(wall(max((lane.gate.answered_at for lane in lanes), default=0.0)))
     metrics.PAUSED.set(view.controls.paused)
     metrics.DRAINING.set(view.controls.draining)
     metrics.DISK_FREE.set(view.free_disk())

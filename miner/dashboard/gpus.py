@@ -19,7 +19,7 @@ SPAN = 15 * 60.0  # seconds
 class Sample:
     """One sample of one card. None: not reported."""
 
-    at: float  # Unix seconds
+    at: float  # seconds of `telemetry.clock`: only their differences count
     load: float | None  # 0 to 1
     memory: int | None  # bytes in use by all processes
     temperature: float | None  # °C

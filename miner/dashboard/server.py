@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +18,7 @@ import structlog
 from miner.config.settings import Status
 from miner.dashboard.bind import listen, url_of
 from miner.task.journal import Journal
+from miner.telemetry import clock
 
 if TYPE_CHECKING:
     from miner.dashboard.gpus import Gpus
@@ -112,6 +112,6 @@ class Dashboard:
         while not self._stopping.is_set():
             if loop.time() >= due:
                 due = loop.time() + EVERY
-                await loop.run_in_executor(readers, gpus.sample, time.time())
+                await loop.run_in_executor(readers, gpus.sample, clock.now())
             await asyncio.sleep(STOP_POLL)
         await loop.run_in_executor(readers, gpus.close)

@@ -1,8 +1,8 @@
 """Snapshots of the lanes: frozen records, serialized to JSON as they are.
 
 Taking one needs microseconds and stops no lane, so fields may be from slightly different moments. No task parameters.
-Times are Unix seconds, never durations, so that snapshots are equal while nothing happens. Sentences may quote others,
-so each is cleaned like a log line.
+Times are wall time in Unix seconds, never durations, so that snapshots are equal while nothing happens. Sentences may
+quote others, so each is cleaned like a log line.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from miner import __version__
 from miner.comfy.events import Preview
 from miner.sequencer.outbox import Outbox
 from miner.task.stages import Answered, Closed, Leased, Prepared, Progress, Prompted, Rendered, TaskInHand, Uploaded
+from miner.telemetry.clock import wall
 from miner.telemetry.log import clean
 from miner.worker.lane import Lane
 from miner.worker.lane.lane import Loop
@@ -32,7 +33,7 @@ class Controls(Protocol):
     def lanes(self) -> Lanes: ...
     @property
     def started_at(self) -> float:
-        """Unix seconds."""
+        """A time of `telemetry.clock`."""
         ...
 
     @property
@@ -113,8 +114,8 @@ def take(controls: Controls) -> Snapshot:
         version=__version__,
         miner_id=lanes.settings.miner.id,
         sequencer=urlsplit(lanes.settings.sequencer.url).netloc.rpartition("@")[2],
-        answered_at=max((lane.gate.answered_at for lane in lanes), default=0.0),
-        started_at=controls.started_at,
+        answered_at=wall(max((lane.gate.answered_at for lane in lanes), default=0.0)),
+        started_at=wall(controls.started_at),
         state="draining" if controls.draining else "paused" if controls.paused else "working",
         says=clean(lanes.says()),
         outbox=_loop("outbox", outbox),
@@ -162,8 +163,8 @@ def _task(lane: Lane, task: TaskInHand) -> TaskSnapshot:
         task_type=task.lease.task_type,
         workflow=task.workflow,
         stage=stage,
-        leased_at=task.lease.leased_at,
-        since=since,
+        leased_at=wall(task.lease.leased_at),
+        since=wall(since),
         step=progress.value if progress else None,
         steps=progress.of if progress else None,
         share=share(progress, nodes=len(lane.capabilities.library.get(task.workflow).graph)) if progress else None,

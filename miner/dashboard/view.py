@@ -18,6 +18,7 @@ from miner.dashboard.history import FinishedTask, History, Totals
 from miner.dashboard.snapshot import Controls, Snapshot
 from miner.machine.disk import least_free
 from miner.task.journal import Journal
+from miner.telemetry.clock import wall
 from miner.telemetry.health import Mark
 from miner.worker.lanes import Lanes
 from miner.workflows import Workflow
@@ -130,7 +131,7 @@ class View:
         verdicts = [lane.capabilities.verdicts.get(name) for lane in lanes]
         checked = [reasons for reasons in verdicts if reasons is not None]
         runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
-        rests = [lane.capabilities.rests_until(name) for lane in runs]
+        rests = [wall(lane.capabilities.rests_until(name)) for lane in runs]
         state: WorkflowState = "offered"
         if not enabled:
             state = "not enabled"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from miner.net.pools import Pools, read_bounded
 from miner.sequencer.replies import Reply, parse_object, parse_reply
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
+from miner.telemetry import clock
 
 MAX_REPLY_BYTES = 1 << 20
 # Seconds for a new connection. Linux retries after 1 and 3 s; a longer limit would let more of a fleet connect at once
@@ -106,7 +106,7 @@ class Sequencer:
             response, data = self._post("/miner_request", body, limit, headers=headers)
         if response.status not in (200, 204):
             raise _failure("/miner_request", response, data)
-        reply = parse_reply(data if response.status == 200 else b"{}", leased_at=time.time())
+        reply = parse_reply(data if response.status == 200 else b"{}", leased_at=clock.now())
         applied = _APPLIED.search(response.headers.get("Preference-Applied", ""))
         return replace(reply, held_for=min(float(applied[1]), wait) if applied else 0.0)
 

@@ -3,6 +3,9 @@
 SQLite with a write-ahead log and `synchronous=FULL`: a record survives a power cut once its method returns, and is made
 *before* its step is taken. No network, no decisions. Upload targets and the consumer's parameters are secrets: the file
 has mode 0600, and they are erased when the task closes.
+
+Times in it are wall time, as it stands when a record is written: the next run has another `telemetry.clock`. If the
+machine's clock steps after that and before the next start, the task's deadline is off by the step after that start.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +43,7 @@ from miner.task.stages import (
     TaskInHand,
     Uploaded,
 )
+from miner.telemetry import clock
 
 log = structlog.get_logger()
 
@@ -143,6 +147,7 @@ class Journal:
 
         `Closed` erases the secrets; the outcome stays for the history.
         """
+        task = _moved(task, clock.wall)
         stage = task.stage
         values: dict[str, Any] = {
             "task_id": task.task_id,
@@ -190,7 +195,7 @@ class Journal:
     def unfinished(self, miner_id: str) -> list[TaskInHand]:
         """The tasks that are not closed, oldest first."""
         rows = self._read("SELECT * FROM tasks WHERE miner_id = ? AND step != 'closed' ORDER BY leased_at", (miner_id,))
-        return [_task(row) for row in rows]
+        return [_moved(_task(row), clock.from_wall) for row in rows]
 
     def uncleaned(self, miner_id: str) -> list[tuple[str, Places]]:
         """Closed tasks with files left: (id, places)."""
@@ -262,6 +267,14 @@ def _task(row: sqlite3.Row) -> TaskInHand:
         workflow=row["workflow"],
         unknown=lease is None and outcome is not None,
     )
+
+
+def _moved(task: TaskInHand, to: Callable[[float], float]) -> TaskInHand:
+    """The task with its times on another clock."""
+    stage, lease = task.stage, replace(task.lease, leased_at=to(task.lease.leased_at))
+    if isinstance(stage, (Prepared, Prompted, Rendered, Uploaded)):
+        stage = replace(stage, job=replace(stage.job, deadline=to(stage.job.deadline)))
+    return replace(task, lease=lease, stage=stage)
 
 
 def _or_none(read: Callable[[str], T], text: str | None) -> T | None:

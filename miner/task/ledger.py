@@ -8,7 +8,6 @@ metrics, heartbeat and prefetch. The loops have no other queue: each takes the f
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from miner.task.stages import (
     TaskInHand,
     Uploaded,
 )
+from miner.telemetry import clock
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Ledger:
         journal: Journal,
         folder: Path,
         cleaner: Callable[[TaskInHand], None] = lambda _task: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         """`folder`: for temporary files, in a subfolder per prompt id. `cleaner` must not block."""
         self.miner_id = miner_id

@@ -5,7 +5,7 @@
                           └────────────┴───────────┘   rendered again, with another prompt id
 
 `Stage` is a closed union; `NEXT` says which may follow. `TaskInHand` is the only record of a task in memory (see
-`ledger`). All frozen, no I/O. Times are Unix seconds, to survive a restart; latencies are seconds.
+`ledger`). All frozen, no I/O. Times are Unix seconds by `telemetry.clock`, which never jumps; latencies are seconds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Job:
     workflow: str  # its name
     values: Mapping[str, Value] = field(repr=False)  # defaults filled in, seed drawn, sizes rounded
     images: Mapping[str, str] = field(repr=False)  # parameter → URL of the input
-    deadline: float  # Unix seconds
+    deadline: float  # of `telemetry.clock`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

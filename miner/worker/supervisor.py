@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -22,6 +21,7 @@ from miner.config import Settings
 from miner.config.settings import Status
 from miner.task.errors import ConfigError, MachineFault
 from miner.task.journal import Journal
+from miner.telemetry import clock
 from miner.telemetry.log import clean
 from miner.worker.lanes import Lanes
 from miner.worker.systemd import Notifier
@@ -60,7 +60,7 @@ class Worker:
         read_again: Callable[[], Configured] | None = None,
         serve: Serve | None = None,
         notifier: Notifier | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         """`read_again` returns the new configuration, or raises ConfigError. Locks the state folder."""
         _require_id(settings)
@@ -69,7 +69,7 @@ class Worker:
         self._serve = serve
         self._notifier = notifier or Notifier()
         self._clock = clock
-        self.started_at = time.time()
+        self.started_at = clock()
         self.lanes: Lanes  # current ones, set by `run`
         self.paused = False
         self._status_server: StatusServer | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import structlog
 from miner.sequencer.outbox import Outbox
 from miner.task.ledger import Ledger
 from miner.task.stages import Answered, Closed, Outcome, TaskInHand, Uploaded
-from miner.telemetry import metrics
+from miner.telemetry import clock, metrics
 from miner.worker.lane import task_log
 
 log = structlog.get_logger()
@@ -26,7 +25,7 @@ class Answers:
 
     ledger: Ledger
     outbox: Outbox
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
 
     def answer(self, outcome: Outcome, *, left: TaskInHand | None = None) -> None:
         """Answer a task in hand, or `left`, a task from an earlier run."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from miner.machine.benchmarks import Measurement, warm_seconds
 from miner.task import policy
 from miner.task.policy import Average, Health
 from miner.task.stages import Job, Lease
+from miner.telemetry import clock
 from miner.workflows import Checked, Library, Workflow
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Capabilities:
         refuse_unknown: bool,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
         usual: Callable[[str], float | None] = lambda _name: None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         """`measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
 from miner.task.stages import Lease, Media, Prepared, PresignedPut, Rendered, TaskInHand, Uploaded
-from miner.telemetry import metrics
+from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
 from miner.worker.lane.answers import Answers, success
 from miner.worker.lane.capabilities import Capabilities
@@ -49,7 +48,7 @@ class Deliver:
     uploader: Uploader
     shutdown: Shutdown
     prefix: str
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     says: str = "waiting for a result"  # one sentence in the present tense
     liveness: Liveness = field(default_factory=Liveness)
     _rng: random.Random = field(default_factory=random.Random)

@@ -7,7 +7,6 @@ any work starts. Running tasks that are unknown here are answered.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection
 
 import structlog
@@ -19,7 +18,7 @@ from miner.task.journal import Journal, Known
 from miner.task.ledger import Ledger
 from miner.task.policy import Allowance
 from miner.task.stages import Lease, Outcome
-from miner.telemetry import metrics
+from miner.telemetry import clock, metrics
 from miner.worker.lane.answers import Answers
 
 log = structlog.get_logger()
@@ -40,7 +39,7 @@ class Gate:
         journal: Journal,
         answers: Answers,
         prefetch: int,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         self.leasing = True  # False: paused, so requests advertise no workflows
         self.asked_at = 0.0  # of the last request

@@ -7,7 +7,6 @@ a task beyond the limit.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import structlog
 
 from miner.task.errors import Retryable
 from miner.task.ledger import Ledger
+from miner.telemetry import clock
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.gate import Gate
@@ -36,7 +36,7 @@ class Heartbeat:
     poll: Poll
     shutdown: Shutdown
     interval: float
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     stop: threading.Event = field(default_factory=threading.Event)
     liveness: Liveness = field(default_factory=Liveness)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from miner.sequencer import Reply
 from miner.task.errors import Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff, idle_delay, return_delay
+from miner.telemetry import clock
 from miner.telemetry.liveness import REMOTE, TURN, Liveness
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.gate import Gate
@@ -44,7 +44,7 @@ class Poll:
     poll_interval: float  # seconds
     wait: float  # seconds that the sequencer may hold a request
     prefer_warm: bool
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     doing: str = "starting"
     _warm_first: bool = False  # next, advertise only workflows in memory
     _failures: int = 0

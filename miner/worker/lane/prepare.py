@@ -6,7 +6,6 @@ Checks tasks before they use the GPU, and answers wrong ones with the reason. To
 from __future__ import annotations
 
 import random
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff, deadline_of
 from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
-from miner.telemetry import metrics
+from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
@@ -50,7 +49,7 @@ class Prepare:
     uploader: Uploader
     poll: Poll
     liveness: Liveness
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     doing: str = ""  # unless polling
     _refusals: int = 0  # in a row
     _rng: random.Random = field(default_factory=random.Random)

@@ -5,7 +5,6 @@ Restored tasks continue in their loops; the render loop finds out whether ComfyU
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from miner.task import policy
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import Answered, Outcome, Prompted, Rendered, TaskInHand, Uploaded
+from miner.telemetry import clock
 from miner.worker.lane.answers import Answers, success
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ class Recover:
     journal: Journal
     answers: Answers
     workflows: Collection[str]  # names in this miner's library
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
 
     def run(self) -> None:
         """Restore or answer every task; blocks for one request per answer."""

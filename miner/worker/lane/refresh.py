@@ -6,7 +6,6 @@ prompt down, so it waits until nothing renders, and on a busy lane MAX_DELAY for
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from miner.comfy.replies import Stats
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
 from miner.task.ledger import Ledger
+from miner.telemetry import clock
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
@@ -43,7 +43,7 @@ class Refresh:
     folder_watch: FolderWatch
     shutdown: Shutdown
     liveness: Liveness
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     says: str = "watching for new and removed models"  # one sentence in the present tense
     _changed_at: float | None = None  # Unix seconds of the first change since the last request
     _not_before: float = 0.0  # Unix seconds

@@ -6,7 +6,6 @@ After a failure (see `verdict`) it answers a wrong task, restarts a broken Comfy
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
 from miner.task.stages import Job, Prepared, Progress, Prompted, Rendered, TaskInHand
-from miner.telemetry import metrics
+from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, Liveness
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
@@ -53,7 +52,7 @@ class Render:
     stall: float  # seconds
     max_rss: float  # bytes; 0: unlimited
     warmup: bool
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = clock.now
     lane: str = ""  # its name, for the metrics
     liveness: Liveness = field(default_factory=Liveness)
     preview: Preview | None = None  # the latest of the current render
