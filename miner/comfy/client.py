@@ -20,9 +20,9 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.filepost import encode_multipart_formdata
 
 from miner.comfy.replies import History, Queue, Stats, parse_history, parse_queue, parse_stats, refusal_reasons
-from miner.net.errors import answered, in_words
+from miner.net.errors import answered, in_words, is_passing
 from miner.net.pools import read_bounded
-from miner.task.errors import JobFault, MachineFault
+from miner.task.errors import MachineFault
 from miner.task.stages import Graph, OutputFile
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -31,28 +31,46 @@ MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far small
 MAX_OUTPUT = 8 << 30  # bytes of one output file
 
 
-class ComfyDown(MachineFault):
+class ComfyFault(MachineFault):
+    """ComfyUI did not do what it was asked to."""
+
+
+class ComfyDown(ComfyFault):
     """ComfyUI does not answer, or the answer is not from a ComfyUI."""
+
+
+class ComfyRefused(ComfyFault):
+    """ComfyUI answered a request with an error: it is not down. `passing`: the same request may succeed later."""
+
+    def __init__(self, status: int, what: str, *, hint: str = "", told: str = "") -> None:
+        super().__init__(f"{answered('ComfyUI', status)} to {what}", hint=hint or "see ComfyUI's log", told=told)
+        self.passing = is_passing(status)
 
 
 class DiskFault(MachineFault):
     """A file could not be written to this machine's disk; with more free space it may succeed."""
+
+    fault = "disk"
 
 
 class OutputGone(MachineFault):
     """A file that ComfyUI named no longer exists."""
 
 
-class PromptRefused(JobFault):
-    """ComfyUI rejected the graph. `details` is for the log: it may name local models."""
+class PromptRefused(ComfyFault):
+    """ComfyUI rejected the graph, although preflight expected it to accept it. `details` is for the log: it may name
+    local models, and quotes the task's values."""
+
+    fault = "refused"
 
     def __init__(self, reply: dict[str, Any]) -> None:
-        super().__init__(f"the renderer rejected the graph: {refusal_reasons(reply)}")
-        self.details = json.dumps(reply)[:2000]
+        super().__init__(f"ComfyUI rejected the graph: {refusal_reasons(reply)}", hint="see graph_refused in the log")
+        self.details = json.dumps(reply, ensure_ascii=False)
 
 
 class ComfyClient:
-    """One ComfyUI. Methods block for at most `timeout` seconds per read, and raise ComfyDown if it does not answer.
+    """One ComfyUI. Methods block for at most `timeout` seconds per read, and raise ComfyDown if it does not answer,
+    ComfyRefused if it answers with an error.
 
     Any thread may call them.
     """
@@ -89,7 +107,7 @@ class ComfyClient:
         if status == 400:
             raise PromptRefused(_parse(data, "/prompt"))
         if status != 200:
-            raise ComfyDown(f"{answered('ComfyUI', status)} to /prompt")
+            raise ComfyRefused(status, "/prompt")
         reply = _parse(data, "/prompt")
         if reply.get("node_errors"):
             # ComfyUI dropped one of several outputs, which may be ours
@@ -112,9 +130,19 @@ class ComfyClient:
         form = {"type": "input", "subfolder": subfolder, "overwrite": "true"}
         body, kind = encode_multipart_formdata({"image": (name, data, "application/octet-stream"), **form})
         status, answer = self._send("POST", "/upload/image", body=body, kind=kind, timeout=60.0)
-        reply = _parse(answer, "/upload/image") if status == 200 else {}
+        if status == 413:
+            megabytes = f"{len(data) / 1e6:.1f} MB"
+            raise ComfyRefused(
+                status,
+                f"an input image of {megabytes}",
+                hint="raise its --max-upload-size",
+                told=f"this miner's renderer does not accept the input image: as PNG it has {megabytes}",
+            )
+        if status != 200:
+            raise ComfyRefused(status, "/upload/image", hint="check the disk and the permissions of its input folder")
+        reply = _parse(answer, "/upload/image")
         if not isinstance(reply.get("name"), str):
-            raise ComfyDown(f"{answered('ComfyUI', status)} to /upload/image")
+            raise ComfyDown("the answer to /upload/image is not from ComfyUI: it names no file")
         folder = reply.get("subfolder") or ""
         return f"{folder}/{reply['name']}" if folder else str(reply["name"])
 
@@ -125,13 +153,13 @@ class ComfyClient:
             if response.status == 404:
                 raise OutputGone("ComfyUI no longer has the output")
             if response.status != 200:
-                raise ComfyDown(f"{answered('ComfyUI', response.status)} for an output")
+                raise ComfyRefused(response.status, "a request for an output")
             _save(response, target)
 
     def _json(self, method: str, path: str, *, timeout: float | None = None) -> dict[str, Any]:
         status, data = self._send(method, path, timeout=timeout)
         if status != 200:
-            raise ComfyDown(f"{answered('ComfyUI', status)} to {path}")
+            raise ComfyRefused(status, f"/{path.split('/')[1]}")
         return _parse(data, path)
 
     def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:

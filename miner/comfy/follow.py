@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault
 from miner.comfy.events import Ended, Event, EventStream, Started
 from miner.comfy.replies import History
 from miner.task.errors import MachineFault
@@ -42,8 +42,8 @@ def follow(
     """Block until `prompt_id` has ended; returns its history.
 
     `look_first` polls before anything else, for a prompt that may have ended long ago. `tick` is called at least every
-    WAKE seconds and may raise to give up. Raises PromptLost; ComfyDown if ComfyUI has not answered for PATIENCE
-    seconds; Stalled if it answers, but sent no event for `stall` seconds.
+    WAKE seconds and may raise to give up. Raises PromptLost; ComfyFault if ComfyUI has not answered for PATIENCE
+    seconds, or only with errors; Stalled if it answers, but sent no event for `stall` seconds.
     """
     if look_first and (history := look(client, prompt_id)):
         return history
@@ -66,7 +66,7 @@ def follow(
         try:
             history = look(client, prompt_id)
             answered_at = clock()
-        except ComfyDown:
+        except ComfyFault:
             if clock() - answered_at >= PATIENCE:
                 raise
             history = None
@@ -76,7 +76,7 @@ def follow(
 
 
 def look(client: ComfyClient, prompt_id: str) -> History | None:
-    """The prompt's history, or None while it is queued or running. Raises PromptLost, ComfyDown.
+    """The prompt's history, or None while it is queued or running. Raises PromptLost, ComfyFault.
 
     It reads history, queue and history again: a prompt that ends between the first two is in neither.
     """

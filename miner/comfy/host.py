@@ -103,7 +103,7 @@ class ComfyHost:
     def ask_again(self, tell: Callable[[dict[str, Any], Stats], None]) -> None:
         """Query it again and call `tell` like `on_ready`; does nothing if it is not ready or just became so.
 
-        Any thread may call it. Blocks for two requests. Raises ComfyDown, without suspecting it.
+        Any thread may call it. Blocks for two requests. Raises ComfyFault, without suspecting it.
         """
         before = self.stats
         if not self.ready.is_set():

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault
 from miner.comfy.deaths import DEATHS_LIMIT, describe_ending, recent, too_many
 from miner.comfy.launch import Launch, lane_folder
 from miner.comfy.process_tree import (
@@ -240,7 +240,7 @@ class ComfyProcess:
         deadline = time.monotonic() + within
         with closing(ComfyClient(self.launch.url, client_id="", timeout=min(PROBE_TIMEOUT, within))) as client:
             while self.alive() and not should_stop.is_set() and time.monotonic() < deadline:
-                with suppress(ComfyDown):
+                with suppress(ComfyFault):
                     client.stats()
                     return self.alive()
                 should_stop.wait(PROBE_EVERY)

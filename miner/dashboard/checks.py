@@ -13,6 +13,7 @@ from miner.dashboard.snapshot import LaneSnapshot, Snapshot
 from miner.telemetry.health import Level, Mark
 
 HOT = 87.0  # °C; consumer GPUs throttle from about here
+_PAUSED = "see execution_error and workflow_paused in the log; the miner tries one task when the pause is over"
 SILENT = 90.0  # seconds without a reply, in addition to the time a request may be held
 
 
@@ -24,6 +25,7 @@ class HealthInputs:
     at: float  # Unix seconds
     runnable: int  # workflows that can run, on any lane
     enabled: int
+    resting: Sequence[str]  # workflows that are paused after faults of this machine, each with the last fault
     free_disk: int  # bytes
     least_disk: int  # bytes below which leasing stops
     wait: float  # seconds that the sequencer may hold a request open
@@ -38,12 +40,12 @@ def alive(inputs: HealthInputs) -> tuple[Mark, ...]:
 def ready(inputs: HealthInputs) -> tuple[Mark, ...]:
     """For /readyz: whether the miner would lease a task and could run it."""
     comfyuis = tuple(_comfyui(lane) for lane in inputs.now.lanes)
-    return (*alive(inputs), *comfyuis, _sequencer(inputs), _workflows(inputs), _leasing(inputs.now))
+    return (*alive(inputs), *comfyuis, _sequencer(inputs), _workflows(inputs), _disk(inputs), _leasing(inputs.now))
 
 
 def marks(inputs: HealthInputs) -> tuple[Mark, ...]:
     """All checks, for people."""
-    return (*ready(inputs), _outbox(inputs.now), _disk(inputs), *(_heat(card) for card in inputs.cards))
+    return (*ready(inputs), _outbox(inputs.now), *(_heat(card) for card in inputs.cards))
 
 
 def is_alive(inputs: HealthInputs) -> bool:
@@ -52,7 +54,7 @@ def is_alive(inputs: HealthInputs) -> bool:
 
 def is_ready(inputs: HealthInputs) -> bool:
     """Ready with at least one lane whose ComfyUI is ready."""
-    needed = (*alive(inputs), _sequencer(inputs), _workflows(inputs), _leasing(inputs.now))
+    needed = (*alive(inputs), _sequencer(inputs), _workflows(inputs), _disk(inputs), _leasing(inputs.now))
     return all(mark.level != "bad" for mark in needed) and any(lane.comfyui_ready for lane in inputs.now.lanes)
 
 
@@ -111,6 +113,10 @@ def _sequencer(inputs: HealthInputs) -> Mark:
 
 def _workflows(inputs: HealthInputs) -> Mark:
     name = "Workflows"
+    if inputs.resting:
+        level: Level = "bad" if len(inputs.resting) == inputs.runnable else "warning"
+        says = f"{len(inputs.resting)} of {inputs.runnable} workflows failed on this machine and are paused"
+        return Mark(name=name, level=level, says=f"{says}; {inputs.resting[0]}", cure=_PAUSED)
     if inputs.runnable:
         says = f"{inputs.runnable} of {inputs.enabled} enabled workflows can run"
         return Mark(name=name, level="good" if inputs.runnable == inputs.enabled else "note", says=says)

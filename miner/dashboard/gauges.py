@@ -21,9 +21,11 @@ def exposition(view: View) -> bytes:
     metrics.DRAINING.set(view.controls.draining)
     metrics.DISK_FREE.set(view.free_disk())
     metrics.DISK_NEEDED.set(lanes.settings.miner.min_free_disk_gb * 1e9)
+    healthy = {name for lane in lanes for name in lane.capabilities.healthy()}
     runnable = {name for lane in lanes for name in lane.capabilities.runnable}
     for name in lanes.settings.workflows.enabled:
         metrics.RUNNABLE.labels(name).set(name in runnable)
+        metrics.RESTING.labels(name).set(name in runnable - healthy)
         for outcome in ("done", "refused", "failed", "lost"):
             metrics.TASKS.labels(name, outcome)  # starts at 0, so that rate() sees the first one
     _gpus(view)

@@ -20,6 +20,7 @@ from miner.machine.disk import least_free
 from miner.task.journal import Journal
 from miner.telemetry.clock import wall
 from miner.telemetry.health import Mark
+from miner.telemetry.log import clean
 from miner.worker.lanes import Lanes
 from miner.workflows import Workflow
 
@@ -50,6 +51,7 @@ class WorkflowSnapshot:
     state: WorkflowState
     lanes: tuple[str, ...]  # that advertise it
     rests_until: float  # Unix seconds; 0.0 unless resting
+    trouble: str  # the last fault of this machine since its last success
     reasons: tuple[str, ...]
     cure: str
     command: str
@@ -111,6 +113,7 @@ class View:
             at=self._clock(),
             runnable=len({name for lane in lanes for name in lane.capabilities.runnable}),
             enabled=len(lanes.settings.workflows.enabled),
+            resting=tuple(f"{w.name}: {w.trouble}" for w in self.workflows() if w.state == "resting"),
             free_disk=self.free_disk(),
             least_disk=int(lanes.settings.miner.min_free_disk_gb * 1e9),
             wait=lanes.settings.sequencer.wait,
@@ -152,6 +155,7 @@ class View:
             state=state,
             lanes=tuple(lane.name for lane in runs),
             rests_until=min(rests) if state == "resting" else 0.0,
+            trouble=clean(next(filter(None, (lane.capabilities.trouble(name) for lane in runs)), "")),
             reasons=tuple(dict.fromkeys(reason.text for reason in reasons)),
             cure=reasons[0].cure if reasons else "",
             command=_COMMANDS.get(reasons[0].kind, "").format(workflow=name) if reasons else "",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault
 from miner.comfy.launch import embedded_launch
 from miner.comfy.preflight import Machine
 from miner.comfy.process import ComfyProcess
@@ -158,8 +158,8 @@ def query_comfyui(placement: Placement, *, timeout: float = COMFYUI_TIMEOUT) -> 
         try:
             stats = client.stats()
             return ComfyStatus(placement=placement, stats=stats, object_info=client.object_info())
-        except ComfyDown as down:
-            return ComfyStatus(placement=placement, error=down)
+        except ComfyFault as fault:
+            return ComfyStatus(placement=placement, error=fault)
 
 
 def query_engine(settings: Settings) -> ComfyStatus:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.client import ComfyClient, ComfyFault
 from miner.comfy.launch import child_environment, python_of
 from miner.comfy.replies import Stats
 from miner.config import Settings
@@ -102,7 +102,7 @@ def probe(*, python: Path | None = None, comfyui_url: str = "", timeout: float =
     client = ComfyClient(comfyui_url, client_id="")
     try:
         return with_stats(found, client.stats())
-    except ComfyDown as error:
+    except ComfyFault as error:
         return replace(found, problem=f"{found.problem}; {error.message}")
     finally:
         client.close()

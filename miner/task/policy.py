@@ -1,4 +1,4 @@
-"""Decisions without I/O: retries, lost leases, prefetch, ComfyUI's errors, restarts.
+"""Decisions without I/O: delays, lost leases, prefetch, restarts. Whose fault an error is: see `blame`.
 
 Pure functions with time and randomness as arguments, so that tests and the fleet simulation run the worker's own code.
 """
@@ -103,58 +103,6 @@ def prefetchable(
     `seconds`: averages of whole tasks; workflows without one are not prefetched.
     """
     return tuple(n for n in names if n in seconds and busy_for + 1.5 * seconds[n] <= timeouts[n])
-
-
-# ---- ComfyUI's errors -------------------------------------------------------------------------------------------
-
-Fault = Literal["task", "memory", "poisoned", "interrupted"]
-"""The cause of a failed run: the task; too little memory; a broken CUDA context; an interrupt."""
-
-_MEMORY = ("outofmemoryerror", "allocation on device", "out of memory", "not enough memory")
-_POISON = ("cuda error", "device-side assert", "illegal memory access", "cublas", "cudnn", "launch failure", "nccl")
-
-
-def blame(exception_type: str, message: str) -> Fault:
-    """Classify an `execution_error` by the words that PyTorch and ComfyUI use."""
-    text = f"{exception_type} {message}".lower()
-    if "interruptprocessing" in text:
-        return "interrupted"
-    if any(word in text for word in _MEMORY):
-        return "memory"
-    if any(word in text for word in _POISON):
-        return "poisoned"
-    return "task"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """A workflow's health on this machine. Only the machine's faults count, not wrong tasks."""
-
-    faults: int = 0  # in a row
-    not_before: float = 0.0  # not advertised before, Unix seconds
-
-    FAULTS_UNTIL_TRIAL = 3
-    FIRST_PAUSE = 60.0  # seconds before the first canary
-    LONGEST_PAUSE = 600.0  # seconds; also the pause after running out of memory
-
-    @property
-    def on_trial(self) -> bool:
-        """One canary task at a time until one succeeds."""
-        return self.faults >= self.FAULTS_UNTIL_TRIAL
-
-    def may_advertise(self, *, now: float, in_hand: bool) -> bool:
-        """Whether to advertise the workflow; `in_hand`: one of its tasks is in hand."""
-        return now >= self.not_before and not (self.on_trial and in_hand)
-
-    def after_fault(self, *, now: float, memory: bool = False) -> Health:
-        """`memory`: it ran out with the workflow's defaults, so the next task would fail, too."""
-        faults = self.faults + 1
-        pause = 0.0
-        if memory:
-            pause = self.LONGEST_PAUSE
-        elif faults >= self.FAULTS_UNTIL_TRIAL:
-            pause = min(self.FIRST_PAUSE * 2.0 ** (faults - self.FAULTS_UNTIL_TRIAL), self.LONGEST_PAUSE)
-        return Health(faults=faults, not_before=now + pause)
 
 
 # ---- after a restart --------------------------------------------------------------------------------------------

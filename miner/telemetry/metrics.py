@@ -63,6 +63,13 @@ IDLE_GAP_SECONDS = _histogram(
 )
 INPUT_BYTES = _counter("input_bytes", "Bytes of downloaded inputs.")
 OUTPUT_BYTES = _counter("output_bytes", "Bytes of uploaded results.")
+FAULTS = _counter(
+    "workflow_faults",
+    "Renders that this machine spoiled, by workflow and fault: memory, poisoned, disk, weights, refused, network, "
+    "interrupted, machine, unknown.",
+    "workflow",
+    "fault",
+)
 RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
 TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
 TASK_CRASHES = _counter("task_crashes", "Tasks that ended in an unexpected error (a bug), by loop.", "loop")
@@ -84,6 +91,7 @@ OUTBOX_DEPTH = _gauge("outbox_depth", "Answers not yet acknowledged.")
 COMFYUI_RESTARTS = _counter("comfyui_restarts", "ComfyUI restarts.", "lane")
 COMFYUI_READY = _gauge("comfyui_ready", "1 while ComfyUI is ready for prompts.", "lane")
 COMFYUI_MEMORY = _gauge("comfyui_resident_memory_bytes", "RAM of a managed ComfyUI.", "lane")
+RESTING = _gauge("workflow_paused", "1 while a workflow is paused after faults of this machine.", "workflow")
 RUNNABLE = _gauge("workflow_runnable", "1 if an enabled workflow can run on this machine.", "workflow")
 PAUSED = _gauge("paused", "1 while paused by the operator.")
 DRAINING = _gauge("draining", "1 while the miner finishes its tasks before it stops.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from miner.comfy.client import ComfyDown
+from miner.comfy.client import ComfyFault
 from miner.comfy.events import Event
 from miner.comfy.follow import PromptLost, follow
 from miner.comfy.host import ComfyHost
@@ -49,8 +49,8 @@ class Cancel:
         while self._postponed and self.host.ready.is_set():
             try:
                 self.host.client.cancel(self._postponed[-1])
-            except ComfyDown as down:
-                self.host.suspect(down.message)
+            except ComfyFault as fault:
+                self.host.suspect(fault.message)
                 return
             self._postponed.pop()
 

@@ -16,9 +16,11 @@ from miner.comfy.preflight import Machine, Reason
 from miner.comfy.replies import Stats
 from miner.machine.benchmarks import Measurement, warm_seconds
 from miner.task import policy
-from miner.task.policy import Average, Health
+from miner.task.blame import EVERYWHERE, Health, Incident
+from miner.task.errors import MachineFault
+from miner.task.policy import Average
 from miner.task.stages import Job, Lease
-from miner.telemetry import clock
+from miner.telemetry import clock, metrics
 from miner.workflows import Checked, Library, Workflow
 
 log = structlog.get_logger()
@@ -47,6 +49,8 @@ class Capabilities:
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()
         self._health: dict[str, Health] = {}
+        self._machine_health = Health()  # faults that would spoil every workflow's tasks
+        self._doubted: set[str] = set()  # workflows to check again before another task
         self._measured = measured
         self._seconds = {name: Average(seconds) for name in enabled if (seconds := usual(name))}  # of a render
         self._warm = ""  # the workflow whose models are in memory
@@ -58,6 +62,7 @@ class Capabilities:
 
         `free_disk`: bytes; None: not checked. Raises lookup errors for an invalid `object_info`.
         """
+        doubted = set(self._doubted)
         machine = Machine(
             object_info=object_info,
             version=stats.version,
@@ -68,6 +73,7 @@ class Capabilities:
         loras = preflight.installed_loras(object_info)
         had, verdicts_before = self._all_names(), self._verdicts
         self._verdicts, self._loras = verdicts, loras
+        self._doubted -= doubted
         for name, seconds in warm_seconds(self._measured, device=stats.device).items():
             self._seconds.setdefault(name, Average(seconds))
         self._log_not_runnable(verdicts_before)
@@ -118,9 +124,17 @@ class Capabilities:
 
     def ids(self, *, in_hand: Collection[str] = ()) -> tuple[str, ...]:
         """`workflow_ids` for the sequencer; `in_hand`: the workflows of the tasks in hand."""
+        return self.library.ids_of(self.healthy(in_hand=in_hand))
+
+    def healthy(self, *, in_hand: Collection[str] = ()) -> tuple[str, ...]:
+        """Runnable workflows that are not paused after faults."""
         now = self._clock()
-        return self.library.ids_of(
-            [name for name in self.runnable if self._healthy(name).may_advertise(now=now, in_hand=name in in_hand)]
+        if not self._machine_health.may_advertise(now=now, in_hand=bool(in_hand)):
+            return ()
+        return tuple(
+            name
+            for name in self.runnable
+            if name not in self._doubted and self._health_of(name).may_advertise(now=now, in_hand=name in in_hand)
         )
 
     @property
@@ -130,7 +144,16 @@ class Capabilities:
 
     def rests_until(self, name: str) -> float:
         """When a workflow is advertised again after faults, in Unix seconds; 0.0: not paused."""
-        return self._healthy(name).not_before
+        return max(self._health_of(name).not_before, self._machine_health.not_before)
+
+    def trouble(self, name: str) -> str:
+        """The last fault since the workflow's last success, in ComfyUI's or our own words; "" without one."""
+        return self._health_of(name).last.reason or self._machine_health.last.reason
+
+    @property
+    def doubted(self) -> bool:
+        """Whether a workflow must be checked again: see `refresh`."""
+        return bool(self._doubted)
 
     def exceeds_defaults(self, job: Job) -> bool:
         """Whether a task exceeds its workflow's defaults, or has an input image."""
@@ -149,11 +172,8 @@ class Capabilities:
             return ()
         timeouts = {w.name: w.manifest.timeout_seconds for w in self._enabled}
         busy_for = sum(known[name] for name in in_hand)
-        in_time = policy.prefetchable(self.runnable, seconds=known, timeouts=timeouts, busy_for=busy_for)
-        now = self._clock()
-        return self.library.ids_of(
-            [n for n in in_time if self._healthy(n).may_advertise(now=now, in_hand=n in in_hand)]
-        )
+        healthy = self.healthy(in_hand=in_hand)
+        return self.library.ids_of(policy.prefetchable(healthy, seconds=known, timeouts=timeouts, busy_for=busy_for))
 
     def warm_ids(self, ids: Collection[str]) -> tuple[str, ...]:
         """Those of `ids` whose models are in ComfyUI's memory; none if that is true of all."""
@@ -168,17 +188,41 @@ class Capabilities:
         """A task of this workflow was rendered."""
         self._warm = name
         self._seconds[name] = self._seconds.get(name, Average()).after(seconds)
-        if self._health.pop(name, Health()).on_trial:
+
+    def succeeded(self, name: str) -> None:
+        """A task of this workflow has a sound result."""
+        on_trial = self._health.pop(name, Health()).on_trial or self._machine_health.on_trial
+        self._machine_health = Health()
+        if on_trial:
             log.info("workflow_recovered", workflow=name, next="advertising it again")
 
-    def failed(self, name: str, *, reason: str, memory: bool = False) -> None:
-        """This machine failed a task of this workflow."""
-        health = self._health[name] = self._healthy(name).after_fault(now=self._clock(), memory=memory)
-        if health.not_before > self._clock():
-            pause = f"not advertising it for {health.not_before - self._clock():.0f} s, then one task at a time"
-            log.error("workflow_paused", workflow=name, reason=reason, faults=health.faults, next=pause)
+    def failed(self, job: Job, fault: MachineFault, *, task_id: str, attempts: int) -> None:
+        """This machine spoiled the task's render number `attempts`."""
+        name = job.workflow
+        metrics.FAULTS.labels(name, fault.fault).inc()
+        incident = Incident(at=self._clock(), task_id=task_id, cause=fault.fault, reason=fault.message)
+        if fault.fault in ("refused", "weights"):
+            self._doubted.add(name)
+        if fault.fault in EVERYWHERE:
+            self._machine_health = self._machine_health.after_fault(incident)
+        memory = fault.fault == "memory"
+        if memory and self.exceeds_defaults(job):
+            self._pause(name, self._health_of(name).after_task(incident))
+        else:
+            self._pause(name, self._health_of(name).after_fault(incident, at_once=memory and attempts > 1))
 
-    def _healthy(self, name: str) -> Health:
+    def overran(self, job: Job, *, task_id: str, reason: str) -> None:
+        """A task's time ran out during the render: its own fault, unless others of the workflow end alike."""
+        incident = Incident(at=self._clock(), task_id=task_id, cause="time", reason=reason)
+        self._pause(job.workflow, self._health_of(job.workflow).after_task(incident))
+
+    def _pause(self, name: str, health: Health) -> None:
+        before, self._health[name] = self._health_of(name), health
+        if health.not_before > max(self._clock(), before.not_before):
+            pause = f"not advertising it for {health.not_before - self._clock():.0f} s, then one task at a time"
+            log.error("workflow_paused", workflow=name, reason=health.last.reason, faults=health.faults, next=pause)
+
+    def _health_of(self, name: str) -> Health:
         return self._health.get(name, Health())
 
     def choose(self, lease: Lease) -> Workflow:

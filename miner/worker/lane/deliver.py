@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import random
 import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
-from miner.comfy.client import ComfyDown, DiskFault, OutputGone
+from miner.comfy.client import ComfyDown, ComfyRefused, DiskFault
 from miner.comfy.host import ComfyHost
 from miner.media.outputs import finish
 from miner.media.uploads import Uploader, object_key, presigned_key
 from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
-from miner.task.stages import Lease, Media, Prepared, PresignedPut, Rendered, TaskInHand, Uploaded
+from miner.task.stages import Lease, Media, PresignedPut, Rendered, TaskInHand, Uploaded
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
+from miner.worker.lane.again import Again
 from miner.worker.lane.answers import Answers, success
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.cleanup import Cleanup
@@ -31,7 +31,7 @@ from miner.worker.lane.task_log import short
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 3  # renders of one task after losing its result
+TRIES = 4  # to get a result from a ComfyUI that answers with errors
 NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
 LATE = 60.0  # seconds past the deadline in which to retry an upload
 
@@ -42,6 +42,7 @@ class Deliver:
 
     ledger: Ledger
     answers: Answers
+    again: Again
     cleanup: Cleanup
     host: ComfyHost
     capabilities: Capabilities
@@ -86,13 +87,8 @@ class Deliver:
             self.answers.lost(task.task_id)
         except JobFault as fault:
             self.answers.fail(task.task_id, fault.message)
-        except OutputGone as gone:
-            self._render_again(task, rendered, gone)
-        except MachineFault as fault:
-            log.error(
-                "delivery_failed", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="answering it"
-            )
-            self.answers.fail(task.task_id, "this miner rendered the task, but could not read the result")
+        except MachineFault as fault:  # the output is gone, or broken
+            self.again.spoiled(task, rendered.job, fault)
 
     def _deliver(self, task_id: str, rendered: Rendered) -> None:
         uploaded = self._upload(task_id, rendered)
@@ -104,14 +100,6 @@ class Deliver:
         self.liveness.beat(REMOTE)
         self.answers.answer(success(task_id, uploaded))
 
-    def _render_again(self, task: TaskInHand, rendered: Rendered, gone: OutputGone) -> None:
-        """The output is gone: deleted, or ComfyUI was reinstalled."""
-        if task.attempts < MAX_ATTEMPTS and self.clock() < rendered.job.deadline:
-            log.warning("output_gone", task_id=task.task_id, reason=gone.message, next="rendering it again")
-            self.ledger.advance(task.task_id, Prepared(job=rendered.job, prompt_id=str(uuid.uuid4())))
-        else:
-            self.answers.fail(task.task_id, "this miner lost the result")
-
     # ---- uploading --------------------------------------------------------------------------------
 
     def _upload(self, task_id: str, rendered: Rendered) -> Uploaded | None:
@@ -121,8 +109,10 @@ class Deliver:
             lease = self._lease(task_id)
             try:
                 uploaded = self._try(rendered, lease)
-            except (Retryable, ComfyDown, DiskFault) as error:
+            except (Retryable, ComfyDown, ComfyRefused, DiskFault) as error:
                 attempt += 1
+                if isinstance(error, ComfyRefused) and (not error.passing or attempt == TRIES):
+                    raise
                 retry_after = error.retry_after or 0.0 if isinstance(error, Retryable) else 0.0
                 pause = backoff(attempt, rng=self._rng, cap=30.0, at_least=retry_after)
                 metrics.RETRIES.labels("upload").inc()
@@ -156,6 +146,7 @@ class Deliver:
         source = self.host.fetch(rendered.files[0], folder)
         quality = rendered.job.values.get(output.quality_parameter)
         media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
+        self.capabilities.succeeded(rendered.job.workflow)
         begun = self.clock()
         key = self._put(rendered, lease, media, format=output.format)
         self.cleanup.finished[lease.task_id] = media.path

@@ -29,6 +29,7 @@ from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.telemetry import metrics
 from miner.telemetry.liveness import IDLE, Liveness
+from miner.worker.lane.again import Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.cleanup import Cleanup
@@ -86,6 +87,7 @@ class Lane:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.ledger = ledger = Ledger(miner_id=miner_id, journal=journal, folder=folder)
         answers = Answers(ledger=ledger, outbox=outbox)
+        again = Again(ledger=ledger, answers=answers, capabilities=capabilities)
         self.gate = gate = Gate(
             sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=settings.miner.prefetch
         )
@@ -105,6 +107,7 @@ class Lane:
         self.prepare = Prepare(
             ledger=ledger,
             answers=answers,
+            again=again,
             host=host,
             capabilities=capabilities,
             fetcher=fetcher,
@@ -126,6 +129,7 @@ class Lane:
         self.render = Render(
             ledger=ledger,
             answers=answers,
+            again=again,
             host=host,
             capabilities=capabilities,
             shutdown=shutdown,
@@ -138,6 +142,7 @@ class Lane:
         self.deliver = Deliver(
             ledger=ledger,
             answers=answers,
+            again=again,
             cleanup=self._cleanup,
             host=host,
             capabilities=capabilities,

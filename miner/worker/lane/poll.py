@@ -129,8 +129,10 @@ class Poll:
             return "no enabled workflow can run on this machine"
         if not self.capabilities.has_ids:
             return "no workflow id maps to a runnable workflow; see [workflows] ids"
-        if not self.capabilities.ids(in_hand=self.ledger.workflows):
-            return "every runnable workflow is paused after faults of this machine"
+        if not self.capabilities.healthy(in_hand=self.ledger.workflows):
+            reasons = dict.fromkeys(filter(None, map(self.capabilities.trouble, self.capabilities.runnable)))
+            said = f": {next(iter(reasons))}" if reasons else ""
+            return f"every runnable workflow is paused after faults of this machine{said}"
         return None
 
     def _log_not_leasing(self, reason: str) -> None:

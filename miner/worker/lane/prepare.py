@@ -1,6 +1,7 @@
 """The prepare loop: polls for leases and turns each into a prompt in ComfyUI's queue.
 
-Checks tasks before they use the GPU, and answers wrong ones with the reason. Touches no running prompt.
+Checks tasks before they use the GPU, and answers wrong ones with the reason. What fails after that is this machine's
+fault. Touches no running prompt.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
-from miner.comfy.client import ComfyDown
+from miner.comfy.client import ComfyDown, ComfyRefused, PromptRefused
 from miner.comfy.follow import PromptLost, look
 from miner.comfy.host import ComfyHost, folder_of
 from miner.media.inputs import Fetcher
@@ -24,16 +27,23 @@ from miner.task.policy import backoff, deadline_of
 from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
+from miner.worker.lane.again import NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.poll import WAKE, Poll
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.lane.task_log import short
+from miner.worker.lane.verdict import redacted
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 MAX_SECONDS = 3600.0  # for a task, unless its workflow's timeout is longer
 UNDELAYED_REFUSALS = 5  # wrong tasks in a row to answer without a pause
+TRIES = 4  # of one step, with faults of this machine that may pass
+DETAILS = 2000  # characters of ComfyUI's refusal in the log
+PAUSE = 1.0  # seconds at most before the second
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +52,7 @@ class Prepare:
 
     ledger: Ledger
     answers: Answers
+    again: Again
     host: ComfyHost
     capabilities: Capabilities
     fetcher: Fetcher
@@ -87,8 +98,21 @@ class Prepare:
         except JobFault as fault:
             self.answers.fail(task.task_id, fault.message)
             self._refused()
+        except MachineFault as fault:
+            self._spoiled(task.task_id, fault)
         else:
             self._refusals = 0
+
+    def _spoiled(self, task_id: str, fault: MachineFault) -> None:
+        task = self.ledger.get(task_id)
+        if task is None or task.job is None:
+            raise fault
+        if isinstance(fault, PromptRefused):
+            details = redacted(task.job, fault.details)[:DETAILS]
+            log.error(
+                "graph_refused", task_id=task_id, details=details, next="checking the workflow against ComfyUI again"
+            )
+        self.again.spoiled(task, task.job, fault)
 
     def _refused(self) -> None:
         """Slow down a flood of wrong tasks."""
@@ -138,13 +162,16 @@ class Prepare:
     def _queue(self, task_id: str, stage: Prepared) -> None:
         """Fetch the inputs, fill the graph and submit it, across ComfyUI's restarts."""
         job, prompt_id = stage.job, stage.prompt_id
-        pictures = {name: self._fetch(task_id, job, name, url) for name, url in job.images.items()}
+        pictures = {
+            name: self._try(task_id, job, partial(self._fetch, task_id, job, name, url))
+            for name, url in job.images.items()
+        }
         graph: Graph | None = None
         while True:
             self._wait_for_comfy(task_id, job.deadline)
             try:
                 if graph is None:
-                    graph = self._fill(job, prompt_id, pictures)
+                    graph = self._try(task_id, job, partial(self._fill, job, prompt_id, pictures))
                     self.ledger.advance(task_id, Prompted(job=job, prompt_id=prompt_id))
                     self.host.client.submit(graph, prompt_id)
                 elif not self._is_known(prompt_id):
@@ -154,6 +181,29 @@ class Prepare:
                 self.host.suspect(down.message)
             else:
                 return
+
+    def _try(self, task_id: str, job: Job, step: Callable[[], T]) -> T:
+        """Repeat a step after faults of this machine that may pass: its network, or an error of ComfyUI's."""
+        attempt = 0
+        while True:
+            self._may_go_on(task_id, job.deadline)
+            try:
+                return step()
+            except MachineFault as fault:
+                attempt += 1
+                passing = fault.passing if isinstance(fault, ComfyRefused) else fault.fault == "network"
+                if attempt == TRIES or not passing:
+                    raise
+                pause = backoff(attempt, rng=self._rng, base=PAUSE, at_least=PAUSE)
+                log.warning(
+                    "step_failed",
+                    task_id=task_id,
+                    reason=fault.message,
+                    hint=fault.hint,
+                    next=f"again in {pause:.1f} s",
+                )
+                self.liveness.beat(pause + REMOTE)
+                self.shutdown.aborting.wait(pause)
 
     def _is_known(self, prompt_id: str) -> bool:
         """Whether a failed submission arrived: ComfyUI would run a second one, too."""
@@ -182,14 +232,17 @@ class Prepare:
 
     def _wait_for_comfy(self, task_id: str, deadline: float) -> None:
         """Block until ComfyUI is ready. Raises LeaseLost, or JobFault when the task's time is over."""
-        while True:
-            self.liveness.beat(REMOTE)
-            task = self.ledger.get(task_id)
-            if task is None or task.taken_away:
-                raise LeaseLost("taken away by the sequencer")
-            if self.shutdown.state == "aborting":
-                raise JobFault("miner is shutting down")
-            if self.clock() >= deadline:
-                raise JobFault("the task's time ran out before the renderer was ready")
-            if self.host.ready.wait(0.25):
-                return
+        self._may_go_on(task_id, deadline)
+        while not self.host.ready.wait(0.25):
+            self._may_go_on(task_id, deadline)
+
+    def _may_go_on(self, task_id: str, deadline: float) -> None:
+        """Raises LeaseLost, or JobFault when the task's time is over."""
+        self.liveness.beat(REMOTE)
+        task = self.ledger.get(task_id)
+        if task is None or task.taken_away:
+            raise LeaseLost("taken away by the sequencer")
+        if self.shutdown.state == "aborting":
+            raise JobFault("miner is shutting down")
+        if self.clock() >= deadline:
+            raise JobFault(NOT_READY)

@@ -1,4 +1,5 @@
-"""The refresh loop: updates the capabilities without a restart when models, LoRAs or free disk change.
+"""The refresh loop: updates the capabilities without a restart when models, LoRAs or free disk change, and after a
+fault that preflight should have seen.
 
 It watches the models folders on this machine; for others, it asks ComfyUI now and then. `/object_info` slows a running
 prompt down, so it waits until nothing renders, and on a busy lane MAX_DELAY for known changes.
@@ -12,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from miner.comfy.client import ComfyDown
+from miner.comfy.client import ComfyFault
 from miner.comfy.host import ComfyHost
 from miner.comfy.replies import Stats
 from miner.machine.disk import Disk
@@ -58,7 +59,7 @@ class Refresh:
         """Check for changes once, and ask ComfyUI if due, which may block."""
         now = self.clock()
         came = self.folder_watch.changed()
-        if self._changed_at is None and (came or self._disk_suffices()):
+        if self._changed_at is None and (came or self._disk_suffices() or self.capabilities.doubted):
             self._changed_at = now
         if self._is_time(now):
             self._ask()
@@ -85,10 +86,10 @@ class Refresh:
         self.liveness.beat(REMOTE)
         try:
             self.host.ask_again(self._update)
-        except ComfyDown as down:
+        except ComfyFault as fault:
             self._not_before = self.clock() + RETRY
             log.warning(
-                "capabilities_not_refreshed", reason=down.message, hint=down.hint, next=f"retrying in {RETRY:.0f} s"
+                "capabilities_not_refreshed", reason=fault.message, hint=fault.hint, next=f"retrying in {RETRY:.0f} s"
             )
         else:
             self._changed_at = None

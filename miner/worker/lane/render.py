@@ -1,38 +1,38 @@
 """The render loop: follows each prompt to its end, in the order of ComfyUI's queue, and keeps ComfyUI alive.
 
-After a failure (see `verdict`) it answers a wrong task, restarts a broken ComfyUI, or returns a lost prompt to prepare.
+After a failure (see `verdict`) it restarts a broken ComfyUI, and returns the task to prepare or answers it: `again`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
 
-from miner.comfy.client import ComfyDown
+from miner.comfy.client import ComfyDown, ComfyRefused
 from miner.comfy.events import Ended, Event, Preview, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
 from miner.comfy.host import TOO_LARGE, ComfyHost
 from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
-from miner.task.stages import Job, Prepared, Progress, Prompted, Rendered, TaskInHand
+from miner.task.stages import Job, Progress, Prompted, Rendered, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, Liveness
+from miner.worker.lane.again import NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.lane.task_log import short
-from miner.worker.lane.verdict import OutOfMemory, verdict
+from miner.worker.lane.verdict import verdict
 from miner.worker.lane.warmup import warm_up
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 3  # renders of one task, with faults of this machine
+OVERRAN = "the task's time ran out during the render; ask for less, or allow more time"
 
 
 class _Woken(Exception):  # not an error: ends a wait
@@ -45,6 +45,7 @@ class Render:
 
     ledger: Ledger
     answers: Answers
+    again: Again
     host: ComfyHost
     capabilities: Capabilities
     shutdown: Shutdown
@@ -163,7 +164,11 @@ class Render:
         except JobFault as fault:
             self.answers.fail(task.task_id, fault.message)
         except MachineFault as fault:
-            self._try_again(task, prompt, fault)
+            if task.resumed and isinstance(fault, PromptLost):
+                log.info("prompt_forgotten", task_id=task.task_id, reason=fault.message, next="preparing it again")
+                self.again.anew(task, prompt.job)
+            else:
+                self.again.spoiled(task, prompt.job, fault)
         except Exception:
             self._cancel.now(prompt.prompt_id)  # a bug: the prompt must not outlive its task
             raise
@@ -186,7 +191,7 @@ class Render:
         """Follow a prompt; if it must end early, cancel it in ComfyUI before raising."""
         try:
             return self._follow(task, prompt)
-        except (LeaseLost, JobFault) as reason:
+        except (LeaseLost, JobFault, ComfyRefused) as reason:
             log.info("prompt_cancelled", task_id=task.task_id, reason=reason.message)
             self._cancel.now(prompt.prompt_id)
             raise
@@ -218,9 +223,17 @@ class Render:
         if self.shutdown.state == "aborting":
             raise JobFault("miner is shutting down")
         if self.clock() >= job.deadline:
-            raise JobFault("the task's time ran out during the render; ask for less, or allow more time")
+            raise JobFault(self._overran(task, job) if alive else NOT_READY)
         if alive:
             self.host.check()
+
+    def _overran(self, task: TaskInHand, job: Job) -> str:
+        """Why the time is over, for the consumer: the render itself, or what this machine did before it."""
+        allowed = job.deadline - task.lease.leased_at
+        if not task.started_at or self.clock() - task.started_at < allowed / 2:
+            return NOT_READY
+        self.capabilities.overran(job, task_id=task.task_id, reason="renders take longer than their tasks allow")
+        return OVERRAN
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -247,29 +260,3 @@ class Render:
         return Rendered(
             job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
         )
-
-    def _try_again(self, task: TaskInHand, prompt: Prompted, fault: MachineFault) -> None:
-        """Prepare a task again after a fault of this machine, unless that happened too often."""
-        job, memory, attempts = prompt.job, isinstance(fault, OutOfMemory), task.attempts
-        again = Prepared(job=job, prompt_id=str(uuid.uuid4()))
-        if task.resumed and isinstance(fault, PromptLost):
-            log.info("prompt_forgotten", task_id=task.task_id, reason=fault.message, next="preparing it again")
-            self.ledger.advance(task.task_id, again)
-            return
-        exceeded_defaults = memory and self.capabilities.exceeds_defaults(job)
-        if not exceeded_defaults:
-            self.capabilities.failed(job.workflow, reason=fault.message, memory=memory and attempts > 1)
-        if attempts < (2 if memory else MAX_ATTEMPTS):
-            log.warning(
-                "render_spoiled", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="rendering again"
-            )
-            metrics.RETRIES.labels("render").inc()
-            self.ledger.advance(task.task_id, again)
-            return
-        log.error("render_failed", task_id=task.task_id, reason=fault.message, hint=fault.hint, next="answering it")
-        msg = (
-            "the task needs more video memory than this miner has; ask for a smaller image or fewer frames"
-            if exceeded_defaults
-            else "this miner's renderer failed on the task; please create it again"
-        )
-        self.answers.fail(task.task_id, msg)

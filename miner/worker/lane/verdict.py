@@ -1,35 +1,45 @@
-"""The verdict on a finished prompt: a result, the task's fault, or this machine's.
+"""The verdict on a finished prompt: a result, or a fault of this machine.
 
 Also frees memory or requests a restart of ComfyUI for the next prompt. Answers and retries nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+
 import structlog
 
+from miner.comfy.client import ComfyFault
 from miner.comfy.host import ComfyHost, folder_of
 from miner.comfy.replies import History, RunError, plain_name
-from miner.task.errors import JobFault, MachineFault
-from miner.task.policy import blame
+from miner.task.blame import blame
+from miner.task.errors import Fault, MachineFault
 from miner.task.stages import Job, OutputFile, Prompted
 
 log = structlog.get_logger()
 
+SAID = 300  # characters of ComfyUI's own words in a reason
 
-class OutOfMemory(MachineFault):
-    """The GPU ran out of memory."""
+_HINTS: dict[Fault, str] = {
+    "memory": "check what else uses the memory: nvidia-smi, free -h",
+    "poisoned": "check dmesg for Xid errors",
+    "disk": "check the space and the permissions of ComfyUI's output, input and temp folders",
+    "weights": "check the model files: xalora-miner doctor",
+    "unknown": "see ComfyUI's log; check its custom nodes and packages",
+}
 
 
 def verdict(task_id: str, prompt: Prompted, history: History, *, node: str, host: ComfyHost) -> tuple[OutputFile, ...]:
     """The files of the prompt's output node `node`; at least one.
 
-    Raises JobFault for the task's fault; OutOfMemory, after asking ComfyUI to free memory; MachineFault for this
-    machine's other faults. Blocks for a request at most.
+    Raises MachineFault: the task's parameters and inputs are checked before it is rendered. Blocks for a request at
+    most, to have ComfyUI free its memory.
     """
     if history.status == "success":
         return _outputs(prompt, history, node)
     if history.status == "interrupted" or history.error is None:
-        raise MachineFault("the prompt was interrupted in ComfyUI")
+        raise MachineFault("the prompt was interrupted in ComfyUI", fault="interrupted")
     raise _fault(task_id, prompt.job, history.error, host)
 
 
@@ -38,34 +48,36 @@ def _outputs(prompt: Prompted, history: History, node: str) -> tuple[OutputFile,
     own = folder_of(prompt.prompt_id)
     files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
     if not files:
-        raise MachineFault("ComfyUI reports success without an output file")
+        raise MachineFault("ComfyUI reports success without an output file", hint=_HINTS["disk"])
     return files
 
 
-def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> JobFault | MachineFault:
+def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> MachineFault:
     fault = blame(error.exception_type, error.exception_message)
+    said = redacted(job, " ".join(error.exception_message.split()))[:SAID]
     log.warning(
         "execution_error",
         task_id=task_id,
         node=error.node_type,
         type=error.exception_type,
-        reason=_redacted(job, error.exception_message.strip())[:500],
-        blame=fault,
-        next="answering it" if fault == "task" else "retrying",
+        reason=said,
+        fault=fault,
+        next="rendering again, unless it failed too often",
     )
     if fault == "memory":
-        host.client.free()
-        return OutOfMemory("the GPU ran out of memory", hint="check what else uses it: nvidia-smi")
-    if fault == "poisoned":
+        with contextlib.suppress(ComfyFault):  # it may have died of it
+            host.client.free()
+    elif fault == "poisoned":
         host.condemn(f"its CUDA context is broken ({error.exception_type})")
-        return MachineFault("the GPU failed", hint="check dmesg for Xid errors")
     node, kind = plain_name(error.node_type, "a node"), plain_name(error.exception_type, "an error")
-    return JobFault(f"rendering failed in {node}: {kind}")
+    words = f": {said}" if said else ""
+    return MachineFault(f"{node} failed with {kind}{words}", hint=_HINTS.get(fault, ""), fault=fault)
 
 
-def _redacted(job: Job, text: str) -> str:
-    """`text` without the consumer's values: a node's error may quote the prompt."""
-    for value in job.values.values():
-        if isinstance(value, str) and len(value) > 3:
-            text = text.replace(value, "…")
+def redacted(job: Job, text: str) -> str:
+    """`text` without the consumer's strings, plain or quoted: a node's error may quote the prompt."""
+    strings = [value for value in job.values.values() if isinstance(value, str) and len(value) > 3]
+    quoted = {form for value in strings for form in (value, json.dumps(value)[1:-1], repr(value)[1:-1])}
+    for form in sorted((*quoted, *(" ".join(value.split()) for value in strings)), key=len, reverse=True):
+        text = text.replace(form, "…") if form else text
     return text

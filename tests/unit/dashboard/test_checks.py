@@ -44,7 +44,9 @@ HOT = Card(
     memory_total=1,
     samples=(Sample(at=AT, load=1.0, memory=1, temperature=91.0, power=None),),
 )
-HEALTHY = HealthInputs(now=NOW, at=AT, runnable=2, enabled=2, free_disk=10**11, least_disk=5 * 10**9, wait=20.0)
+HEALTHY = HealthInputs(
+    now=NOW, at=AT, runnable=2, enabled=2, resting=(), free_disk=10**11, least_disk=5 * 10**9, wait=20.0
+)
 
 
 def lane(**changes):
@@ -74,9 +76,11 @@ PROBLEMS = {
     "draining": (now(state="draining"), True, False, "Leasing", "bad", "draining"),
     "nothing runs": (replace(HEALTHY, runnable=0), True, False, "Workflows", "bad", "no enabled workflow can run"),
     "some run": (replace(HEALTHY, runnable=1), True, True, "Workflows", "note", "1 of 2"),
+    "some are paused": (replace(HEALTHY, resting=("a: it broke",)), True, True, "Workflows", "warning", "a: it broke"),
+    "all are paused": (replace(HEALTHY, resting=("a: x", "b: y")), True, False, "Workflows", "bad", "2 of 2"),
     "answers wait": (now(unacknowledged=3, outbox=OUTBOX), True, True, "Outbox", "warning", "3 answers"),
     "disk is tight": (replace(HEALTHY, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB free"),
-    "disk is full": (replace(HEALTHY, free_disk=10**9), True, True, "Disk", "bad", "leasing stopped"),
+    "disk is full": (replace(HEALTHY, free_disk=10**9), True, False, "Disk", "bad", "leasing stopped"),
     "a hot GPU": (replace(HEALTHY, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
 }
 

@@ -128,23 +128,3 @@ def test_only_workflows_that_finish_in_time_are_prefetched():
     seconds, timeouts = {"a": 10.0, "b": 100.0}, {"a": 60.0, "b": 60.0, "c": 60.0}
     assert policy.prefetchable(["a", "b", "c"], seconds=seconds, timeouts=timeouts, busy_for=20.0) == ("a",)
     assert policy.prefetchable(["a"], seconds=seconds, timeouts=timeouts, busy_for=50.0) == ()
-
-
-@pytest.mark.parametrize(
-    ("exception_type", "message", "expected"),
-    [
-        ("torch.OutOfMemoryError", "Allocation on device ", "memory"),
-        ("torch.cuda.OutOfMemoryError", "CUDA out of memory. Tried to allocate 2.00 GiB", "memory"),
-        ("RuntimeError", "Allocation on device 0 would exceed allowed memory. (out of memory)", "memory"),
-        ("MemoryError", "not enough memory: you tried to allocate 123 bytes", "memory"),
-        ("RuntimeError", "CUDA error: an illegal memory access was encountered", "poisoned"),
-        ("torch.AcceleratorError", "CUDA error: device-side assert triggered", "poisoned"),
-        ("RuntimeError", "CUDA error: unspecified launch failure", "poisoned"),
-        ("RuntimeError", "CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx", "poisoned"),
-        ("comfy.model_management.InterruptProcessingException", "", "interrupted"),
-        ("PIL.UnidentifiedImageError", "cannot identify image file", "task"),
-        ("ValueError", "shapes do not match", "task"),
-    ],
-)
-def test_blame(exception_type, message, expected):
-    assert policy.blame(exception_type, message) == expected
