@@ -11,8 +11,17 @@ from miner.telemetry import metrics
 from tests.support.testbed import until
 
 UNITS = ("seconds", "bytes", "ratio", "celsius", "watts")
-COUNTS = {"tasks", "task_crashes", "retries", "lease_requests", "submissions", "comfyui_restarts"}
-LEVELS = {"tasks_in_hand", "outbox_depth", "comfyui_ready", "workflow_runnable", "paused", "draining", "build"}
+COUNTS = {"tasks", "task_crashes", "workflow_faults", "retries", "lease_requests", "submissions", "comfyui_restarts"}
+LEVELS = {
+    "tasks_in_hand",
+    "outbox_depth",
+    "comfyui_ready",
+    "workflow_runnable",
+    "workflow_paused",
+    "paused",
+    "draining",
+    "build",
+}
 """What has no unit: a number of things, and yes or no."""
 
 
