@@ -2,7 +2,8 @@
 
 SQLite with a write-ahead log and `synchronous=FULL`: a record survives a power cut once its method returns, and is made
 *before* its step is taken. No network, no decisions. Upload targets and the consumer's parameters are secrets: the file
-has mode 0600, and they are erased when the task closes.
+has mode 0600, and they are erased once the task is answered. The answer may quote the consumer: once it
+is acknowledged, only its version without quotes stays. `forget` empties the write-ahead log, which holds all of this.
 
 Times in it are wall time, as it stands when a record is written: the next run has another `telemetry.clock`. If the
 machine's clock steps after that and before the next start, the task's deadline is off by the step after that start.
@@ -25,7 +26,7 @@ import structlog
 from pydantic import TypeAdapter
 
 from miner.task.errors import ConfigError, MachineFault
-from miner.task.journal_file import lock, open_database
+from miner.task.journal_file import PAD, empty_log, lock, open_database, prune_damaged
 from miner.task.stages import (
     Answered,
     Closed,
@@ -70,18 +71,21 @@ RECORD_LOST = "the miner lost this task's data in a restart; please create it ag
 
 
 _COLUMNS = (
-    "task_id, miner_id, step, task_type, workflow, prompt_id, lease, record, outcome, facts, verdict, attempts,"
-    " crashes, places, leased_at, ended_at"
+    "task_id, miner_id, step, task_type, workflow, prompt_id, outcome, facts, verdict, attempts, crashes, places,"
+    " leased_at, ended_at, pad, lease, record, answer"
 )
-_ROW = f"INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * 16)})"
+_ROW = f"INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * 18)})"
 _REPLACE = f"INSERT OR REPLACE {_ROW}"
 _UPSERT = f"""
     INSERT {_ROW} ON CONFLICT DO UPDATE SET
         step = excluded.step,
+        task_type = excluded.task_type,
         workflow = excluded.workflow,
         prompt_id = CASE excluded.prompt_id WHEN '' THEN prompt_id ELSE excluded.prompt_id END,
+        pad = excluded.pad,
         lease = CASE excluded.step WHEN 'closed' THEN NULL ELSE coalesce(excluded.lease, lease) END,
-        record = CASE excluded.step WHEN 'closed' THEN NULL ELSE coalesce(excluded.record, record) END,
+        record = excluded.record,
+        answer = excluded.answer,
         outcome = coalesce(excluded.outcome, outcome),
         facts = coalesce(excluded.facts, facts),
         verdict = excluded.verdict,
@@ -107,6 +111,7 @@ class Journal:
         """Open or create `folder`/journal.db; move a damaged one aside. Raises ConfigError if another miner uses the
         folder, or a newer version wrote the file."""
         self._clock = clock
+        self._folder = folder
         self._mutex = threading.Lock()
         self.news = 0  # changes with the history
         try:
@@ -145,27 +150,31 @@ class Journal:
     def record(self, miner_id: str, task: TaskInHand, *, lease: bool = False) -> None:
         """Write the task's state; `lease`: and its lease, which is new or has changed.
 
-        `Closed` erases the secrets; the outcome stays for the history.
+        `Answered` erases the secrets, `Closed` the answer; the outcome stays for the history.
         """
         task = _moved(task, clock.wall)
         stage = task.stage
+        kept = task.lease.bare() if isinstance(stage, Answered) and not task.unknown else task.lease if lease else None
+        answered = stage if isinstance(stage, Answered) else None
         values: dict[str, Any] = {
             "task_id": task.task_id,
             "miner_id": miner_id,
             "step": stage.name,
-            "task_type": task.lease.task_type,
+            "task_type": task.lease.task_type if task.workflow else "",  # else it may be anything
             "workflow": task.workflow,
             "prompt_id": task.places.prompts[-1] if task.attempts and task.places.prompts else "",
-            "lease": _dump(task.lease) if lease else None,
-            "record": _dump(stage) if stage.name in _RECORDS else None,
-            "outcome": _dump(stage.outcome) if isinstance(stage, Answered) else None,
-            "facts": _dump(stage.facts) if isinstance(stage, Answered) and stage.facts else None,
+            "outcome": _dump(answered.shown) if answered else None,
+            "facts": _dump(answered.facts) if answered and answered.facts else None,
             "verdict": stage.verdict if isinstance(stage, Closed) else "",
             "attempts": task.attempts,
             "crashes": task.crashes,
             "places": _dump(task.places) if task.places != _NOWHERE else "",
             "leased_at": task.lease.leased_at,
             "ended_at": self._clock() if isinstance(stage, Closed) else None,
+            "pad": None if isinstance(stage, Closed) else PAD,
+            "lease": _dump(kept) if kept else None,
+            "record": _dump(stage) if stage.name in _RECORDS else None,
+            "answer": _dump(answered.outcome) if answered and answered.told is not None else None,
         }
         self._write(_REPLACE if lease and isinstance(stage, Leased) else _UPSERT, tuple(values.values()))
         if isinstance(stage, Closed):
@@ -181,6 +190,14 @@ class Journal:
             "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", (task_id, miner_id, width, height, thumbnail)
         )
         self.news += 1
+
+    def forget(self) -> bool:
+        """Empty the write-ahead log, where erased secrets last; returns False if a reader prevents it: try again.
+
+        Blocks for two disk flushes, during which stages can be recorded.
+        """
+        with _translated():
+            return empty_log(self._folder / "journal.db")
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -215,7 +232,15 @@ class Journal:
         return seconds
 
     def prune(self, *, keep_days: float) -> int:
-        """Delete closed tasks older than `keep_days`, and all but the latest MAX_CLOSED; returns the number."""
+        """Delete closed tasks older than `keep_days`, and all but the latest MAX_CLOSED; returns the number. Deletes
+        damaged journals of that age, too."""
+        try:
+            prune_damaged(self._folder, before=self._clock() - keep_days * DAY)
+        except OSError as error:
+            raise MachineFault(
+                f"a damaged journal cannot be deleted: {error.strerror}",
+                hint=f"delete it yourself, from {self._folder}",
+            ) from error
         return self._write(
             "DELETE FROM tasks WHERE step = 'closed' AND ended_at < max(?, coalesce("
             "(SELECT ended_at FROM tasks WHERE step = 'closed' ORDER BY ended_at DESC LIMIT 1 OFFSET ?), 0))",
@@ -246,11 +271,13 @@ def _translated() -> Iterator[None]:
 def _task(row: sqlite3.Row) -> TaskInHand:
     """A row as a TaskInHand. An unreadable record (disk fault, another version) becomes a task to answer as lost."""
     task_id = row["task_id"]
-    outcome = _or_none(_OUTCOME.validate_json, row["outcome"]) if row["step"] == "answered" else None
+    told = _or_none(_OUTCOME.validate_json, row["outcome"]) if row["step"] == "answered" else None
+    outcome = _or_none(_OUTCOME.validate_json, row["answer"]) or told
     lease = _or_none(lambda text: _LEASE.validate_python(json.loads(text)), row["lease"])
     stage: Stage | None = None
     if outcome is not None:
-        stage = Answered(outcome=outcome, facts=_or_none(_FACTS.validate_json, row["facts"]))
+        facts = _or_none(_FACTS.validate_json, row["facts"])
+        stage = Answered(outcome=outcome, facts=facts, told=told.msg if told and row["answer"] else None)
     elif lease is not None and row["step"] in _RECORDS:
         adapter = _RECORDS[row["step"]]
         stage = _or_none(lambda text: adapter.validate_python(json.loads(text)), row["record"])

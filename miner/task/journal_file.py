@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 import uuid
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,31 @@ _MIGRATIONS: list[str] = [
     ALTER TABLE tasks ADD COLUMN places TEXT NOT NULL DEFAULT '';      -- JSON of Places; '' once cleaned
     CREATE TABLE running (since REAL NOT NULL);                        -- a row while the program runs
     """,
+    """
+    CREATE TEMP TABLE open AS SELECT task_id, miner_id, lease, record FROM tasks
+        WHERE step NOT IN ('answered', 'closed');
+    ALTER TABLE tasks DROP COLUMN lease;
+    ALTER TABLE tasks DROP COLUMN record;
+    ALTER TABLE tasks ADD COLUMN pad TEXT;     -- see PAD
+    ALTER TABLE tasks ADD COLUMN lease TEXT;   -- JSON of the Lease; bare once answered, erased when closed
+    ALTER TABLE tasks ADD COLUMN record TEXT;  -- JSON of the stage's dataclass; erased once answered
+    ALTER TABLE tasks ADD COLUMN answer TEXT;  -- JSON of the Outcome as it is submitted; erased when closed
+    UPDATE tasks SET (pad, lease, record) = (
+        SELECT hex(zeroblob(600)), lease, record FROM open AS o
+        WHERE o.task_id = tasks.task_id AND o.miner_id = tasks.miner_id
+    ) WHERE step NOT IN ('answered', 'closed');
+    DROP TABLE open;
+    """,
 ]
 """Each migrates the schema by one version (`user_version`). Append only."""
 
 SCHEMA = len(_MIGRATIONS)  # current `user_version`
+
+PAD = "0" * 1200
+"""Comes before a row's secrets, so that they lie on overflow pages (at most 1,002 bytes of a row are in the tree
+itself). `secure_delete` wipes those once they are free, but leaves copies in a tree's pages that are split or merged."""
+
+DAMAGED = "journal.damaged-*.db"
 
 
 def lock(folder: Path) -> int:
@@ -87,14 +109,37 @@ def open_database(path: Path) -> sqlite3.Connection:
             raise MachineFault(
                 f"the journal {path} cannot be opened: {error}", hint="check its folder's permissions and disk"
             ) from error
-        aside = path.with_name(f"journal.damaged-{int(time.time())}.db")
-        for older in path.parent.glob("journal.damaged-*.db"):
+        aside = path.with_name(DAMAGED.replace("*", str(int(time.time()))))
+        for older in path.parent.glob(DAMAGED):
             older.unlink()  # contain secrets of old tasks
         path.rename(aside)
+        aside.chmod(0o600)
+        os.utime(aside)  # `prune_damaged` counts from now
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         log.error("journal_damaged", reason=str(error), moved_to=str(aside), next="starting with an empty journal")
         return _connect(path)
+
+
+def prune_damaged(folder: Path, *, before: float) -> int:
+    """Delete damaged journals that were moved aside before `before` (Unix seconds): they hold secrets of the tasks that
+    were in hand. Returns the number. Raises OSError."""
+    old = [path for path in folder.glob(DAMAGED + "*") if path.stat().st_mtime < before]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def empty_log(path: Path) -> bool:
+    """Move the write-ahead log of the database into its file and empty it: until then it holds erased secrets.
+
+    Returns whether it is empty; a reader in the midst of a query prevents that. Waits for nobody, but takes a flush of
+    the disk, for most of which the database can be written. Raises sqlite3.Error.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0.0)) as db:
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        busy, left, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy and left <= 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -120,6 +165,9 @@ def _connect(path: Path) -> sqlite3.Connection:
                 _split_leases(db)
             db.execute(f"PRAGMA user_version = {number}")
             db.execute("COMMIT")
+            if number == 5:
+                with suppress(sqlite3.OperationalError):  # a disk without room for a copy
+                    db.execute("VACUUM")  # wipes what earlier versions left in pages of the tree
     except BaseException:
         db.close()
         raise

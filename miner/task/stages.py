@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -69,6 +69,10 @@ class Lease:
             leased_at=at,
             fault=fault,
         )
+
+    def bare(self) -> Lease:
+        """Without what the task brought: enough to submit its answer."""
+        return replace(self, workflow_id="", parameters={}, target=None, fault="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +187,12 @@ class Answered:
     name: ClassVar[StageName] = "answered"
     outcome: Outcome
     facts: Facts | None = None
+    told: str | None = None  # the outcome's msg for log and history: without strings of the task; None: it has none
+
+    @property
+    def shown(self) -> Outcome:
+        """The outcome for log and history."""
+        return self.outcome if self.told is None else replace(self.outcome, msg=self.told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

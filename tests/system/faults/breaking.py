@@ -5,9 +5,11 @@ A fault is real: a signal to a process, a reset of a connection, bytes on the wi
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
@@ -49,13 +51,17 @@ def miner_back_first(testbed: RelayedTestbed) -> Iterator[None]:
 @contextmanager
 def miner_one_step_back(testbed: RelayedTestbed) -> Iterator[None]:
     """Killed before its last record: no call lies between the two, so the record is taken back."""
-    steps = {"prepared": ("leased", "{}"), "answered": ("uploaded", None)}
+    job = {"workflow": "gated", "values": {}, "images": {}, "deadline": time.time() + 60.0}
+    uploaded = {"job": job, "key": "", "size": 1, "inference_latency": 1.0, "upload_latency": 1.0}
+    steps = {"prepared": ("leased", {}), "answered": ("uploaded", uploaded)}
     with miner_killed(testbed):
         yield
         with closing(_journal(testbed)) as journal:
+            step, record = steps[testbed.step]
             changed = journal.execute(
-                "UPDATE tasks SET step = ?, outcome = NULL, record = coalesce(?, record) WHERE task_id = ?",
-                (*steps[testbed.step], testbed.task_id),
+                "UPDATE tasks SET step = ?, record = json_replace(?, '$.key', json_extract(outcome, '$.result')),"
+                " outcome = NULL WHERE task_id = ?",
+                (step, json.dumps(record), testbed.task_id),
             )
             assert changed.rowcount == 1
 

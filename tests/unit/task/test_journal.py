@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -104,6 +108,68 @@ def test_a_closed_task_keeps_its_outcome_and_no_secret(tmp_path):
     assert b"very-secret" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
 
+def test_an_answered_task_keeps_its_whole_answer_until_the_acknowledgement_and_no_secret(journal, tmp_path):
+    lease(journal, workflow="upscaler")
+    journal.record(ME, task(WAY[2], workflow="upscaler"))
+    answered = Answered(outcome=replace(OUTCOME, msg="bad 'quote'"), told="bad '…'")
+    journal.record(ME, task(answered, workflow="upscaler"))
+    assert journal.forget()
+    assert b"very-secret" not in content(tmp_path)
+    assert b"example.org" not in content(tmp_path)
+    (found,) = journal.unfinished(ME)
+    assert (found.stage, found.unknown) == (answered, False)
+    assert found.lease == replace(LEASE, workflow_id="", parameters={}, target=None)
+    assert journal.known(ME, "task-1").outcome.msg == "bad '…'"
+    journal.record(ME, task(Closed(verdict="acknowledged"), workflow="upscaler"))
+    assert journal.forget()
+    assert b"quote" not in content(tmp_path)
+
+
+def test_a_reader_keeps_the_write_ahead_log_and_nobody_waits_for_it(journal, tmp_path):
+    lease(journal)
+    with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM tasks").fetchone()
+        journal.record(ME, task(Closed(verdict="taken away")))
+        assert not journal.forget()
+        lease(journal, "meanwhile")
+        reader.execute("COMMIT")
+        assert journal.forget()
+    assert (tmp_path / "journal.db-wal").stat().st_size == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_page_keeps_a_secret_whatever_tasks_come_and_go(journal, tmp_path, seed):
+    """Rows of all sizes, so that pages of the tree are split and merged."""
+    rng, mark = random.Random(seed), "zqxvery"
+    held = {}
+    for number in range(300):
+        task_id = rng.choice(list(held)) if len(held) > rng.choice([1, 3, 20]) else f"task-{rng.randrange(10**9)}"
+        stage = held.get(task_id)
+        if stage is None:
+            target = PresignedPut(url=f"https://host/{mark * rng.randrange(1, 300)}")
+            lease(journal, task_id, lease=replace(LEASE, task_id=task_id, target=target))
+            held[task_id] = Leased()
+        elif stage == Leased():
+            job = replace(JOB, values={"prompt": mark * rng.randrange(1, 1000)})
+            held[task_id] = Prepared(job=job, prompt_id=f"p-{number}")
+            journal.record(ME, task(held[task_id], task_id))
+        else:
+            outcome = Outcome(task_id=task_id, success=False, msg=mark * rng.randrange(1, 100))
+            journal.record(ME, task(Answered(outcome=outcome, told="bad"), task_id))
+            journal.record(ME, task(Closed(verdict="acknowledged"), task_id))
+            del held[task_id]
+    for task_id in held:
+        journal.record(ME, task(Closed(verdict="taken away"), task_id))
+    assert journal.forget()
+    assert mark.encode() not in content(tmp_path)
+
+
+def content(folder):
+    """Of all files together."""
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
 def test_a_new_lease_replaces_the_old_one(journal):
     lease(journal)
     journal.record(ME, task(WAY[1]))
@@ -121,7 +187,7 @@ def test_other_miner_ids_tasks_are_separate(journal):
 
 def test_an_answer_to_an_unknown_task_is_kept(journal):
     outcome = Outcome(task_id="stranger", success=False, msg="lost")
-    journal.record(ME, task(Answered(outcome=outcome), task_id="stranger"))
+    journal.record(ME, task(Answered(outcome=outcome), task_id="stranger", unknown=True))
     (found,) = journal.unfinished(ME)
     assert (found.stage, found.unknown) == (Answered(outcome=outcome), True)
 
@@ -252,6 +318,22 @@ def test_prune_deletes_old_closed_tasks_and_never_open_ones(tmp_path):
     assert journal.known(ME, "old") is None
     assert journal.known(ME, "new") is not None
     assert [found.task_id for found in journal.unfinished(ME)] == ["open"]
+    journal.close()
+
+
+def test_a_damaged_journal_is_pruned_with_the_rest(tmp_path):
+    Journal(tmp_path).close()
+    (tmp_path / "journal.db").write_bytes(b"very-secret" * 1000)
+    os.utime(tmp_path / "journal.db", (0, 0))
+    now = [time.time()]
+    journal = Journal(tmp_path, clock=lambda: now[0])
+    (damaged,) = tmp_path.glob("journal.damaged-*")
+    assert stat.S_IMODE(damaged.stat().st_mode) == 0o600
+    journal.prune(keep_days=7)
+    assert damaged.exists()  # it is kept from when it was found
+    now[0] += 8 * DAY
+    journal.prune(keep_days=7)
+    assert b"very-secret" not in content(tmp_path)
     journal.close()
 
 
