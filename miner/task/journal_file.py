@@ -82,7 +82,7 @@ SCHEMA = len(_MIGRATIONS)  # current `user_version`
 
 PAD = "0" * 1200
 """Comes before a row's secrets, so that they lie on overflow pages (at most 1,002 bytes of a row are in the tree
-itself). `secure_delete` wipes those once they are free, but leaves copies in a tree's pages that are split or merged."""
+itself). `secure_delete` wipes those once they are free, but leaves copies in a tree's pages that split or merge."""
 
 DAMAGED = "journal.damaged-*.db"
 
