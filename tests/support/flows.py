@@ -22,9 +22,9 @@ def wait(seconds: float, *, loads: bool = False, **inputs: Any) -> Graph:
     return _through(_source(loads=loads), "DevnetWait", seconds=seconds, **inputs)
 
 
-def fail(kind: str, *, times: int = 0, loads: bool = False) -> Graph:
-    """`error`, `out-of-memory`, `cuda` or `exit`; the first `times` times, or always."""
-    return _through(_source(loads=loads), "DevnetFail", kind=kind, times=times, label=kind)
+def fail(kind: str, *, times: int = 0, loads: bool = False, says: str = "") -> Graph:
+    """`error`, `out-of-memory`, `cuda` or `exit`; the first `times` times, or always. `says`: an error's text."""
+    return _through(_source(loads=loads), "DevnetFail", kind=kind, times=times, label=kind, says=says)
 
 
 def _source(*, loads: bool) -> Graph:

@@ -1,7 +1,7 @@
 """A TCP relay between two real programs: it holds a request or its reply, cuts connections, and is away on demand.
 
 It promises that a held call stays where it is until the test lets it go or drops it, so that a step is caught without
-a race and without a sleep. What it carries is never changed.
+a race and without a sleep. What it carries is never changed; it replies in the server's place when told to.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Relay:
         place = urlsplit(target)
         self._target = (place.hostname, place.port)
         self._holds: list[Hold] = []
+        self._replies: dict[bytes, bytes] = {}
         self._pairs: list[_Pair] = []
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -91,6 +92,14 @@ class Relay:
         with self._lock:
             self._holds.append(hold)
         return hold
+
+    def reply(self, request: str, words: bytes) -> None:
+        """From now on every request whose first line begins like this gets `words`; the server sees none of them."""
+        self._replies[request.encode()] = words
+
+    def pass_on(self) -> None:
+        """Reply no more."""
+        self._replies.clear()
 
     def cut(self, request: str) -> int:
         """Reset the connections whose last request began like this; returns their number."""
@@ -166,6 +175,10 @@ class Relay:
                 if not down and chunk.startswith(VERBS):
                     pair.request = chunk.partition(b"\r\n")[0]
                     self.seen.append(pair.request)
+                    words = next((w for line, w in self._replies.items() if pair.request.startswith(line)), None)
+                    if words is not None:
+                        pair.end(words)
+                        return
                 hold = self._claim(pair, chunk, down)
                 if hold is not None and (instead := hold.keep()) is not None:
                     pair.end(instead)

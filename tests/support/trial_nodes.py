@@ -82,12 +82,15 @@ def _raise_if_poisoned() -> None:
         raise _CUDA_ERROR(_CUDA_TEXT)
 
 
-def fail(context: Context, *, image: Frames, kind: str, times: int = 0, label: str = "") -> Result:
-    """Fail: always, or the first `times` times that `label` comes by, counted over restarts of the engine."""
+def fail(context: Context, *, image: Frames, kind: str, times: int = 0, label: str = "", says: str = "") -> Result:
+    """Fail: always, or the first `times` times that `label` comes by, counted over restarts of the engine.
+
+    `says` is the text of an `error`.
+    """
     _raise_if_poisoned()
     if times and _count(context.folders.user / "devnet-fail.json", label) > times:
         return Result(outputs=(image,))
-    raise _FAULTS[kind]()
+    raise RuntimeError(says) if says else _FAULTS[kind]()
 
 
 def _count(path: Path, label: str) -> int:
@@ -161,7 +164,11 @@ NODES = (
         module=_MODULE,
         schema=fixed(
             {"image": ["IMAGE"], "kind": [list(_FAULTS)]},
-            optional={"times": _number("INT", 0, max=10000), "label": ["STRING", {"default": ""}]},
+            optional={
+                "times": _number("INT", 0, max=10000),
+                "label": ["STRING", {"default": ""}],
+                "says": ["STRING", {"default": ""}],
+            },
         ),
         returns=("IMAGE",),
         run=fail,
