@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from miner.media.pictures import BROKEN
 from miner.task.errors import MachineFault
 
 Color = tuple[int, int, int]
@@ -32,7 +33,7 @@ def decode(path: Path) -> Decoded:
         frames = [(image.size, _middle(image)) for image in _frames(path)]
     except ImportError:
         return Decoded(decoder=False)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise MachineFault(f"the rendered file cannot be decoded: {error}", hint="check ComfyUI's log") from error
     if len({size for size, _ in frames}) != 1:
         raise MachineFault("the frames of the rendered file differ in size", hint="check ComfyUI's log")

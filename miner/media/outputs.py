@@ -16,11 +16,14 @@ from typing import IO
 
 from PIL import Image
 
-from miner.media.pictures import alone, in_rgb
+from miner.media.pictures import BROKEN, alone, in_rgb
 from miner.task.errors import MachineFault
 from miner.task.stages import Media
 
 JPEG_QUALITY = 92  # of 100, unless the task sets it: no visible difference, a fifth of the PNG
+
+MAX_PIXELS = 1 << 28  # 16384 x 16384: 2.4 GB of RAM to convert
+_MAX_JPEG_SIDE = 65_500  # pixels: libjpeg's limit
 
 _TYPES = {
     "png": "image/png",
@@ -42,18 +45,24 @@ class _Broken(Exception):
     """The file is not what its first bytes announce."""
 
 
-def finish(path: Path, *, format: str, quality: int | None) -> Media:  # noqa: A002
+def finish(
+    path: Path,
+    *,
+    format: str,  # noqa: A002
+    quality: int | None,
+    max_pixels: int = MAX_PIXELS,
+) -> Media:
     """The file to upload: at `path`, or beside it if a PNG becomes a JPEG. Blocks on the disk.
 
-    `quality` is JPEG's, 1 to 100. Repeating it is harmless. Raises MachineFault: the node wrote another format or a
-    broken file, or the disk is full.
+    `quality` is JPEG's, 1 to 100; `max_pixels` bounds a picture that has to be decoded. Repeating it is harmless.
+    Raises MachineFault: the node wrote another format, a broken file or too large a picture, or the disk is full.
     """
     wanted = {"jpeg": "jpg"}.get(format, format)
     try:
         with path.open("rb") as file:
             found = _format_of(file.read(64))
         if found == "png" and wanted == "jpg":
-            path = _to_jpeg(path, quality or JPEG_QUALITY)
+            path = _to_jpeg(path, quality or JPEG_QUALITY, max_pixels)
         elif found != wanted:
             raise MachineFault(f"ComfyUI wrote {found or 'an unknown format'}, but the workflow promises {wanted}")
         elif found in _REWRITTEN:
@@ -61,8 +70,11 @@ def finish(path: Path, *, format: str, quality: int | None) -> Media:  # noqa: A
         else:
             _blank(path, found)
         return Media(path=path, content_type=_TYPES[wanted], size=path.stat().st_size)
-    except (_Broken, struct.error, IndexError) as error:
+    except (_Broken, struct.error, IndexError, RecursionError) as error:  # RecursionError: boxes in boxes in boxes
         raise MachineFault(f"ComfyUI wrote a broken {found} file: {error}") from error
+    except MemoryError as error:
+        hint = "Free some RAM, or ask for smaller pictures in the workflow."
+        raise MachineFault("not enough memory to convert the output", hint=hint) from error
     except OSError as error:
         hint = "Check the disk's free space and the permissions of the output folder."
         raise MachineFault(f"an output file cannot be read or written: {error.strerror or error}", hint=hint) from error
@@ -81,18 +93,32 @@ def _format_of(head: bytes) -> str:
     return "webm" if head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head else ""
 
 
-def _to_jpeg(path: Path, quality: int) -> Path:
+def _to_jpeg(path: Path, quality: int, max_pixels: int) -> Path:
+    _judge_size(path, max_pixels)
     target = path.with_suffix(".jpg")
     part = target.with_suffix(".part")
     try:
-        with alone(), Image.open(path, formats=("PNG",)) as picture:
+        with alone(max_pixels=max_pixels), Image.open(path, formats=("PNG",)) as picture:
             in_rgb(picture).save(part, "JPEG", quality=quality)
         part.replace(target)
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _Broken(str(error)) from error
+    except BROKEN as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):  # not the file's content
+            raise
+        raise _Broken(f"{type(error).__name__}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def _judge_size(path: Path, max_pixels: int) -> None:
+    with path.open("rb") as file:
+        width, height = struct.unpack(">16xII", file.read(24))  # IHDR is the first chunk
+    if width * height > max_pixels or max(width, height) > _MAX_JPEG_SIDE:
+        raise MachineFault(
+            f"ComfyUI wrote a picture of {width}x{height} pixels; at most {max_pixels} are converted to JPEG, and "
+            f"{_MAX_JPEG_SIDE} per side",
+            hint="Raise output.max_pixels in its workflow.toml, or render smaller pictures.",
+        )
 
 
 # ---- pictures: a new file without the dropped pieces ----------------------------------------------------------------

@@ -37,8 +37,9 @@ _MAGIC = {
 }
 
 # What Pillow 11 to 13 raise for malformed data. SyntaxError means a broken header; the other builtin errors escape from
-# its parsers; MemoryError comes from a decoder that was given an absurd size.
-_BROKEN = (
+# its parsers and codecs; MemoryError comes from a decoder that was given an absurd size.
+BROKEN = (
+    Image.DecompressionBombError,
     OSError,
     SyntaxError,
     ValueError,  # UnicodeError too
@@ -49,7 +50,9 @@ _BROKEN = (
     ArithmeticError,
     EOFError,
     MemoryError,
-    NotImplementedError,
+    BufferError,
+    RuntimeError,  # NotImplementedError and RecursionError too
+    SystemError,
     struct.error,
     zlib.error,
 )
@@ -94,16 +97,24 @@ def clean_image(data: bytes, *, max_pixels: int, name: str = "image") -> tuple[b
         raise JobFault(f"{name}: {unfit}") from None
     except Image.DecompressionBombError:
         raise JobFault(f"{name}: it has too many pixels; the limit is {max_pixels}") from None
-    except _BROKEN:
+    except BROKEN:
         raise JobFault(f"{name}: the {kind} file is broken") from None
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One thread at a time, without Pillow's warnings: oddities do not matter, and sizes are judged elsewhere."""
-    with _one_at_a_time, warnings.catch_warnings():  # the warnings' filters are the whole process's
+def alone(*, max_pixels: int | None = None) -> Iterator[None]:
+    """One thread at a time, without Pillow's warnings: oddities do not matter, and sizes are judged elsewhere.
+
+    `max_pixels` replaces Pillow's own limit; the caller has to judge the size.
+    """
+    with _one_at_a_time, warnings.catch_warnings():  # filters and limit are the whole process's
         warnings.simplefilter("ignore")
-        yield
+        usual = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = max_pixels or usual
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 def _decode(data: bytes, kind: str, max_pixels: int) -> Image.Image:
@@ -137,7 +148,7 @@ def _orientation(picture: Image.Image) -> int:
     """EXIF's orientation; 1 (upright) if EXIF is missing or broken, since the pixels are usable anyway."""
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
-    except _BROKEN:
+    except BROKEN:
         return 1
 
 

@@ -7,21 +7,18 @@ picture or needs too much memory. Never: raises for the file's content, since a 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
-from miner.media.pictures import alone, in_rgb
+from miner.media.pictures import BROKEN, alone, in_rgb
 
 SIDE = 192  # pixels
 MAX_BYTES = 8192
 MAX_PIXELS = 4096 * 4096  # 50 MB while it is decoded
 _QUALITIES = (72, 50, 30, 10)
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +39,7 @@ def thumbnail(path: Path) -> Thumbnail | None:
                 return None
             picture.thumbnail((SIDE, SIDE))
             return Thumbnail(width=width, height=height, webp=_webp(in_rgb(picture)))
-    except _BROKEN:
+    except BROKEN:
         return None
 
 

@@ -45,6 +45,7 @@ class Output(_Section):
     node: str
     format: Literal["png", "jpg", "webp", "mp4", "webm"]  # of the upload; ComfyUI's PNG is converted to JPEG
     quality_parameter: str = ""  # the int parameter with the conversion quality
+    max_pixels: Annotated[int, Field(ge=1)] = 1 << 28  # of a PNG to convert: 16384 x 16384, 2.4 GB of RAM
 
 
 class Needs(_Section):

@@ -145,7 +145,12 @@ class Deliver:
             raise DiskFault(f"no folder for the result: {error.strerror or error}") from error
         source = self.host.fetch(rendered.files[0], folder)
         quality = rendered.job.values.get(output.quality_parameter)
-        media = finish(source, format=output.format, quality=int(quality) if quality is not None else None)
+        media = finish(
+            source,
+            format=output.format,
+            quality=int(quality) if quality is not None else None,
+            max_pixels=output.max_pixels,
+        )
         self.capabilities.succeeded(rendered.job.workflow)
         begun = self.clock()
         key = self._put(rendered, lease, media, format=output.format)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import struct
 import tracemalloc
+import zlib
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +17,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from miner.media.outputs import finish
-from miner.task.errors import MachineFault
+from miner.media.pictures import clean_image
+from miner.media.thumbnail import thumbnail
+from miner.task.errors import JobFault, MachineFault
 
 PROMPT = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a secret garden"}}}
 WORKFLOW = {"nodes": ["a secret garden"] * 20}
@@ -243,6 +248,88 @@ def test_a_file_that_breaks_off_is_this_machines_fault(tmp_path: Path, kind: str
     with pytest.raises(MachineFault):
         finish(path, format=kind, quality=None)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def ihdr(width: int, height: int, *, depth: int = 8, color: int = 2) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+
+
+def idat(data: bytes) -> tuple[bytes, bytes]:
+    return b"IDAT", zlib.compress(data)
+
+
+END = (b"IEND", b"")
+HOSTILE = {
+    "no chunks": png(),
+    "an empty header": png((b"IHDR", b""), END),
+    "no pixels": png(ihdr(64, 48), END),
+    "pixels that are no zlib stream": png(ihdr(64, 48), (b"IDAT", b"nonsense"), END),
+    "too few pixels": png(ihdr(64, 48), idat(b"x"), END),
+    "no width": png(ihdr(0, 48), idat(b""), END),
+    "a depth that does not exist": png(ihdr(64, 48, depth=3), idat(b""), END),
+    "a color type that does not exist": png(ihdr(64, 48, color=9), idat(b""), END),
+    "no palette": png(ihdr(64, 48, color=3), idat(b"\0" * 65 * 48), END),
+    "a text of 100 MB": png(ihdr(64, 48), (b"zTXt", b"a\0\0" + zlib.compress(bytes(100 << 20))), END),
+    "a profile that is no zlib stream": png(ihdr(64, 48), (b"iCCP", b"a\0\0nonsense"), idat(b"x"), END),
+    "196 megapixels": png(ihdr(14000, 14000), idat(b"x"), END),
+    "4 million megapixels": png(ihdr(2**31 - 1, 2**31 - 1), idat(b"x"), END),
+    "a frame control of no bytes": png(ihdr(64, 48), (b"acTL", b""), (b"fcTL", b""), idat(b"x"), END),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_a_decoder_raises_is_this_machines_fault_and_no_thumbnail(tmp_path: Path, hostile: bytes) -> None:
+    path = tmp_path / "out.png"
+    path.write_bytes(hostile)
+    assert thumbnail(path) is None
+    with pytest.raises(MachineFault):
+        finish(path, format="jpg", quality=None)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_no_change_of_a_few_bytes_makes_a_crash(tmp_path: Path, kind: str) -> None:
+    path, rng = tmp_path / f"out.{kind}", random.Random(7)
+    write(path, kind)
+    whole = path.read_bytes()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(12, len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        thumbnail(path)
+        with suppress(MachineFault):
+            finish(path, format="jpg" if kind == "png" else kind, quality=None)
+        with suppress(JobFault):
+            clean_image(bytes(data), max_pixels=1 << 20)
+
+
+def test_a_picture_above_pillows_own_limit_is_converted_and_one_above_the_workflows_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.png"
+    pixels().save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert finish(path, format="jpg", quality=None, max_pixels=64 * 48).size > 0
+    assert Image.MAX_IMAGE_PIXELS == 10
+    with pytest.raises(MachineFault, match="64x48 pixels; at most 3071 are converted") as caught:
+        finish(path, format="jpg", quality=None, max_pixels=64 * 48 - 1)
+    assert "output.max_pixels" in caught.value.hint
+
+
+def test_boxes_in_boxes_in_boxes_are_a_broken_video(tmp_path: Path) -> None:
+    path, deep = tmp_path / "out.mp4", 5000
+    nested = b"".join(struct.pack(">I4s", 8 * (deep - level), b"moov") for level in range(deep))
+    path.write_bytes(struct.pack(">I4s8x", 16, b"ftyp") + struct.pack(">I4s", 8, b"mdat") + nested)
+    with pytest.raises(MachineFault, match="broken mp4"):
+        finish(path, format="mp4", quality=None)
 
 
 def test_a_file_that_is_not_there_is_this_machines_fault(tmp_path: Path) -> None:
