@@ -24,7 +24,7 @@ from miner.telemetry.liveness import IDLE, REMOTE, Liveness
 log = structlog.get_logger()
 
 OnClosed = Callable[[str, str], None]
-"""Called once with a task's id and the verdict, when nothing is owed for it any more."""
+"""Called once with a task's id and the verdict, when nothing is owed for it any more. It must not call the outbox."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Outbox:
         metrics.SUBMISSIONS.labels(verdict).inc()
         if verdict != "acknowledged":
             log.warning("answer_undeliverable", task_id=task_id, verdict=verdict, next="it is recorded; going on")
-        letter.on_closed(task_id, verdict)
-        with self._changed:
+        with self._changed:  # both at once: an answer to the same task that comes in between would be dropped
+            letter.on_closed(task_id, verdict)
             del self._letters[letter.miner_id, task_id]
             self._changed.notify_all()

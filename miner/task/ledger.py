@@ -39,7 +39,7 @@ from miner.telemetry import clock
 
 log = structlog.get_logger()
 
-REMEMBER = 60.0  # seconds to remember a closed task
+REMEMBER = 1000  # closed tasks to remember
 
 
 class Ledger:
@@ -64,7 +64,8 @@ class Ledger:
         self._clock = clock
         self._changed = threading.Condition()
         self._tasks: Mapping[str, TaskInHand] = MappingProxyType({})  # replaced as a whole
-        self._closed_at: dict[str, float] = {}
+        self.closings = 0  # how many tasks have closed: a moment that no clock can move
+        self._closed: dict[str, tuple[int, str]] = {}  # task → the moment, the verdict
         self._unwritten: dict[str, TaskInHand] = {}  # closed, but not written yet after a disk fault
 
     # ---- reading ----------------------------------------------------------------------------------
@@ -100,9 +101,10 @@ class Ledger:
         """The known workflows of the tasks in hand."""
         return tuple(task.workflow for task in self.view() if task.workflow)
 
-    def closed_since(self, task_id: str, at: float) -> bool:
-        """Whether the task closed at `at` (Unix seconds) or later."""
-        return self._closed_at.get(task_id, 0.0) >= at
+    def closed_since(self, task_id: str, moment: int) -> str:
+        """The verdict if the task has closed since `closings` was `moment`, else ""."""
+        closing, verdict = self._closed.get(task_id, (0, ""))
+        return verdict if closing > moment else ""
 
     # ---- adding and removing ----------------------------------------------------------------------
 
@@ -164,9 +166,9 @@ class Ledger:
     def lease_again(self, lease: Lease) -> None:
         """The sequencer leased a task in hand again: use the new upload target."""
         with self._changed:
-            task = self._tasks[lease.task_id]
-            if task.answered or task.lease.target == lease.target:
-                return
+            task = self._tasks.get(lease.task_id)
+            if task is None or task.answered or task.lease.target == lease.target:
+                return  # it may have ended in another thread just now
             task = replace(task, lease=replace(lease, leased_at=task.lease.leased_at))
             self._write(task, lease=True)
             self._replace(task)
@@ -228,8 +230,12 @@ class Ledger:
             task = replace(task, places=self._places(task.places, stage.prompt_id))
         self._write(task)
         if isinstance(stage, Closed):
+            self.closings += 1
+            self._closed.pop(task.task_id, None)
+            self._closed[task.task_id] = (self.closings, stage.verdict)
+            if len(self._closed) > REMEMBER:
+                del self._closed[next(iter(self._closed))]
             self._drop(task.task_id)
-            self._closed_at = {t: at for t, at in self._closed_at.items() if now - at < REMEMBER} | {task.task_id: now}
         else:
             self._put(task)
         if ended:

@@ -88,7 +88,8 @@ class Answers:
         self.outbox.submit(self.ledger.miner_id, outcome, self._closed)
 
     def _closed(self, task_id: str, verdict: str) -> None:
-        if self.ledger.get(task_id) is not None:
+        task = self.ledger.get(task_id)
+        if task is not None and task.answered:
             self.ledger.advance(task_id, Closed(verdict=verdict))
 
 

@@ -57,8 +57,9 @@ class Gate:
         """Send one request, put a lease into the ledger, return the reply. Raises Retryable."""
         ledger = self._ledger
         with self._asking:
+            moment = ledger.closings  # before what is in hand, so that nothing closes unseen
             about, held = [task for task in ledger.view() if not task.answered], ledger.held
-            self.asked_at = asked_at = self._clock()
+            self.asked_at = self._clock()
             reply = self._request(workflow_ids if self.leasing else (), wait)
             self.answered_at = self._clock()
             named = reply.running or (reply.lease.task_id if reply.lease else None)
@@ -71,9 +72,9 @@ class Gate:
                 now=self._clock(),
             )
             if reply.lease is not None:
-                self._take(reply.lease)
+                self._take(reply.lease, moment)
             elif reply.running is not None and ledger.get(reply.running) is None:
-                self._answer_unknown(reply.running, asked_at)
+                self._answer_unknown(reply.running, moment)
             return reply
 
     def set_leasing(self, wanted: bool) -> None:
@@ -100,10 +101,12 @@ class Gate:
         metrics.LEASE_REQUESTS.labels("task" if reply.lease else "running" if reply.running else "nothing").inc()
         return reply
 
-    def _take(self, lease: Lease) -> None:
+    def _take(self, lease: Lease, moment: int) -> None:
         """Take a lease. For a task in hand, the sequencer thought it lost, or means `running`."""
         task = self._ledger.get(lease.task_id)
-        if task is None:
+        if task is None and self._ledger.closed_since(lease.task_id, moment) == "acknowledged":
+            log.info("stale_lease", task_id=lease.task_id, next="nothing: its answer was accepted during this request")
+        elif task is None:
             self._ledger.take(lease)
             log.debug("task_step", task_id=lease.task_id, step="leased")
         elif task.answered:  # submit that answer, not a second one
@@ -111,10 +114,10 @@ class Gate:
         else:
             self._ledger.lease_again(lease)
 
-    def _answer_unknown(self, task_id: str, asked_at: float) -> None:
+    def _answer_unknown(self, task_id: str, moment: int) -> None:
         """Answer a `running` task that is not in hand."""
-        if self._ledger.closed_since(task_id, asked_at):
-            return  # acknowledged during this request
+        if self._ledger.closed_since(task_id, moment):
+            return  # during this request
         if self._answers.depth >= MAX_UNACKNOWLEDGED:
             return  # the sequencer will name it again
         known = self._known(task_id)
