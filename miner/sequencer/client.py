@@ -26,6 +26,7 @@ from miner.sequencer.replies import Reply, parse_object, parse_reply
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
 from miner.telemetry import clock
+from miner.telemetry.log import cut
 
 MAX_REPLY_BYTES = 1 << 20
 # Seconds for a new connection. Linux retries after 1 and 3 s; a longer limit would let more of a fleet connect at once
@@ -183,4 +184,4 @@ def _said(data: bytes) -> str:
     except Retryable:
         return ""
     said = body.get("message") or body.get("error")
-    return f": {said[:200]!a}" if isinstance(said, str) else ""
+    return f": {cut(said, 200)!a}" if isinstance(said, str) else ""

@@ -36,6 +36,7 @@ from miner.task.stages import (
     Uploaded,
 )
 from miner.telemetry import clock
+from miner.telemetry.redaction import hide_task, task_ended
 
 log = structlog.get_logger()
 
@@ -111,6 +112,7 @@ class Ledger:
     def take(self, lease: Lease) -> TaskInHand:
         """Add a new task, at `Leased`."""
         task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=lease.task_id), since=self._clock())
+        hide_task(lease.task_id, lease.strings())
         with self._changed:
             self._write(task, lease=True)
             self._put(task)
@@ -118,6 +120,7 @@ class Ledger:
 
     def restore(self, task: TaskInHand, *, then: Stage | None = None) -> TaskInHand:
         """Add a task from the journal, and advance it to `then` if given."""
+        hide_task(task.task_id, task.lease.strings())
         with self._changed:
             if then is not None:
                 return self._advance(task, then, {})
@@ -169,6 +172,7 @@ class Ledger:
             task = self._tasks.get(lease.task_id)
             if task is None or task.answered or task.lease.target == lease.target:
                 return  # it may have ended in another thread just now
+            hide_task(lease.task_id, [*task.lease.strings(), *lease.strings()])
             task = replace(task, lease=replace(lease, leased_at=task.lease.leased_at))
             self._write(task, lease=True)
             self._replace(task)
@@ -272,6 +276,7 @@ class Ledger:
 
     def _drop(self, task_id: str) -> None:
         self._tasks = MappingProxyType({t: task for t, task in self._tasks.items() if t != task_id})
+        task_ended(task_id)
         self._notify()
 
     def _notify(self) -> None:

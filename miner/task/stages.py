@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -70,9 +70,34 @@ class Lease:
             fault=fault,
         )
 
+    def strings(self) -> Iterator[str]:
+        """What of it may not be written anywhere else: the consumer's words and the secrets of the upload target."""
+        yield self.workflow_id
+        yield from _strings(self.parameters)
+        if isinstance(self.target, PresignedPut):
+            yield self.target.url.partition("?")[2]
+            yield from self.target.headers.values()
+        elif self.target is not None:
+            yield from (self.target.access_key_id, self.target.secret_access_key, self.target.session_token)
+
     def bare(self) -> Lease:
         """Without what the task brought: enough to submit its answer."""
         return replace(self, workflow_id="", parameters={}, target=None, fault="")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in JSON. Names are the workflow's, and those it does not know are never repeated. Of a URL, what
+    follows the scheme; its host alone where that is long enough to be told from words."""
+    if isinstance(value, str):
+        _, slashes, rest = value.partition("://")
+        host, slash, path = rest.partition("/")
+        yield from (host, slash + path) if slashes and " " not in host else (value,)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,21 +19,14 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-SHORTEST_SECRET = 6  # characters; a shorter one would match everywhere
+from miner.telemetry.redaction import hide as hide  # part of this module's interface
+from miner.telemetry.redaction import without_secrets, without_strings
 
 _SECRET_KEYS = re.compile(r"(api_?key|secret|token|credential|authorization|password|signature)", re.IGNORECASE)
-_URL_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE)
-_URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", re.IGNORECASE)
-_BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/=-]+")
-
-
-_known: list[str] = []  # this process's own secrets
-
-
-def hide(*secrets: str) -> None:
-    """Redact these secrets from every log line."""
-    _known.extend(secret for secret in secrets if len(secret) >= SHORTEST_SECRET and secret not in _known)
-
+_NAMES = frozenset(
+    {"event", "level", "lane", "task_id", "workflow", "step", "url", "folder", "log", "version", "device"}
+)
+"""Keys of what the miner itself names: no string of a task, though it may look like one."""
 
 FOLD_FOR = 60.0  # seconds in which a repeated failure is logged once
 MOST_FOLDED = 256  # different failures that are tracked
@@ -164,23 +157,33 @@ def drop_empty(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def redact(_logger: Any, _method: str, event: Event) -> Event:
-    """Redacts values of secret-sounding keys, queries and user names of URLs, and bearer tokens."""
-    return {key: "***" if _SECRET_KEYS.search(key) else clean(value) for key, value in event.items()}
+    """Hides values of secret-sounding keys, whatever else is secret (see `redaction`), and strings of tasks."""
+    return {
+        key: "***" if _SECRET_KEYS.search(key) else clean(value, strings=key not in _NAMES)
+        for key, value in event.items()
+    }
 
 
-def clean(value: Any) -> Any:
-    """`value` without secrets, on one line and without control characters."""
+def clean(value: Any, *, strings: bool = True) -> Any:
+    """`value` without secrets and, with `strings`, those of tasks; on one line and without control characters."""
     if isinstance(value, dict):
-        return {str(key): "***" if _SECRET_KEYS.search(str(key)) else clean(item) for key, item in value.items()}
+        return {
+            clean(str(key)): "***" if _SECRET_KEYS.search(str(key)) else clean(item, strings=strings)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return [clean(item, strings=strings) for item in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = _URL_QUERY.sub(r"\1?***", _URL_USER.sub(r"\1***@", str(value)))
-    for secret in _known:
-        text = text.replace(secret, "***")
-    text = _BEARER.sub(r"\1***", text).replace("\n", " ⏎ ")
+    text = without_secrets(str(value))
+    text = (without_strings(text) if strings else text).replace("\n", " ⏎ ")
     return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def cut(text: str, longest: int) -> str:
+    """`text` cleaned, and then not longer than `longest`: a cut would hide a secret from a later cleaning."""
+    cleaned: str = clean(text)
+    return cleaned if len(cleaned) <= longest else f"{cleaned[: longest - 1]}…"
 
 
 def _visible(character: str) -> str:

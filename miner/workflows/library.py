@@ -31,6 +31,7 @@ from miner.workflows.parameters import (
     StringParameter,
     place_of,
     printable,
+    quoted,
     shown,
 )
 
@@ -73,7 +74,7 @@ class Workflow:
         unknown = (printable(str(name)[:60]) for name in parameters if name not in known)
         ignored = tuple(islice(unknown, MOST_IGNORED))
         if ignored and refuse_unknown:
-            raise JobFault(f"unknown parameter {ignored[0]}; {self.name} takes {', '.join(known)}")
+            raise JobFault(f"unknown parameter {quoted(ignored[0])}; {self.name} takes {', '.join(known)}")
         values: dict[str, Value] = {}
         images: dict[str, str] = {}
         for name, parameter in known.items():

@@ -56,10 +56,15 @@ def shown(value: object) -> str:
         case str() if len(value) > LONGEST_SHOWN:
             return f"a string of {len(value):,} characters"
         case str():
-            return f"'{printable(value)}'"
+            return quoted(value)
         case Mapping():
             return "an object"
     return "an array"
+
+
+def quoted(text: str) -> str:
+    """A task's text in a message, so that log and history can leave it out: no quote in it looks like its end."""
+    return "'" + printable(text).replace("'", '"') + "'"
 
 
 def printable(text: str) -> str:

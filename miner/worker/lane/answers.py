@@ -33,7 +33,7 @@ class Answers:
         if task is None:
             raise KeyError(outcome.task_id)
         facts = task_log.facts_of(task, now=self.clock())
-        stage = Answered(outcome=outcome, facts=facts)
+        stage = Answered(outcome=outcome, facts=facts, told=task_log.told(outcome.msg))
         if left is not None:
             self.ledger.restore(left, then=stage)
         else:

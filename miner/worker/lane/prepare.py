@@ -27,6 +27,7 @@ from miner.task.policy import backoff, deadline_of
 from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
+from miner.telemetry.log import cut
 from miner.worker.lane.again import NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
@@ -108,7 +109,7 @@ class Prepare:
         if task is None or task.job is None:
             raise fault
         if isinstance(fault, PromptRefused):
-            details = redacted(task.job, fault.details)[:DETAILS]
+            details = cut(redacted(task.job, fault.details), DETAILS)
             log.error(
                 "graph_refused", task_id=task_id, details=details, next="checking the workflow against ComfyUI again"
             )

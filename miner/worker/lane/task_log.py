@@ -12,6 +12,7 @@ import structlog
 
 from miner.task.stages import Facts, Outcome, TaskInHand
 from miner.telemetry import metrics
+from miner.telemetry.log import clean
 
 log = structlog.get_logger()
 
@@ -46,6 +47,12 @@ def facts_of(task: TaskInHand, *, now: float) -> Facts:
     )
 
 
+def told(msg: str) -> str:
+    """An answer's `msg` for log and history: without strings of the task."""
+    text: str = clean(_QUOTED.sub("'…'", msg))
+    return text
+
+
 def log_end(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
     """Log a task's one line at INFO, and count it."""
     end = ending(task, outcome)
@@ -66,8 +73,8 @@ def log_end(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
         upload_s=_rounded(outcome.upload_latency) if outcome.success else None,
         total_s=_rounded(facts.total),
         mb=round(facts.size / 1e6, 2) if facts.size else None,
-        ignored=list(task.ignored) or None,
-        reason=_QUOTED.sub("'…'", outcome.msg) or None,
+        ignored=len(task.ignored) or None,
+        reason=told(outcome.msg) or None,
     )
 
 

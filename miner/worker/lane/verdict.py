@@ -16,6 +16,7 @@ from miner.comfy.replies import History, RunError, plain_name
 from miner.task.blame import blame
 from miner.task.errors import Fault, MachineFault
 from miner.task.stages import Job, OutputFile, Prompted
+from miner.telemetry.log import cut
 
 log = structlog.get_logger()
 
@@ -54,7 +55,7 @@ def _outputs(prompt: Prompted, history: History, node: str) -> tuple[OutputFile,
 
 def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> MachineFault:
     fault = blame(error.exception_type, error.exception_message)
-    said = redacted(job, " ".join(error.exception_message.split()))[:SAID]
+    said = cut(redacted(job, " ".join(error.exception_message.split())), SAID)
     log.warning(
         "execution_error",
         task_id=task_id,

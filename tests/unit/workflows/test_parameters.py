@@ -264,7 +264,7 @@ def test_unknown_parameters_are_ignored_and_reported_or_refused(sample: Workflow
     checked = sample.check(asked, loras=LORAS)
     assert checked.ignored == ("color", "?" + "k" * 59, "")
     assert set(checked.values) <= set(sample.manifest.parameters)
-    with pytest.raises(JobFault, match="unknown parameter color; sample takes prompt, style"):
+    with pytest.raises(JobFault, match="unknown parameter 'color'; sample takes prompt, style"):
         sample.check(asked, loras=LORAS, refuse_unknown=True)
 
 
