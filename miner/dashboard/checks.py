@@ -13,7 +13,7 @@ from miner.dashboard.snapshot import LaneSnapshot, Snapshot
 from miner.telemetry.health import Level, Mark
 
 HOT = 87.0  # °C; consumer GPUs throttle from about here
-_PAUSED = "see execution_error and workflow_paused in the log; the miner tries one task when the pause is over"
+_PAUSED = "see execution_error and workflow_paused in the log; the miner tries again when the pause is over"
 SILENT = 90.0  # seconds without a reply, in addition to the time a request may be held
 
 

@@ -130,7 +130,7 @@ class View:
         return least_free(path for path in folders if path) or 0
 
     def _workflow(self, workflow: Workflow, lanes: Lanes, *, enabled: bool) -> WorkflowSnapshot:
-        manifest, name, now = workflow.manifest, workflow.name, self._clock()
+        manifest, name = workflow.manifest, workflow.name
         verdicts = [lane.capabilities.verdicts.get(name) for lane in lanes]
         checked = [reasons for reasons in verdicts if reasons is not None]
         runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
@@ -142,7 +142,7 @@ class View:
             state = "unknown"
         elif not runs:
             state = "not runnable"
-        elif all(until > now for until in rests):
+        elif not any(name in lane.capabilities.healthy() for lane in runs):
             state = "resting"
         reasons = min(checked, key=len, default=()) if state == "not runnable" else ()
         return WorkflowSnapshot(

@@ -155,28 +155,36 @@ class Incident:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """A workflow's health on this machine, or the machine's for all of them."""
+    """A workflow's health on this machine, or the machine's for all of them.
+
+    After a pause comes a trial, a render of our own: no consumer's task is to find out that nothing has changed. Then
+    comes one consumer's task at a time, the canary, until one succeeds.
+    """
 
     faults: int = 0  # in a row
     not_before: float = 0.0  # not advertised before, Unix seconds
+    tried: bool = False  # our own render has succeeded since
     last: Incident = Incident()
 
     FAULTS_UNTIL_TRIAL = 3
-    FIRST_PAUSE = 60.0  # seconds before the first canary
+    FIRST_PAUSE = 60.0  # seconds before the first trial
     LONGEST_PAUSE = 600.0  # seconds; also the pause after running out of memory
 
     @property
     def on_trial(self) -> bool:
-        """One canary task at a time until one succeeds."""
         return self.faults >= self.FAULTS_UNTIL_TRIAL
+
+    def is_due(self, *, now: float) -> bool:
+        """Whether it is time for our own render."""
+        return self.on_trial and not self.tried and now >= self.not_before
 
     def may_advertise(self, *, now: float, in_hand: bool) -> bool:
         """Whether to advertise the workflow; `in_hand`: one of its tasks is in hand."""
-        return now >= self.not_before and not (self.on_trial and in_hand)
+        return now >= self.not_before and (not self.on_trial or (self.tried and not in_hand))
 
     def after_fault(self, incident: Incident, *, at_once: bool = False) -> Health:
         """This machine spoiled a render. `at_once`: the next task would fail, too."""
-        faults = self.faults + 1
+        faults = max(self.faults + 1, self.FAULTS_UNTIL_TRIAL if at_once else 0)
         pause = 0.0
         if at_once:
             pause = self.LONGEST_PAUSE

@@ -168,6 +168,7 @@ class Testbed:
         *,
         workflows: dict[str, list[str]] | None = None,
         environ: dict[str, str] | None = None,
+        program: str = "miner",
         **settings: Any,
     ) -> Process:
         """`workflows`: id → names. `settings` are keys of config.toml, with `__` for the dot."""
@@ -190,8 +191,9 @@ class Testbed:
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         config.write_text(_toml(values, ids))
-        command = [sys.executable, "-m", "miner", "run", "--config", str(config)]
-        self.worker = self._start(Process(command, self.folder / "worker.log", env=environ or {}))
+        command = [sys.executable, "-m", program, "run", "--config", str(config)]
+        environ = {"PYTHONPATH": str(ROOT), **(environ or {})}
+        self.worker = self._start(Process(command, self.folder / "worker.log", env=environ))
         return self.worker
 
     def add_workflow(self, name: str, graph: dict[str, Any], *, timeout: float = 120.0, parameters: str = "") -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -196,9 +197,8 @@ class Capabilities:
         if on_trial:
             log.info("workflow_recovered", workflow=name, next="advertising it again")
 
-    def failed(self, job: Job, fault: MachineFault, *, task_id: str, attempts: int) -> None:
-        """This machine spoiled the task's render number `attempts`."""
-        name = job.workflow
+    def failed(self, name: str, fault: MachineFault, *, task_id: str, attempts: int, larger: bool = False) -> None:
+        """This machine spoiled a render: a task's number `attempts`, or our own. `larger`: than the defaults."""
         metrics.FAULTS.labels(name, fault.fault).inc()
         incident = Incident(at=self._clock(), task_id=task_id, cause=fault.fault, reason=fault.message)
         if fault.fault in ("refused", "weights"):
@@ -206,10 +206,25 @@ class Capabilities:
         if fault.fault in EVERYWHERE:
             self._machine_health = self._machine_health.after_fault(incident)
         memory = fault.fault == "memory"
-        if memory and self.exceeds_defaults(job):
+        if memory and larger:
             self._pause(name, self._health_of(name).after_task(incident))
         else:
             self._pause(name, self._health_of(name).after_fault(incident, at_once=memory and attempts > 1))
+
+    def due_for_trial(self) -> str | None:
+        """A workflow whose pause is over, to be rendered by ourselves before it is advertised again."""
+        now = self._clock()
+        if self._machine_health.not_before > now:
+            return None
+        machine = self._machine_health.is_due(now=now)
+        names = (name for name in self.runnable if name not in self._doubted)
+        return next((name for name in names if machine or self._health_of(name).is_due(now=now)), None)
+
+    def tried(self, name: str) -> None:
+        """Our own render of it succeeded: advertise it again, one task at a time."""
+        self._health[name] = replace(self._health_of(name), tried=True)
+        self._machine_health = replace(self._machine_health, tried=True)
+        log.info("trial_passed", workflow=name, next="advertising it again, one task at a time")
 
     def overran(self, job: Job, *, task_id: str, reason: str) -> None:
         """A task's time ran out during the render: its own fault, unless others of the workflow end alike."""
@@ -219,7 +234,7 @@ class Capabilities:
     def _pause(self, name: str, health: Health) -> None:
         before, self._health[name] = self._health_of(name), health
         if health.not_before > max(self._clock(), before.not_before):
-            pause = f"not advertising it for {health.not_before - self._clock():.0f} s, then one task at a time"
+            pause = f"not advertising it for {health.not_before - self._clock():.0f} s, then trying it"
             log.error("workflow_paused", workflow=name, reason=health.last.reason, faults=health.faults, next=pause)
 
     def _health_of(self, name: str) -> Health:

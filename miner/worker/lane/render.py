@@ -28,7 +28,7 @@ from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
-from miner.worker.lane.warmup import warm_up
+from miner.worker.lane.warmup import render_smallest, warm_up
 
 log = structlog.get_logger()
 
@@ -59,6 +59,7 @@ class Render:
     preview: Preview | None = None  # the latest of the current render
     _task_id: str = ""  # of the current render; "" between renders
     _prompt_id: str = ""
+    _trial: str = ""  # the workflow that we render ourselves
     _idle_since: float | None = None  # Unix seconds of the last prompt's end
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
     _ended: set[str] = field(default_factory=set)  # prompts that ended before they were followed
@@ -81,7 +82,7 @@ class Render:
             return f"waiting for ComfyUI: {self.host.trouble}"
         task = self.ledger.get(self._task_id)
         if task is None:
-            return "waiting for a prompt"
+            return f"trying {self._trial} after its pause" if self._trial else "waiting for a prompt"
         if task.progress is None:
             return f"rendering {short(task.task_id)}"
         return f"rendering {short(task.task_id)} step {task.progress.value:.0f} of {task.progress.of:.0f}"
@@ -98,7 +99,41 @@ class Render:
         """Warm up before the first task; nothing is leased meanwhile, since ComfyUI is marked not ready."""
         self._make_ready()
         self.host.suspect("warming up")
-        warm_up(self.host, self.capabilities, stop=self.shutdown.draining)
+        warm_up(self.host, self.capabilities, folder=self.ledger.folder, stop=self.shutdown.draining)
+
+    def _try_paused_workflow(self) -> None:
+        """A render of our own for a workflow whose pause is over."""
+        name = self.capabilities.due_for_trial()
+        if name is None or self.shutdown.state != "running":
+            return
+        self._trial = name
+        try:
+            render_smallest(
+                self.host,
+                self.capabilities,
+                self.capabilities.library.get(name),
+                folder=self.ledger.folder,
+                tick=self._may_try,
+                on_event=self._note,
+            )
+        except LeaseLost:
+            return  # stopping
+        except ComfyDown as down:
+            self.host.condemn(down.message)
+        except MachineFault as fault:
+            self.capabilities.failed(name, fault, task_id="", attempts=1)
+        except JobFault:  # only a consumer's task can tell
+            self.capabilities.tried(name)
+        else:
+            self.capabilities.tried(name)
+        finally:
+            self._trial = ""
+        self.ledger.wake()
+
+    def _may_try(self) -> None:
+        self.liveness.beat()
+        if self.shutdown.state != "running":
+            raise LeaseLost("the miner is stopping")
 
     def _make_ready(self, tick: Callable[[], None] = lambda: None) -> None:
         """Wait for ComfyUI, starting a managed one; then cancel postponed prompts."""
@@ -132,6 +167,7 @@ class Render:
             self.liveness.beat()
             self._notice_a_death()
             if self.host.ready.is_set():
+                self._try_paused_workflow()
                 if (event := self.host.stream.next(WAKE)) is not None:
                     self._note(event)
             else:  # aborting, with ComfyUI away

@@ -108,6 +108,22 @@ def test_a_broken_machine_is_blamed_and_paused(testbed: Testbed, name: str) -> N
         assert testbed.ended(other)[0]["status"] == "finished"
 
 
+@pytest.mark.parametrize("request_line", ["GET /view", "POST /prompt"])
+def test_a_mended_machine_comes_back_and_burns_no_task_meanwhile(testbed: Testbed, request_line: str) -> None:
+    """After each pause the miner renders for itself; consumers wait until that succeeds."""
+    row = Row(request=request_line, status=403, fault="machine", burned=1)
+    page = start(testbed, row, program="tests.system.blame.with_short_pauses")
+    burn(testbed)
+    details = {"parameters": {"image": noise(testbed)}}
+    waits = testbed.devnet.create(task_type="upscaler", workflow_id="4", task_details=details)
+    until(lambda: len(testbed.logged("workflow_paused", workflow="flow")) >= 3, why="trials")
+    assert testbed.task(waits)["leases"] == []
+    page.comfyui.pass_on()
+    assert testbed.ended(waits)[0]["status"] == "finished"
+    assert testbed.logged("trial_passed", workflow="flow")
+    until(lambda: testbed.logged("workflow_recovered", workflow="flow"), why="the recovery")
+
+
 def test_one_bad_task_does_not_pause_the_others_workflow(testbed: Testbed) -> None:
     """An error that names no cause may well be the task's, so it takes several tasks to pause."""
     start(testbed, ROWS["custom node broken"])
@@ -165,9 +181,10 @@ def test_a_full_disk_of_comfyuis(testbed: Testbed, mount: Callable[[Path], None]
 
 
 class Page:
-    """The worker's status server."""
+    """The worker's status server. `comfyui`: the relay to its ComfyUI."""
 
-    def __init__(self, port: int, session: requests.Session) -> None:
+    def __init__(self, port: int, session: requests.Session, comfyui: Relay) -> None:
+        self.comfyui = comfyui
         self._url = f"http://127.0.0.1:{port}"
         self._session = session
 
@@ -184,7 +201,7 @@ class Page:
         return self._session.get(f"{self._url}/readyz", timeout=30).status_code == 200
 
 
-def start(testbed: Testbed, row: Row) -> Page:
+def start(testbed: Testbed, row: Row, **rest: Any) -> Page:
     """`flow` is broken as the row says; `other` is as sound as the machine."""
     port = free_port()
     testbed.start_devnet()
@@ -200,9 +217,10 @@ def start(testbed: Testbed, row: Row) -> Page:
         workflows={"4": ["flow"], "5": ["other"]},
         status__enabled=True,
         status__port=port,
+        **rest,
     )
     until(lambda: testbed.logged("dashboard"), why="the page")
-    return Page(port, testbed.session)
+    return Page(port, testbed.session, comfyui)
 
 
 def burn(testbed: Testbed) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ workflow pauses.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,17 +85,21 @@ def incident(task_id: str, *, at: float = 0.0, cause: str = "unknown") -> Incide
 
 
 class TestHealth:
-    def test_a_paused_workflow_returns_with_one_canary_at_a_time(self) -> None:
+    def test_a_paused_workflow_returns_after_a_trial_with_one_canary_at_a_time(self) -> None:
         health = Health()
         for _ in range(Health.FAULTS_UNTIL_TRIAL):
             assert health.may_advertise(now=0.0, in_hand=True)
             health = health.after_fault(incident("a"))
-        assert not health.may_advertise(now=Health.FIRST_PAUSE - 1, in_hand=False)
-        assert health.may_advertise(now=Health.FIRST_PAUSE, in_hand=False)
-        assert not health.may_advertise(now=Health.FIRST_PAUSE, in_hand=True)
-        worse = health.after_fault(incident("b", at=Health.FIRST_PAUSE))
-        assert not worse.may_advertise(now=2.9 * Health.FIRST_PAUSE, in_hand=False)
-        assert worse.may_advertise(now=3 * Health.FIRST_PAUSE, in_hand=False)
+        assert not health.is_due(now=Health.FIRST_PAUSE - 1)
+        assert health.is_due(now=Health.FIRST_PAUSE)
+        assert not health.may_advertise(now=Health.FIRST_PAUSE, in_hand=False)
+        passed = replace(health, tried=True)
+        assert not passed.is_due(now=Health.FIRST_PAUSE)
+        assert passed.may_advertise(now=Health.FIRST_PAUSE, in_hand=False)
+        assert not passed.may_advertise(now=Health.FIRST_PAUSE, in_hand=True)
+        worse = passed.after_fault(incident("b", at=Health.FIRST_PAUSE))
+        assert not worse.is_due(now=2.9 * Health.FIRST_PAUSE)
+        assert worse.is_due(now=3 * Health.FIRST_PAUSE)
 
     def test_one_task_with_an_unknown_error_does_not_pause_its_workflow(self) -> None:
         health, attempts = Health(), 0
@@ -105,6 +110,7 @@ class TestHealth:
 
     def test_a_longer_pause_is_not_shortened(self) -> None:
         health = Health().after_fault(incident("a"), at_once=True)
+        assert health.on_trial
         assert health.after_fault(incident("a")).not_before == health.not_before
 
     @pytest.mark.parametrize(
