@@ -13,6 +13,9 @@ JSON ?=
 MINERS ?= 10000
 MINUTES ?= 5
 
+OF_COMFYUI = $(if $(COMFYUI_HOME),--comfyui-home $(COMFYUI_HOME)) $(if $(COMFYUI_PYTHON),--comfyui-python $(COMFYUI_PYTHON)) \
+	$(if $(MODELS),--models $(MODELS))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench chaos fuzz fleet contract image-check lock dist clean
 .DELETE_ON_ERROR:
@@ -35,8 +38,8 @@ lint: .venv/.test ## check style, formatting, types and import layers
 bench: .venv/.test ## measure startup, memory and throughput; write bench.json
 	@$(BIN)/python -m tests.campaigns.bench $(ARGS)
 
-chaos: .venv/.test ## inject random faults and count lost tasks (TASKS=1000 SEED=1 JSON=file)
-	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON))
+chaos: .venv/.test ## inject random faults and judge what became of each task (TASKS=1000 SEED=1 COMFYUI_HOME=… ARGS=--managed)
+	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
 
 fuzz: .venv/.test ## send arbitrary JSON as tasks and replies (MINUTES=5)
 	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(MINUTES)

@@ -19,6 +19,11 @@ def peak_rss(pid: int) -> float:
     return _status(pid, "VmHWM")
 
 
+def virtual(pid: int) -> float:
+    """Address space now, MB: what RLIMIT_AS limits."""
+    return _status(pid, "VmSize")
+
+
 def forget_peak(pid: int) -> None:
     """Count the peak from here on."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

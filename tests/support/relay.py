@@ -56,6 +56,7 @@ class _Pair:
     client: socket.socket
     server: socket.socket
     request: bytes = b""  # the line of the request that is under way
+    deaf: bool = False  # nothing reaches the client any more
 
     def end(self, last_words: bytes = b"") -> None:
         with contextlib.suppress(OSError):
@@ -79,6 +80,7 @@ class Relay:
         self._pairs: list[_Pair] = []
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._deaf: bytes | None = None
         self.seen: list[bytes] = []  # the first line of every request
         self._listener = self._listen(0)
         self.host = "{}:{}".format(*self._listener.getsockname())
@@ -119,6 +121,18 @@ class Relay:
             yield
         finally:
             self._listener = self._listen(port)
+
+    @contextlib.contextmanager
+    def deaf(self, request: str) -> Iterator[None]:
+        """Pass on nothing but the first reply to requests like this. Their connections stay deaf after the block."""
+        self._deaf = request.encode()
+        with self._lock:
+            for pair in self._pairs:
+                pair.deaf = pair.deaf or pair.request.startswith(self._deaf)
+        try:
+            yield
+        finally:
+            self._deaf = None
 
     def close(self) -> None:
         self._stop_listening()
@@ -183,7 +197,10 @@ class Relay:
                 if hold is not None and (instead := hold.keep()) is not None:
                     pair.end(instead)
                     return
-                sink.sendall(chunk)
+                if not (down and pair.deaf):
+                    sink.sendall(chunk)
+                if down and self._deaf is not None and pair.request.startswith(self._deaf):
+                    pair.deaf = True  # from its handshake on
             sink.shutdown(socket.SHUT_WR)
         except OSError:  # one side was reset, so the other one is to be
             pair.end()

@@ -219,6 +219,10 @@ class Testbed:
         """A relay to `url`, for as long as the test bed lasts."""
         return self.stack.enter_context(closing(Relay(url)))
 
+    def add_process(self, command: list[str], log: Path, **env: str) -> Process:
+        """One more, which ends with the test bed."""
+        return self._start(Process(command, log, env))
+
     def _start(self, process: Process) -> Process:
         self._processes.append(process)
         return process.start()
@@ -229,8 +233,11 @@ class Testbed:
         """Put a picture into the store; returns its URL."""
         path = self.folder / name
         Image.linear_gradient("L").resize(size).convert("RGB").save(path)
-        reply = self.session.put(f"{self.devnet.url}/inputs/{name}", data=path.read_bytes(), timeout=30)
-        return reply.json()["url"]
+        return self.store_input(name, path.read_bytes())
+
+    def store_input(self, name: str, data: bytes) -> str:
+        """Put any bytes into the store; returns their URL."""
+        return self.session.put(f"{self.devnet.url}/inputs/{name}", data=data, timeout=30).json()["url"]
 
     def create(self, task_type: str = "upscaler", workflow_id: str = "4", **rest: Any) -> str:
         """A task made by control, which checks nothing; `parameters` default to a small picture."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tests.campaigns.chaos.testbed import ChaosTestbed
+from tests.support import proc
+from tests.support.comfyui import Managed
 
 Fault = Callable[[ChaosTestbed, random.Random], None]
 
 CALLS = ("miner_request", "miner_submit")
 UPLOADS = ("store_put", "s3_put")
+
+
+# ---- the miner --------------------------------------------------------------------------------------------------
 
 
 def miner_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
@@ -31,40 +38,139 @@ def miner_stopped(testbed: ChaosTestbed, rng: random.Random) -> None:
 
 
 def miner_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """What is in hand is finished under the old configuration."""
     testbed.reload_worker(poll_interval=rng.uniform(0.04, 0.06))
 
 
-def engine_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
-    testbed.engine.kill()
-    _last(rng, 0.8)
-    testbed.start_engine_again()
-
-
-def engine_restarted(testbed: ChaosTestbed, _rng: random.Random) -> None:
-    testbed.engine.stop()
-    testbed.start_engine_again()
-
-
-def engine_stopped(testbed: ChaosTestbed, rng: random.Random) -> None:
-    testbed.engine.send(signal.SIGSTOP)
+def badly_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """A configuration that cannot work changes nothing."""
+    enabled = '["upscaler-lanczos", "no-such-workflow"]'
+    wrong = [{"enabled": enabled}, {"poll_interval": '"soon"'}, {"id": '"not an address"'}]
+    if isinstance(testbed.comfyui, Managed):
+        wrong += [{"home": f'"{testbed.folder}"'}, {"python": '"/no/such/python"'}]
+    testbed.reload_worker(**rng.choice(wrong))
     _last(rng, 2.0)
-    testbed.engine.send(signal.SIGCONT)
+    testbed.restore_config()
+
+
+def manifest_broken(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """As found at a reload."""
+    manifest = testbed.workflows / "plain" / "workflow.toml"
+    text = manifest.read_text()
+    manifest.write_text(text[: len(text) // 2] + "\n[[")
+    testbed.reload_worker(poll_interval=0.05)
+    _last(rng, 2.0)
+    manifest.write_text(text)
+
+
+def clock_stepped(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """The miner's wall clock, and back."""
+    testbed.clock.step(rng.choice([-86400, -3600, -20, 20, 3600, 86400]))
+    _last(rng, 4.0)
+    testbed.clock.step(0)
+
+
+# ---- ComfyUI ----------------------------------------------------------------------------------------------------
+
+
+def comfyui_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
+    testbed.comfyui.kill()
+    _last(rng, 0.8)
+    testbed.comfyui.start()
+
+
+def comfyui_restarted(testbed: ChaosTestbed, _rng: random.Random) -> None:
+    testbed.comfyui.stop()
+    testbed.comfyui.start()
+
+
+def comfyui_wedged(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """Alive, and deaf and dumb."""
+    with _stopped(testbed):
+        _last(rng, 8.0)
+
+
+@contextmanager
+def _stopped(testbed: ChaosTestbed) -> Iterator[None]:
+    pid = testbed.comfyui.send(signal.SIGSTOP)
+    yield
+    if pid is not None and testbed.comfyui.pid == pid:  # else its owner has replaced it
+        testbed.comfyui.send(signal.SIGCONT)
 
 
 def both_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
-    testbed.engine.kill()
+    testbed.comfyui.kill()
     miner_killed(testbed, rng)
-    testbed.start_engine_again()
+    testbed.comfyui.start()
+
+
+def memory_limited(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """Hardly more than it has now, as in a container."""
+    pid = testbed.comfyui.pid
+    if pid is None:
+        return
+    with suppress(ProcessLookupError):
+        most = int(proc.virtual(pid) * 1e6) + rng.choice([0, 4, 64]) * 10**6
+        resource.prlimit(pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        _last(rng, 5.0)
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def websocket_dropped(testbed: ChaosTestbed, _rng: random.Random) -> None:
-    testbed.comfyui.cut("GET /ws")
+    testbed.to_comfyui.cut("GET /ws")
+
+
+def websocket_deaf(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """Connected, and no event comes through it any more."""
+    with testbed.to_comfyui.deaf("GET /ws"):
+        _last(rng, 3.0)
 
 
 def comfyui_cut(testbed: ChaosTestbed, rng: random.Random) -> None:
     """No way to ComfyUI, which goes on."""
-    with testbed.comfyui.away():
+    with testbed.to_comfyui.away():
         _last(rng, 1.0)
+
+
+# ---- disks and weights ------------------------------------------------------------------------------------------
+
+
+def disk_full(testbed: ChaosTestbed, rng: random.Random) -> None:
+    with rng.choice(testbed.disks).full():
+        _last(rng, 5.0)
+
+
+def disk_read_only(testbed: ChaosTestbed, rng: random.Random) -> None:
+    with rng.choice(testbed.disks).read_only():
+        _last(rng, 5.0)
+
+
+def weights(testbed: ChaosTestbed, rng: random.Random, *, become: Callable[[Path], bytes | None]) -> None:
+    """One file of weights is something else, or gone, for a while."""
+    path = testbed.comfyui.models / rng.choice(WEIGHTS)
+    content, aside = become(path), path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    if content is not None:
+        path.write_bytes(content)
+    _last(rng, 6.0)
+    aside.rename(path)
+
+
+def _a_third(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(min(path.stat().st_size // 3, 2_000_000))
+
+
+WEIGHTS = (  # the small ones more often: their tasks are more
+    *("upscale_models/RealESRGAN_x4plus.safetensors",) * 3,
+    "loras/tiny-flux.safetensors",
+    "vae/ae.safetensors",
+    "diffusion_models/flux1-dev.safetensors",
+)
+PAGE = b"<!doctype html><title>Sign in</title><form action=/login></form>"
+
+
+# ---- the network ------------------------------------------------------------------------------------------------
 
 
 def sequencer_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
@@ -76,6 +182,12 @@ def sequencer_killed(testbed: ChaosTestbed, rng: random.Random) -> None:
 def sequencer_away(testbed: ChaosTestbed, rng: random.Random) -> None:
     with testbed.sequencer.away():
         _last(rng, 1.5)
+
+
+def network_cut(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """Sequencer, store and inputs at once, for longer."""
+    with testbed.sequencer.away():
+        _last(rng, 6.0)
 
 
 def task_canceled(testbed: ChaosTestbed, rng: random.Random) -> None:
@@ -94,12 +206,10 @@ def _last(rng: random.Random, seconds: float) -> None:
     time.sleep(rng.uniform(0.0, seconds))  # how long it lasts is part of the draw
 
 
-ON_THE_WIRE: Mapping[str, Fault] = {
+ALWAYS: Mapping[str, Fault] = {
     "miner killed": miner_killed,
     "miner stopped": miner_stopped,
     "miner reloaded": miner_reloaded,
-    "websocket dropped": websocket_dropped,
-    "comfyui cut off": comfyui_cut,
     "sequencer killed": sequencer_killed,
     "sequencer away": sequencer_away,
     "sequencer resets": partial(_rule, action="reset", routes=CALLS),
@@ -122,9 +232,37 @@ ON_THE_WIRE: Mapping[str, Fault] = {
     "task canceled": task_canceled,
 }
 
-ON_THE_ENGINE: Mapping[str, Fault] = {
-    "engine killed": engine_killed,
-    "engine restarted": engine_restarted,
-    "engine stopped": engine_stopped,
-    "engine and miner killed": both_killed,
+MACHINE: Mapping[str, Fault] = {
+    "bad reload": badly_reloaded,
+    "reload with a broken manifest": manifest_broken,
+    "ComfyUI killed": comfyui_killed,
+    "ComfyUI restarted": comfyui_restarted,
+    "ComfyUI wedged": comfyui_wedged,
+    "ComfyUI and miner killed": both_killed,
+    "ComfyUI's memory limited": memory_limited,
+    "network cut": network_cut,
 }
+"""Those that no task is to be blamed for."""
+
+STEPS = {"clock stepped": clock_stepped}
+DISKS = {"disk full": disk_full, "disk read-only": disk_read_only}
+RELAYED = {"websocket dropped": websocket_dropped, "websocket deaf": websocket_deaf, "ComfyUI cut off": comfyui_cut}
+WITH_WEIGHTS = {
+    "weights cut": partial(weights, become=_a_third),
+    "weights a web page": partial(weights, become=lambda _: PAGE),
+    "weights gone": partial(weights, become=lambda _: None),
+}
+
+
+def possible(testbed: ChaosTestbed) -> tuple[dict[str, Fault], list[str]]:
+    """The faults that can strike here, and the names of those that cannot."""
+    groups = (
+        (STEPS, testbed.clock is not None),
+        (DISKS, all(disk.mounted for disk in testbed.disks)),
+        (RELAYED, testbed.to_comfyui is not None),
+        (WITH_WEIGHTS, testbed.comfyui.models is not None),
+    )
+    here: dict[str, Fault] = {**ALWAYS, **MACHINE}
+    for group, can in groups:
+        here |= group if can else {}
+    return here, [name for group, can in groups if not can for name in group]

@@ -6,9 +6,11 @@ from tests.campaigns.chaos.__main__ import in_words
 from tests.campaigns.chaos.campaign import run
 
 
-def test_no_task_is_lost_and_none_is_answered_twice() -> None:
+def test_no_task_is_lost_or_answered_twice_and_the_right_one_is_blamed() -> None:
     report = run(tasks=30, seed=1, every=5)
-    assert report.good, in_words(report)
+    wrong = (report.lost, report.answered_after_the_acknowledgement, report.wrongly_blamed, report.bugs)
+    assert not any(wrong), in_words(report)
+    assert report.ready_again, in_words(report)
     assert report.tasks == 30
     assert report.answered + report.taken_away + report.never_leased >= 30
     assert sum(report.faults.values()) >= 4

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import requests
+
 from tests.campaigns.chaos.work import workflows
+from tests.support.clock_steps import SteppingClock
+from tests.support.comfyui import ComfyUI, External, Installed, Managed
+from tests.support.dashboard_testbed import quiet_port
+from tests.support.scripted_server import ScriptedServer, reply
+from tests.support.small_disk import SmallDisk
 from tests.support.testbed import Testbed, free_port, until
 
+DISK = 1400  # MB; above what a bundled workflow wants to be free
 SETTINGS = {
     "sequencer__heartbeat": 0.5,
     "sequencer__poll_interval": 0.05,
@@ -19,39 +30,60 @@ SETTINGS = {
     "upload__bucket": "results",
     "upload__timeout": 3.0,
     "log__level": "INFO",
+    "status__enabled": True,
+    "comfyui__stall_timeout": 30.0,
+    "comfyui__interrupt_grace": 5.0,
 }
 
 
 class ChaosTestbed(Testbed):
-    """`comfyui_url` names a real one, which is left alone; else the engine, which is not."""
+    """`installed` is a real ComfyUI, else it is the engine; `managed`: the worker starts it, else the test bed does."""
 
-    def __init__(self, folder: Path, *, comfyui_url: str = "") -> None:
+    def __init__(self, folder: Path, *, installed: Installed | None = None, managed: bool = False) -> None:
         super().__init__(folder)
-        self.own_engine = not comfyui_url
-        self._comfyui_url = comfyui_url
-        self._engine_port, self._devnet_port = free_port(), free_port()
+        self.real = installed is not None
+        self.comfyui: ComfyUI = (Managed if managed else External)(self, installed)
+        self.disks = [SmallDisk(self.comfyui.folder / name, DISK) for name in ("output", "input")]
+        for disk in self.disks:
+            self.stack.enter_context(closing(disk))
+        self.clock = SteppingClock(folder) if shutil.which("cc") else None
+        self._devnet_port, self._status_port = free_port(), quiet_port()
         self._starts_before = 0
 
     def set_up(self) -> None:
-        if self.own_engine:
-            self.start_engine_again()
+        self.comfyui.start()
         self.start_devnet_again()
-        self.comfyui = self.relay(self._comfyui_url or self.engine_url)
         self.sequencer = self.relay(self.devnet.url)
+        self.nothing = self.stack.enter_context(ScriptedServer(lambda _: reply({}, status=404)))
+        if isinstance(self.comfyui, Managed):
+            self.to_comfyui, place = None, self.comfyui.settings
+        else:
+            self.to_comfyui = self.relay(self.comfyui.url)
+            place = {f"comfyui__{name}_dir": str(self.comfyui.folder / name) for name in ("output", "input")}
         self.start_worker(
-            self.comfyui.url,
-            workflows=workflows(self, test_nodes=self.own_engine),
+            self.to_comfyui.url if self.to_comfyui else "",
+            workflows=workflows(self),
+            environ=self.clock.environ if self.clock else {},
+            program="tests.campaigns.chaos.impatient",
             sequencer__url=self.sequencer.url,
-            network__allow=[self.sequencer.host, urlsplit(self.devnet.url).netloc],
+            network__allow=[self.sequencer.host, *(urlsplit(one.url).netloc for one in (self.devnet, self.nothing))],
             upload__endpoint=self.sequencer.url,
+            status__port=self._status_port,
+            **place,
             **SETTINGS,
         )
+        self.config = (self.folder / "config.toml").read_text()
+        until(self.ready, why="the first readiness", patience=240.0)
+        self.files_before = self.comfyui.files()
 
     def start_devnet_again(self) -> None:
         self.start_devnet("--leases", "2", port=self._devnet_port, s3=True)
 
-    def start_engine_again(self) -> None:
-        self.start_engine(port=self._engine_port)
+    def ready(self) -> bool:
+        """As the miner says itself."""
+        with suppress(requests.RequestException):
+            return self.session.get(f"http://127.0.0.1:{self._status_port}/readyz", timeout=5).ok
+        return False
 
     def restart_worker(self) -> None:
         """After its end, whichever that was."""
@@ -59,12 +91,18 @@ class ChaosTestbed(Testbed):
         self._starts_before = len(self.logged("started"))
         super().restart_worker()
 
-    def reload_worker(self, poll_interval: float) -> None:
-        """Another configuration: what is in hand is finished under the old one."""
+    def reload_worker(self, **changed: Any) -> None:
+        """The first configuration with other values: of a key that several sections have, the first."""
         self._await_worker()
-        config = self.folder / "config.toml"
-        config.write_text(re.sub(r"poll_interval = .*", f"poll_interval = {poll_interval}", config.read_text()))
+        text = self.config
+        for key, value in changed.items():
+            text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+            assert found == 1, key
+        (self.folder / "config.toml").write_text(text)
         self.worker.send(signal.SIGHUP)
+
+    def restore_config(self) -> None:
+        (self.folder / "config.toml").write_text(self.config)
 
     def _await_worker(self) -> None:
         """Until it has taken its signals over: before that, any of them ends it."""
