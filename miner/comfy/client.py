@@ -19,7 +19,19 @@ import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.filepost import encode_multipart_formdata
 
-from miner.comfy.replies import History, Queue, Stats, parse_history, parse_queue, parse_stats, refusal_reasons
+from miner.comfy.replies import (
+    History,
+    Names,
+    Queue,
+    Stats,
+    in_its_words,
+    one_slash,
+    parse_history,
+    parse_queue,
+    parse_stats,
+    refusal_reasons,
+    with_one_slash,
+)
 from miner.net.errors import answered, in_words, is_passing
 from miner.net.pools import read_bounded
 from miner.task.errors import MachineFault
@@ -80,6 +92,7 @@ class ComfyClient:
         self.client_id = client_id
         self._timeout = timeout
         self._headers = {"Accept-Encoding": "identity", **headers}
+        self._names: Names = {}  # of the last `object_info`; replaced as a whole
         self._pools = urllib3.PoolManager(maxsize=POOL, ca_certs=DEFAULT_CA_BUNDLE_PATH)
 
     def close(self) -> None:
@@ -89,8 +102,12 @@ class ComfyClient:
         return parse_stats(self._json("GET", "/system_stats"))
 
     def object_info(self) -> dict[str, Any]:
-        """Every node class with its inputs: 0.5 MB and slow, so for preflight, not for health checks."""
-        return self._json("GET", "/object_info", timeout=60.0)
+        """Every node class with its inputs: 0.5 MB and slow, so for preflight, not for health checks.
+
+        Files have `/` in their names; `submit` sends the names that this ComfyUI lists (Windows: `sub\\name`).
+        """
+        nodes, self._names = with_one_slash(self._json("GET", "/object_info", timeout=60.0))
+        return nodes
 
     def queue(self) -> Queue:
         return parse_queue(self._json("GET", "/queue"))
@@ -102,7 +119,7 @@ class ComfyClient:
 
     def submit(self, graph: Graph, prompt_id: str) -> None:
         """Queue a prompt under our own id. Raises PromptRefused. ComfyUI does not reject duplicates."""
-        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
+        body = {"prompt": in_its_words(graph, self._names), "prompt_id": prompt_id, "client_id": self.client_id}
         status, data = self._post("/prompt", body)
         if status == 400:
             raise PromptRefused(_parse(data, "/prompt"))
@@ -143,8 +160,7 @@ class ComfyClient:
         reply = _parse(answer, "/upload/image")
         if not isinstance(reply.get("name"), str):
             raise ComfyDown("the answer to /upload/image is not from ComfyUI: it names no file")
-        folder = reply.get("subfolder") or ""
-        return f"{folder}/{reply['name']}" if folder else str(reply["name"])
+        return one_slash(f"{reply.get('subfolder') or ''}/{reply['name']}")
 
     def download(self, file: OutputFile, target: Path) -> None:
         """Stream one of its files to `target`. Raises OutputGone, or another MachineFault."""

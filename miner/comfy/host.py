@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from miner.comfy.client import ComfyClient, ComfyDown
+from miner.comfy.client import ComfyClient, ComfyDown, OutputGone
 from miner.comfy.events import EventStream
 from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import Stats
@@ -153,12 +153,17 @@ class ComfyHost:
         return path if usable else None
 
     def fetch(self, file: OutputFile, folder: Path) -> Path:
-        """The output as a local file: ComfyUI's own if its folder is shared, else a copy in `folder`."""
-        if path := self.local_path(file):
-            return path
-        target = folder / f"{time.time_ns()}{Path(file.filename).suffix[:8]}"
-        self.client.download(file, target)
-        return target
+        """The output as a local file: ComfyUI's own if its folder is shared, else a copy in `folder`.
+
+        Raises OutputGone if it is missing or empty: ComfyUI reports success before anybody looks at its disk.
+        """
+        path = self.local_path(file)
+        if path is None:
+            path = folder / f"{time.time_ns()}{Path(file.filename).suffix[:8]}"
+            self.client.download(file, path)
+        if not path.is_file() or path.stat().st_size == 0:
+            raise OutputGone("ComfyUI's output is empty", hint="check the space on its output disk", fault="disk")
+        return path
 
     def discard(self, prompt_id: str) -> bool:
         """Delete a prompt's files from ComfyUI's folders, if they are on this machine. Returns whether none is left."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from miner.comfy.replies import one_slash
 from miner.task.stages import Graph
 from miner.workflows import Workflow
 from miner.workflows.graph import Place, is_link, links
@@ -157,7 +158,7 @@ def _inputs(sections: Mapping[str, Any], given: Mapping[str, Any], prefix: str) 
 def _check_constant(place: str, value: Any, spec: _Input) -> Iterator[Reason]:
     choices = spec.choices
     if choices is not None:
-        if value not in choices:
+        if not _is_among(value, choices):
             yield _missing_choice(place, value)
     elif spec.type in ("INT", "FLOAT"):
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -170,6 +171,11 @@ def _check_constant(place: str, value: Any, spec: _Input) -> Iterator[Reason]:
         spec.type == "STRING" and not isinstance(value, str)
     ):
         yield _reason("value", f"{place} is not a {spec.type}")
+
+
+def _is_among(value: Any, choices: Sequence[Any]) -> bool:
+    """A graph that was saved on Windows has `\\` in the names of files."""
+    return value in choices or (isinstance(value, str) and one_slash(value) in choices)
 
 
 def _check_links(graph: Graph, object_info: ObjectInfo) -> Iterator[Reason]:
@@ -219,7 +225,9 @@ def _check_kind(name: str, parameter: Parameter, place: str, spec: _Input) -> It
         case IntParameter() | FloatParameter() | SeedParameter():
             yield from _check_range(name, parameter, spec)
         case EnumParameter() if spec.choices is not None:
-            yield from (_missing_choice(place, value) for value in parameter.values if value not in spec.choices)
+            yield from (
+                _missing_choice(place, value) for value in parameter.values if not _is_among(value, spec.choices)
+            )
         case BoolParameter() | StringParameter() | EnumParameter():
             wanted = "BOOLEAN" if isinstance(parameter, BoolParameter) else "STRING"
             if not _fits(wanted, spec.type):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from miner.task.stages import OutputFile
+from miner.task.stages import Graph, OutputFile
+
+Names = Mapping[str, Mapping[str, str]]
+"""Node class → our name of a file, with `/` → ComfyUI's own name of it."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.+ -]{1,64}")
+_LISTED = re.compile(r"[^\\/]+([\\/][^\\/]+)+\.[A-Za-z0-9]{2,11}")  # `sub/name.safetensors`, `sub\name.safetensors`
+_ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class History:
     status: Literal["success", "error", "interrupted"]
     outputs: dict[str, tuple[OutputFile, ...]]  # node id → its files, whatever their key
     error: RunError | None = None
+    seconds: float | None = None  # from its start to its end, by ComfyUI's clock alone; None: it does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +79,22 @@ def parse_history(entry: dict[str, Any]) -> History:
     """A history entry. An interrupt has `status_str: "error"` too; its messages tell them apart."""
     outputs = {str(node): _files(output) for node, output in _dict(entry.get("outputs")).items()}
     status = _dict(entry.get("status"))
-    if status.get("status_str") == "success":
-        return History(status="success", outputs=outputs)
     pairs = (m for m in _list(status.get("messages")) if isinstance(m, list) and len(m) == 2)
-    messages = {m[0]: m[1] for m in pairs if isinstance(m[0], str)}
+    messages = {m[0]: _dict(m[1]) for m in pairs if isinstance(m[0], str)}
+    seconds = _seconds(messages)
+    if status.get("status_str") == "success":
+        return History(status="success", outputs=outputs, seconds=seconds)
     if "execution_interrupted" in messages:
-        return History(status="interrupted", outputs=outputs)
-    return History(status="error", outputs=outputs, error=parse_run_error(_dict(messages.get("execution_error"))))
+        return History(status="interrupted", outputs=outputs, seconds=seconds)
+    error = parse_run_error(messages.get("execution_error", {}))
+    return History(status="error", outputs=outputs, error=error, seconds=seconds)
+
+
+def _seconds(messages: Mapping[str, dict[str, Any]]) -> float | None:
+    """Between two stamps of ComfyUI's, in milliseconds. Never compared with our clock: it may run on another host."""
+    begun = _int(messages.get("execution_start", {}).get("timestamp"))
+    ended = max(_int(messages.get(kind, {}).get("timestamp")) for kind in _ENDS)
+    return (ended - begun) / 1000 if 0 < begun <= ended else None
 
 
 def parse_run_error(data: dict[str, Any]) -> RunError:
@@ -105,16 +121,64 @@ def refusal_reasons(reply: dict[str, Any]) -> str:
     return ", ".join(reasons[:3]) or plain_name(_dict(reply.get("error")).get("type"), "no reason given")
 
 
+def one_slash(path: str) -> str:
+    """A path in ComfyUI's words as we write it: with `/`, whatever its host's system uses. Not for absolute paths."""
+    return "/".join(part for part in re.split(r"[\\/]", path) if part not in ("", "."))
+
+
+def with_one_slash(nodes: dict[str, Any]) -> tuple[dict[str, Any], Names]:
+    """`/object_info` with `/` in the names of files that its inputs offer, and ComfyUI's own names of those.
+
+    `nodes` is changed in place.
+    """
+    names: dict[str, dict[str, str]] = {}
+    for class_type, body in nodes.items():
+        for offered in _lists(_dict(body).get("input")):
+            ours = {name: one_slash(name) for name in offered if isinstance(name, str) and _LISTED.fullmatch(name)}
+            for name in sorted(ours, key=lambda name: "\\" not in name):  # a name with `/` has the last word
+                names.setdefault(class_type, {})[ours[name]] = name
+            offered[:] = [ours.get(name, name) if isinstance(name, str) else name for name in offered]
+    return nodes, names
+
+
+def in_its_words(graph: Graph, names: Names) -> Graph:
+    """A graph with ComfyUI's own names of the files that it lists."""
+    return {
+        node: {**body, "inputs": {name: _its_word(value, names[body["class_type"]]) for name, value in inputs.items()}}
+        if (inputs := body.get("inputs")) and body["class_type"] in names
+        else body
+        for node, body in graph.items()
+    }
+
+
+def _its_word(value: Any, names: Mapping[str, str]) -> Any:
+    return names.get(one_slash(value), value) if isinstance(value, str) else value
+
+
+def _lists(inputs: Any) -> Iterator[list[Any]]:
+    """All lists in the specification of a node's inputs: their choices are among them."""
+    if isinstance(inputs, list):
+        yield inputs
+    for part in inputs.values() if isinstance(inputs, dict) else _list(inputs):
+        yield from _lists(part)
+
+
 def _files(output: Any) -> tuple[OutputFile, ...]:
     """The files of one node's output, whatever their key: `images`, `gifs`, `video`, `audio`, …"""
     return tuple(
-        OutputFile(filename=item["filename"], subfolder=item.get("subfolder") or "", kind=str(item.get("type") or ""))
+        _file(item["filename"], item.get("subfolder") or "", str(item.get("type") or ""))
         for items in _dict(output).values()
         for item in _list(items)
         if isinstance(item, dict)
         and _is_path(item.get("filename"), 255)
         and _is_path(item.get("subfolder") or ".", 4096)
     )
+
+
+def _file(filename: str, subfolder: str, kind: str) -> OutputFile:
+    """Some nodes put the folder into the name."""
+    folder, _, name = one_slash(f"{subfolder}/{filename}").rpartition("/")
+    return OutputFile(filename=name, subfolder=folder, kind=kind)
 
 
 def _is_path(text: Any, longest: int) -> bool:
@@ -135,4 +199,4 @@ def _list(value: Any) -> list[Any]:
 
 
 def _int(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -281,7 +281,8 @@ class LoraParameter(_Kind):
     def pick(self, value: object, loras: Sequence[str]) -> str:
         """The matching name in `loras`. Raises Refused."""
         if isinstance(value, str) and len(value) <= LONGEST_NAME:
-            for name in (value, f"{value}.safetensors"):
+            ours = value.replace("\\", "/")  # as on Windows
+            for name in (value, f"{value}.safetensors", ours, f"{ours}.safetensors"):
                 if name in loras:
                     return name
         known = [name.removesuffix(".safetensors") for name in loras if name.isprintable()]

@@ -52,6 +52,7 @@ class ScriptedComfyUI(ScriptedServer):
         self._stats = iter(stats)
         self._infos = iter(infos)
         self.nodes = dict(INFO)
+        self.slash = "/"  # of its host's system, in the folders that it names
         self._away = False
         self._running: dict[str, Graph] = {}
         self._ended: dict[str, Graph] = {}
@@ -109,7 +110,7 @@ class ScriptedComfyUI(ScriptedServer):
         if prompt_id not in self._ended:
             return reply({})
         end = json.dumps({prompt_id: self._end_of(self._ended[prompt_id])})
-        return reply(end.replace(OWN, f"xalora/{prompt_id}").encode())
+        return reply(end.replace(OWN, json.dumps(f"xalora{self.slash}{prompt_id}")[1:-1]).encode())
 
     def _end_of(self, graph: Graph) -> Any:
         return self.end(graph) if callable(self.end) else self.end

@@ -215,7 +215,7 @@ class Render:
 
     def _render(self, task: TaskInHand, prompt: Prompted) -> None:
         history = self._follow_or_give_up(task, prompt)
-        rendered = self._result(task.task_id, prompt, history)
+        rendered = self._result(task, prompt, history)
         self.capabilities.rendered(prompt.job.workflow, seconds=rendered.inference_latency)
         self.ledger.advance(task.task_id, rendered)
         self.liveness.beat(IDLE)
@@ -287,12 +287,21 @@ class Render:
             self._ended.add(event.prompt_id)
             self._idle_since = self.clock()
 
-    def _result(self, task_id: str, prompt: Prompted, history: History) -> Rendered:
+    def _result(self, task: TaskInHand, prompt: Prompted, history: History) -> Rendered:
         """A prompt's result. Raises JobFault or MachineFault."""
         job = prompt.job
         node = self.capabilities.library.get(job.workflow).manifest.output.node
-        files = verdict(task_id, prompt, history, node=node, host=self.host)
-        begun = self._started.get(prompt.prompt_id, self.clock())
-        return Rendered(
-            job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=max(self.clock() - begun, 0.0)
-        )
+        files = verdict(task.task_id, prompt, history, node=node, host=self.host)
+        seconds = self._seconds(task, prompt.prompt_id, history)
+        return Rendered(job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=seconds)
+
+    def _seconds(self, task: TaskInHand, prompt_id: str, history: History) -> float:
+        """How long the render took: by ComfyUI's own start and end, else by ours, which may begin too early or late.
+
+        A step of ComfyUI's clock can make its own longer than the task has been here.
+        """
+        now = self.clock()
+        if history.seconds is not None and history.seconds <= now - task.lease.leased_at:
+            return history.seconds
+        begun = self._started.get(prompt_id) or (task.lease.leased_at if task.resumed else task.queued_at)
+        return max(now - begun, 0.0)

@@ -36,10 +36,11 @@ def ending(task: TaskInHand, outcome: Outcome) -> Ending:
 
 def facts_of(task: TaskInHand, *, now: float) -> Facts:
     """The task's durations; None for a stage not reached, or interrupted by a restart."""
-    began = task.rendered_at - task.rendered_in
+    began = task.started_at or task.rendered_at - task.rendered_in
+    queued_at = 0.0 if task.resumed else task.queued_at
     return Facts(
-        prepare=_span(task.lease.leased_at, task.queued_at),
-        queue=_span(task.queued_at, began if task.rendered_at else 0.0),
+        prepare=_span(task.lease.leased_at, queued_at),
+        queue=_span(queued_at, began if task.rendered_at else 0.0),
         render=task.rendered_in or None,
         deliver=_span(task.rendered_at, now),
         total=max(now - task.lease.leased_at, 0.0),

@@ -114,7 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"lora_name": "../loras/a.safetensors"}, "lora_name is '../loras/a.safetensors'"),
     ({"lora_name": "/etc/passwd"}, "lora_name is '/etc/passwd'"),
     ({"lora_name": "sub/../a"}, "lora_name is 'sub/../a'"),
-    ({"lora_name": "sub\\c"}, "lora_name is 'sub\\c'"),
+    ({"lora_name": "sub\\..\\a"}, "lora_name is 'sub\\..\\a'"),
     ({"lora_name": "a\x00"}, "lora_name is 'a?'"),
     ({"lora_name": "a" * 10_000}, "lora_name is a string of 10,000 characters; it must be one of"),
     ({"lora_name": ["a"]}, "lora_name is an array"),
@@ -196,6 +196,7 @@ TAKEN: list[tuple[str, Any, Any]] = [
     ("lora_name", "a.safetensors.safetensors", "a.safetensors.safetensors"),
     ("lora_name", "sub/c", "sub/c.safetensors"),
     ("lora_name", "sub/c.safetensors", "sub/c.safetensors"),
+    ("lora_name", "sub\\c", "sub/c.safetensors"),  # as on Windows
     ("lora_name", "sub\\d.safetensors", "sub\\d.safetensors"),
     ("lora_name", None, None),
     ("quality", 50, 50),
