@@ -49,14 +49,18 @@ def run(
         settings = loaded.settings
         require_token(settings.status)
         print_warnings(loaded)
-        log.setup(level=settings.log.level, style=settings.log.format, journal=os.environ.get("JOURNAL_STREAM", ""))
         hide_secrets(settings)
         return settings, library_of(settings)
+
+    def adopt(settings: Settings) -> None:
+        log.setup(level=settings.log.level, style=settings.log.format, journal=os.environ.get("JOURNAL_STREAM", ""))
 
     def serve(worker: Worker, settings: Settings, journal: Journal) -> Dashboard:
         return Dashboard(settings.status, controls=worker, journal=journal, state=settings.state.dir)
 
-    worker = Worker(*read(), read_again=read, serve=serve, notifier=notifier(os.environ))
+    settings, library = read()
+    adopt(settings)
+    worker = Worker(settings, library, read_again=read, adopt=adopt, serve=serve, notifier=notifier(os.environ))
     worker.take_signals()
     sys.exit(worker.run())
 

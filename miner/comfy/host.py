@@ -24,6 +24,7 @@ from miner.comfy.replies import Stats
 from miner.task.errors import MachineFault
 from miner.task.policy import backoff
 from miner.task.stages import OutputFile
+from miner.telemetry import clock
 
 log = structlog.get_logger()
 
@@ -49,6 +50,7 @@ class ComfyHost:
         self.ready = threading.Event()
         self.stats: Stats | None = None
         self.trouble = "starting"  # a sentence while it is not ready
+        self.unready_since = clock.now()  # while it is not ready
         self.output_dir = output_dir
         self._input_dir = input_dir
         self._on_ready = on_ready
@@ -116,7 +118,7 @@ class ComfyHost:
     def suspect(self, reason: str) -> None:
         """Submit nothing until `ensure` has seen it answer again."""
         if self.ready.is_set():
-            self.trouble = reason
+            self.trouble, self.unready_since = reason, clock.now()
             self.ready.clear()
 
     def condemn(self, reason: str) -> None:

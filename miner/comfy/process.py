@@ -165,6 +165,14 @@ class ComfyProcess:
             os.truncate(self.log_path, 0)
             self._log_start = 0
 
+    def rehearse(self, *, port_is_ours: bool) -> None:
+        """Raise ComfyDown if a start would fail for what can be seen now: its program or its port. Starts nothing."""
+        program = self.launch.argv[0]
+        if shutil.which(program, path=self.launch.env.get("PATH")) is None:
+            raise ComfyDown(f"cannot start ComfyUI: no program {program}", hint="set XALORA_COMFYUI_PYTHON")
+        if not port_is_ours and self._left_behind() is None:
+            self._require_free_port()
+
     # ---- starting -----------------------------------------------------------------------------------------------
 
     def _adopt(self, should_stop: threading.Event) -> bool:

@@ -137,6 +137,9 @@ class ComfyUI(Section):
     port: int = Field(default=8188, ge=1, le=65535, description="port on the first GPU; others count up")
     args: Annotated[tuple[str, ...], Strict(False)] = Field(default=(), description="extra arguments for main.py")
     start_timeout: Seconds = Field(default=180.0, description="seconds to start up")
+    give_up_after: Seconds = Field(
+        default=1800.0, description="seconds without a ready ComfyUI of the miner's own until it exits, to be restarted"
+    )
     interrupt_grace: Seconds = Field(default=15.0, description="seconds to obey an interrupt before a restart")
     stall_timeout: Seconds = Field(default=900.0, description="seconds without progress before a restart")
     max_rss_gb: float = Field(

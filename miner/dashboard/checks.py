@@ -29,12 +29,13 @@ class HealthInputs:
     free_disk: int  # bytes
     least_disk: int  # bytes below which leasing stops
     wait: float  # seconds that the sequencer may hold a request open
+    give_up_after: float  # seconds without a ComfyUI
     cards: Sequence[Card] = ()
 
 
 def alive(inputs: HealthInputs) -> tuple[Mark, ...]:
-    """For /healthz: whether all loops are alive. If not, restart the process."""
-    return tuple(_loops(inputs.now))
+    """For /healthz: whether all loops are alive, and a ComfyUI may yet come up. If not, restart the process."""
+    return (*_loops(inputs.now), *_given_up(inputs))
 
 
 def ready(inputs: HealthInputs) -> tuple[Mark, ...]:
@@ -79,6 +80,17 @@ def _loops(now: Snapshot) -> Iterator[Mark]:
     if now.outbox.late:
         says = f"the outbox has been stuck for {now.outbox.late:.0f} s"
         yield Mark(name="Outbox's loop", level="bad", says=says, cure="restart the miner; no answer is lost")
+
+
+def _given_up(inputs: HealthInputs) -> Iterator[Mark]:
+    """No managed ComfyUI has been ready for long: the GPU or its driver is gone, and only a new container has it again.
+
+    One lane that can render keeps the process alive, and so does an external ComfyUI.
+    """
+    since = [lane.without_comfyui_since for lane in inputs.now.lanes]
+    if all(since) and (away := inputs.at - max(since)) >= inputs.give_up_after:
+        says = f"no ComfyUI could be started for {away / 60:.0f} min; the miner exits soon, to be restarted"
+        yield Mark(name="ComfyUI", level="bad", says=says, cure="see ComfyUI's log, nvidia-smi and dmesg")
 
 
 def _comfyui(lane: LaneSnapshot) -> Mark:

@@ -17,6 +17,7 @@ import structlog
 
 from miner.config.settings import Status
 from miner.dashboard.bind import listen, url_of
+from miner.task.errors import ConfigError
 from miner.task.journal import Journal
 from miner.telemetry import clock
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+PORT_HINT = "stop the other miner, set XALORA_STATUS_PORT, or XALORA_STATUS_ENABLED=false"
 STOP_GRACE = 1  # seconds for open requests to finish
+STOP_WAIT = 10.0  # seconds for the thread to end
 STOP_POLL = 0.2  # seconds
 MAX_CONNECTIONS = 512  # open; `access.MAX_REQUESTS` limits those beside probes
 
@@ -43,14 +46,22 @@ class Dashboard:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
+    def rehearse(self) -> None:
+        """Raise ConfigError if `start` could not listen now."""
+        host, port = self.settings.host, self.settings.port
+        try:
+            listen(host, port).close()
+        except OSError as error:
+            raise ConfigError(f"[status] {host} port {port}: {error.strerror or error}", hint=PORT_HINT) from error
+
     def start(self) -> None:
         """Serve in a thread, which logs a port in use."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close every connection and join the thread."""
+        """Close every connection and join the thread, unless it hangs in a read."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(STOP_WAIT)
 
     def _run(self) -> None:
         host, port = self.settings.host, self.settings.port
@@ -60,7 +71,7 @@ class Dashboard:
             log.error(
                 "dashboard_not_served",
                 reason=f"{host} port {port}: {error.strerror or error}",
-                hint="stop the other miner, set XALORA_STATUS_PORT, or XALORA_STATUS_ENABLED=false",
+                hint=PORT_HINT,
                 next="mining without it",
             )
             return

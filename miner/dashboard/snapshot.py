@@ -85,6 +85,7 @@ class LaneSnapshot:
     comfyui_version: str
     comfyui_ready: bool
     comfyui_restarts: int
+    without_comfyui_since: float  # when the lane's own ComfyUI ceased to be ready; 0.0: it is, or is an external one
     failed: bool  # a thread crashed
     loops: tuple[LoopSnapshot, ...]
     tasks: tuple[TaskSnapshot, ...]
@@ -145,6 +146,7 @@ def _lane(lane: Lane) -> LaneSnapshot:
         comfyui_version=stats.version if stats else "",
         comfyui_ready=lane.host.ready.is_set(),
         comfyui_restarts=lane.restarts,
+        without_comfyui_since=wall(lane.without_comfyui_since),
         failed=lane.failed is not None,
         loops=tuple(_loop(name, loop) for name, loop in lane.loops.items()),
         tasks=tuple(_task(lane, task) for task in lane.ledger.view()),

@@ -117,6 +117,7 @@ class View:
             free_disk=self.free_disk(),
             least_disk=int(lanes.settings.miner.min_free_disk_gb * 1e9),
             wait=lanes.settings.sequencer.wait,
+            give_up_after=lanes.settings.comfyui.give_up_after,
             cards=self.cards(),
         )
 

@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import TypeAdapter
 
-from miner.task.errors import ConfigError, MachineFault
-from miner.task.journal_file import PAD, empty_log, lock, open_database, prune_damaged
+from miner.task.errors import MachineFault
+from miner.task.journal_file import PAD, empty_log, lock, open_database, prune_damaged, unusable
 from miner.task.stages import (
     Answered,
     Closed,
@@ -109,25 +109,24 @@ class Journal:
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Open or create `folder`/journal.db; move a damaged one aside. Raises ConfigError if another miner uses the
-        folder, or a newer version wrote the file."""
+        folder, a newer version wrote the file, or the folder cannot be written."""
         self._clock = clock
         self._folder = folder
         self._mutex = threading.Lock()
         self.news = 0  # changes with the history
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            hint = "set another folder with XALORA_STATE_DIR"
-            raise ConfigError(f"[state] dir {folder} cannot be used: {error.strerror}", hint=hint) from error
-        with contextlib.suppress(PermissionError):  # owned by another user
-            folder.chmod(0o700)
-        self._lock_file = lock(folder)
-        try:
-            self._db = open_database(folder / "journal.db")
-            self._begin_run()
-        except BaseException:
-            os.close(self._lock_file)
-            raise
+            with contextlib.suppress(PermissionError):  # owned by another user
+                folder.chmod(0o700)
+            self._lock_file = lock(folder)
+            try:
+                self._db = open_database(folder / "journal.db")
+                self._begin_run()
+            except BaseException:
+                os.close(self._lock_file)
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise unusable(folder, error) from error
 
     def close(self) -> None:
         """Close after a clean shutdown: counts as no task's crash."""
@@ -139,11 +138,10 @@ class Journal:
 
     def _begin_run(self) -> None:
         """If the last run ended without `close`, count a crash for each task in hand."""
-        with contextlib.suppress(MachineFault):
-            if self._read("SELECT * FROM running", ()):
-                self._write("UPDATE tasks SET crashes = crashes + 1 WHERE step NOT IN ('answered', 'closed')", ())
-                self._write("DELETE FROM running", ())
-            self._write("INSERT INTO running VALUES (?)", (self._clock(),))
+        if self._db.execute("SELECT * FROM running").fetchall():
+            self._db.execute("UPDATE tasks SET crashes = crashes + 1 WHERE step NOT IN ('answered', 'closed')")
+            self._db.execute("DELETE FROM running")
+        self._db.execute("INSERT INTO running VALUES (?)", (self._clock(),))
 
     # ---- writing --------------------------------------------------------------------------------
 

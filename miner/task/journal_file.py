@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -14,9 +15,26 @@ from typing import Any
 
 import structlog
 
-from miner.task.errors import ConfigError, MachineFault
+from miner.task.errors import ConfigError
 
 log = structlog.get_logger()
+
+_ELSEWHERE = "set another folder with XALORA_STATE_DIR"
+_OWN = f"make it this user's: sudo chown -R {os.getuid()}:{os.getgid()} on the folder; or {_ELSEWHERE}"
+_ROOM = f"free disk space; or {_ELSEWHERE}"
+_WRITABLE = f"mount its disk for writing; or {_ELSEWHERE}"
+_FOLDER = f"move that file away; or {_ELSEWHERE}"
+_CURES = {
+    errno.EACCES: _OWN,
+    errno.EPERM: _OWN,
+    errno.EROFS: _WRITABLE,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EEXIST: _FOLDER,
+    errno.ENOTDIR: _FOLDER,
+    errno.EISDIR: _FOLDER,
+}
+_SQLITE_CURES = {"disk is full": _ROOM, "readonly": _OWN, "unable to open": _OWN}  # sqlite3 names no errno
 
 _MIGRATIONS: list[str] = [
     """
@@ -87,12 +105,24 @@ itself). `secure_delete` wipes those once they are free, but leaves copies in a 
 DAMAGED = "journal.damaged-*.db"
 
 
+def unusable(folder: Path, error: Exception) -> ConfigError:
+    """The error for a state folder that cannot be used, with its cure."""
+    number = error.errno if isinstance(error, OSError) else None
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = f"{error.filename or folder}: {error.strerror or error}"
+    hint = _CURES.get(number or 0, "")
+    if not hint:
+        hint = next((cure for words, cure in _SQLITE_CURES.items() if words in reason), _ELSEWHERE)
+    return ConfigError(f"[state] dir {folder} cannot be used: {reason}", hint=hint)
+
+
 def lock(folder: Path) -> int:
-    """Lock `folder`/lock until the process ends; returns the file descriptor. Raises ConfigError if in use."""
+    """Lock `folder`/lock until the process ends; returns the file descriptor. Raises ConfigError if in use; OSError."""
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         os.close(handle)
         raise ConfigError(
             f"[state] dir {folder}: another xalora-miner is using it",
@@ -102,13 +132,12 @@ def lock(folder: Path) -> int:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
+    """Open or create it; move a damaged one aside. Raises ConfigError for a newer one, OSError, sqlite3.Error."""
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
-            raise MachineFault(
-                f"the journal {path} cannot be opened: {error}", hint="check its folder's permissions and disk"
-            ) from error
+            raise
         aside = path.with_name(DAMAGED.replace("*", str(int(time.time()))))
         for older in path.parent.glob(DAMAGED):
             older.unlink()  # contain secrets of old tasks

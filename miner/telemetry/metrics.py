@@ -72,6 +72,7 @@ FAULTS = _counter(
 )
 RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
 TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
+LOOP_CRASHES = _counter("loop_crashes", "Unexpected errors (bugs) outside of a task, by loop.", "loop")
 TASK_CRASHES = _counter("task_crashes", "Tasks that ended in an unexpected error (a bug), by loop.", "loop")
 LAST_DONE = _gauge("last_done_timestamp_seconds", "Time of the last answer with a result; 0 if none yet.")
 
@@ -108,6 +109,7 @@ for _metric, _values in (
     (LEASE_REQUESTS, ("task", "nothing", "running", "refused", "error")),
     (SUBMISSIONS, ("acknowledged", "refused", "gone", "error")),
     (TASK_CRASHES, ("prepare", "render", "deliver")),
+    (LOOP_CRASHES, ("prepare", "render", "deliver", "heartbeat", "refresh")),
 ):
     for _value in _values:
         _metric.labels(_value)  # present from the start, so that a rate sees the first one

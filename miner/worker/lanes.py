@@ -5,6 +5,7 @@ The supervisor decides when to start, drain and stop them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import overload
 
@@ -21,20 +22,23 @@ from miner.net.addresses import parse_allow
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
+from miner.telemetry import clock
 from miner.worker.lane import Lane
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.layout import Placement, layout
 from miner.workflows import Library
 
+STOP_GRACE = 25.0  # seconds; a ComfyUI that ignores SIGTERM takes 10, and one that SIGKILL does not end 20
+
 
 class Lanes(Sequence[Lane]):
     """Call `start`, `drain` or `abort`, and `join` once each, from one thread."""
 
     def __init__(self, settings: Settings, library: Library, *, journal: Journal) -> None:
-        """Raises ConfigError if the settings contradict each other."""
+        """Raises ConfigError if the settings contradict each other. Starts nothing, and disturbs no other lanes."""
         self.settings = settings
-        self._library = library
+        self.library = library
         self._journal = journal
         key = settings.sequencer.api_key
         self._sequencer = Sequencer(
@@ -70,6 +74,13 @@ class Lanes(Sequence[Lane]):
         return len(self._lanes)
 
     # ---- lifecycle --------------------------------------------------------------------------------
+
+    def rehearse(self, *, beside: Lanes) -> None:
+        """Raise MachineFault if a ComfyUI of these could not be started after the lanes `beside` have ended."""
+        given_up = {lane.host.client.url for lane in beside if lane.host.process is not None}
+        for lane in self._lanes:
+            if lane.host.process is not None:
+                lane.host.process.rehearse(port_is_ours=lane.host.client.url in given_up)
 
     def start(self) -> None:
         self.outbox.start()
@@ -112,12 +123,22 @@ class Lanes(Sequence[Lane]):
         if not wanted:
             self._sequencer.abort_waits(for_good=False)  # a held request could still lease a task
 
-    def abandon(self) -> None:
-        """Stop without joining the loops, after a bug. Ends the heartbeats, so that the sequencer notices; the journal
-        has the tasks in hand."""
+    def abandon(self, *, stop_comfyui: bool = False) -> None:
+        """Stop without joining the loops: one crashed, or hangs. Ends the heartbeats, so that the sequencer notices.
+
+        The journal has the tasks in hand. Blocks for STOP_GRACE seconds at most.
+        """
         for lane in self._lanes:
             lane.heartbeat.stop.set()
-        self.outbox.stop(grace=1.0)
+        ends = [lambda: self.outbox.stop(grace=1.0)]
+        if stop_comfyui:
+            ends += [lane.host.close for lane in self._lanes]
+        threads = [threading.Thread(target=end, name="abandon", daemon=True) for end in ends]
+        until = clock.now() + STOP_GRACE
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(until - clock.now(), 0.0))
 
     # ---- state ------------------------------------------------------------------------------------
 
@@ -129,6 +150,17 @@ class Lanes(Sequence[Lane]):
     def failed(self) -> bool:
         """Whether a loop crashed (a bug)."""
         return any(lane.failed for lane in self._lanes)
+
+    @property
+    def hanging(self) -> list[str]:
+        """The names of the loops that have not ended."""
+        return [name for lane in self._lanes for name in lane.running]
+
+    @property
+    def without_comfyui_for(self) -> float:
+        """Seconds since any lane could render; 0.0 with an external ComfyUI, or with one that is ready."""
+        since = [lane.without_comfyui_since for lane in self._lanes]
+        return clock.now() - max(since) if all(since) else 0.0
 
     @property
     def in_hand(self) -> int:
@@ -150,7 +182,7 @@ class Lanes(Sequence[Lane]):
     def _lane(self, placement: Placement) -> Lane:
         settings = self.settings
         capabilities = Capabilities(
-            self._library,
+            self.library,
             enabled=settings.workflows.enabled,
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
             measured=benchmarks.read(settings.state.dir),

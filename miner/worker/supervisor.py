@@ -1,28 +1,30 @@
 """The worker process: starts the lanes, watches, reloads and drains them.
 
 The first signal drains, the second cancels the tasks in hand, the third exits at once; the next start answers the rest
-from the journal. SIGHUP reloads the configuration: tasks in hand finish under the old one, and an invalid new one
-changes nothing.
+from the journal. SIGHUP reloads the configuration: tasks in hand finish under the old one. The lanes of the new one are
+built and judged before anything is drained, so one that cannot work changes nothing.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import structlog
 
 from miner import __version__
 from miner.config import Settings
 from miner.config.settings import Status
-from miner.task.errors import ConfigError, MachineFault
+from miner.task.errors import ConfigError, MachineFault, MinerError
 from miner.task.journal import Journal
 from miner.telemetry import clock
 from miner.telemetry.log import clean
+from miner.worker import signals
+from miner.worker.ending import Ending
 from miner.worker.lanes import Lanes
 from miner.worker.systemd import Notifier
 from miner.workflows import Library
@@ -31,7 +33,10 @@ log = structlog.get_logger()
 
 WATCH = 0.5  # seconds between checks of the lanes
 PRUNE_EVERY = 3600.0
-EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+LAST_WORDS = 60.0  # seconds at most in which /healthz says why, before the worker exits without a ComfyUI
+EXIT_FORCED = 1
+EXIT_NO_COMFYUI = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_BUG = 70  # EX_SOFTWARE
 
 Configured = tuple[Settings, Library]
 
@@ -41,6 +46,9 @@ class StatusServer(Protocol):
 
     @property
     def settings(self) -> Status: ...
+    def rehearse(self) -> None:
+        """Raise ConfigError if it could not listen."""
+
     def start(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -50,7 +58,7 @@ Serve = Callable[["Worker", Settings, Journal], StatusServer]
 
 
 class Worker:
-    """Call `run` in the main thread; `stop` and `reload` from any thread or signal handler."""
+    """Call `run` in the main thread; `stop` and `reload` from any thread."""
 
     def __init__(
         self,
@@ -58,14 +66,16 @@ class Worker:
         library: Library,
         *,
         read_again: Callable[[], Configured] | None = None,
+        adopt: Callable[[Settings], None] = lambda _settings: None,
         serve: Serve | None = None,
         notifier: Notifier | None = None,
         clock: Callable[[], float] = clock.now,
     ) -> None:
-        """`read_again` returns the new configuration, or raises ConfigError. Locks the state folder."""
+        """`read_again` returns the new configuration, or raises ConfigError; `adopt` is told if it is accepted."""
         _require_id(settings)
-        self._configured = (settings, library)
+        self._first = (settings, library)
         self._read_again = read_again
+        self._adopt = adopt
         self._serve = serve
         self._notifier = notifier or Notifier()
         self._clock = clock
@@ -74,38 +84,45 @@ class Worker:
         self.paused = False
         self._status_server: StatusServer | None = None
         self._stops = 0
+        self._exit_code = 0
         self._reload = False
         self._woken = threading.Event()
-        self._journal = Journal(settings.state.dir)
+        self._journal: Journal  # set by `run`
         self._pruned_at = float("-inf")
         self._notified_at = float("-inf")
 
     def run(self) -> int:
-        """Block until drained; return the exit code."""
-        next_configured: Configured | None = self._configured
-        while next_configured is not None:
-            self._configured = next_configured
-            lanes = self.lanes = Lanes(*self._configured, journal=self._journal)
+        """Block until drained; return the exit code. Raises ConfigError, before anything has started, for settings that
+        contradict each other or a state folder that cannot be used."""
+        self._journal = Journal(self._first[0].state.dir)
+        coming: Lanes | None
+        try:
+            coming = Lanes(*self._first, journal=self._journal)
+        except BaseException:
+            self._journal.close()  # else the next start would take this for a crash
+            raise
+        while coming is not None:
+            lanes = self.lanes = coming
             lanes.set_leasing(not self.paused)
-            next_configured = self._watch(lanes)
+            coming = self._watch(lanes)
             if lanes.failed:
                 self._notifier.notify(STOPPING="1", STATUS="stopped by a bug")
                 lanes.abandon()
                 return EXIT_BUG
-            lanes.join(next_settings=next_configured[0] if next_configured else None)
+            lanes.join(next_settings=coming.settings if coming else None)
         self._notifier.notify(STOPPING="1", STATUS="stopped")
         if self._status_server is not None:
             self._status_server.stop()
         self._journal.close()
         log.info("stopped")
-        return 0
+        return self._exit_code
 
     def stop(self) -> None:
-        """First call: drain. Second: cancel. Third: exit at once."""
+        """First call: drain. Second: cancel. Third: exit at once, whatever hangs."""
         self._stops += 1
-        self._woken.set()
         if self._stops >= 3:
-            os._exit(1)
+            os._exit(EXIT_FORCED)
+        self._woken.set()
 
     def drain(self) -> None:
         """As the first `stop`. Idempotent."""
@@ -142,47 +159,58 @@ class Worker:
 
     def take_signals(self) -> None:
         """Handle SIGTERM and SIGINT (stop) and SIGHUP (reload). Call from the main thread."""
-
-        def handler(number: int, _frame: FrameType | None) -> None:
-            if number == signal.SIGHUP:
-                self.reload()
-            else:
-                self.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, handler)
+        signals.listen(lambda number: self.reload() if number == signal.SIGHUP else self.stop())
 
     # ---- watching ---------------------------------------------------------------------------------
 
-    def _watch(self, lanes: Lanes) -> Configured | None:
-        """Block until all lanes end or one fails; return the next configuration, if any."""
-        next_configured: Configured | None = None
-        abort_at = float("inf")
+    def _watch(self, lanes: Lanes) -> Lanes | None:
+        """Block until all lanes end or one fails; return the lanes of the next configuration, if any."""
+        coming: Lanes | None = None
+        ending = Ending(lanes, clock=self._clock)
         lanes.start()
         self._notifier.notify(READY="1", STATUS="starting")  # ends RELOADING, too
-        log.info("started", version=__version__, miner=self._configured[0].miner.id, comfyui=lanes.urls)
+        log.info("started", version=__version__, miner=lanes.settings.miner.id, comfyui=lanes.urls)
         while lanes.alive and not lanes.failed:
             self._woken.wait(WATCH)
             self._woken.clear()
-            self._update_status_server()
+            self._update_status_server(lanes.settings)
             self._housekeep(lanes)
             if self._reload:
                 self._reload = False
-                next_configured = self._reread() or next_configured
-            if abort_at == float("inf") and (self._stops or next_configured):
-                abort_at = self._clock() + self._configured[0].miner.drain_timeout
-                log.info("draining", in_hand=lanes.in_hand, next="a second signal cancels the tasks in hand")
-                self._notifier.notify(**({"STOPPING": "1"} if self._stops else {"RELOADING": "1"}))
-                lanes.drain()
-            if abort_at != 0.0 and (self._stops > 1 or self._clock() >= abort_at):
-                abort_at = 0.0
-                log.warning("interrupting", in_hand=lanes.in_hand, next="answering that the miner is shutting down")
-                lanes.abort()
-        return None if self._stops else next_configured
+                coming = self._build_again(coming or lanes) or coming
+            wanted = self._stops > 0 or coming is not None or self._without_comfyui(lanes)
+            if wanted and not ending.began:
+                self._notifier.notify(**({"STOPPING": "1"} if coming is None else {"RELOADING": "1"}))
+            if ending.look(wanted=wanted, at_once=self._stops > 1):
+                self._give_up(lanes)
+        return None if self._stops or self._exit_code else coming
 
-    def _update_status_server(self) -> None:
+    def _without_comfyui(self, lanes: Lanes) -> bool:
+        """Whether to exit because no managed ComfyUI has been ready for too long, such as without its GPU.
+
+        What supervises the miner can then make it anew: only a new container gets a driver back.
+        """
+        limit = lanes.settings.comfyui.give_up_after
+        if not self._exit_code and lanes.without_comfyui_for >= limit + min(limit, LAST_WORDS):
+            self._exit_code = EXIT_NO_COMFYUI
+            log.error(
+                "comfyui_given_up",
+                reason=lanes.says(),
+                hint="see ComfyUI's log, nvidia-smi and dmesg",
+                next=f"exiting with code {EXIT_NO_COMFYUI}, so that the service manager starts the miner anew",
+            )
+        return bool(self._exit_code)
+
+    def _give_up(self, lanes: Lanes) -> NoReturn:
+        """End the process although a thread hangs. The journal has the tasks in hand, and counts this as a crash."""
+        log.error("giving_up", hangs=lanes.hanging, next="exiting; the next start answers the tasks in hand")
+        self._notifier.notify(STOPPING="1", STATUS="a thread hangs")
+        lanes.abandon(stop_comfyui=True)
+        sys.stdout.flush()
+        os._exit(EXIT_FORCED)
+
+    def _update_status_server(self, settings: Settings) -> None:
         """Start or stop it as configured; after the lanes, to keep their first request fast."""
-        settings = self._configured[0]
         if self._status_server is not None and self._status_server.settings != settings.status:
             self._status_server.stop()
             self._status_server = None
@@ -196,30 +224,50 @@ class Worker:
         if now - self._pruned_at >= PRUNE_EVERY:
             self._pruned_at = now
             try:
-                self._journal.prune(keep_days=self._configured[0].state.keep_days)
+                self._journal.prune(keep_days=lanes.settings.state.keep_days)
             except MachineFault as fault:
                 log.error("journal_not_pruned", reason=fault.message, hint=fault.hint, next="retrying in an hour")
         if now - self._notified_at >= min(self._notifier.watchdog or 10.0, 10.0):
             self._notified_at = now
             self._notifier.notify(WATCHDOG="1", STATUS=clean(lanes.says()))
 
-    def _reread(self) -> Configured | None:
+    # ---- reloading --------------------------------------------------------------------------------
+
+    def _build_again(self, present: Lanes) -> Lanes | None:
+        """The lanes of the new configuration, not started; None if it is the same or cannot work, which is logged."""
+        try:
+            return self._build(present)
+        except MinerError as error:
+            log.error("configuration_refused", reason=error.message, hint=error.hint, next="keeping the current one")
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.exception(
+                "configuration_refused", reason=reason, next="keeping the current one; please report this bug"
+            )
+        return None
+
+    def _build(self, present: Lanes) -> Lanes | None:
+        """Raises whatever keeps the new lanes or their status server from working."""
         if self._read_again is None:
             return None
-        try:
-            settings, library = self._read_again()
-            _require_id(settings)
-        except ConfigError as error:
-            log.error("configuration_refused", reason=error.message, next="keeping the current one")
-            return None
-        if settings.state.dir != self._configured[0].state.dir:
-            log.error("configuration_refused", reason="[state] dir needs a restart", next="keeping the current one")
-            return None
-        if settings == self._configured[0] and library == self._configured[1]:
+        settings, library = self._read_again()
+        _require_id(settings)
+        if settings.state.dir != present.settings.state.dir:
+            raise ConfigError("[state] dir needs a restart")
+        if settings == present.settings and library == present.library:
             log.info("configuration_unchanged")
             return None
+        lanes = Lanes(settings, library, journal=self._journal)
+        lanes.rehearse(beside=self.lanes)
+        if self._serve is not None and settings.status.enabled and self._moves(settings.status):
+            self._serve(self, settings, self._journal).rehearse()
+        self._adopt(settings)
         log.info("configuration_read", next="finishing tasks in hand under the old one")
-        return settings, library
+        return lanes
+
+    def _moves(self, status: Status) -> bool:
+        """Whether the status server would listen at another port than now."""
+        return self._status_server is None or self._status_server.settings.port != status.port
 
 
 def _require_id(settings: Settings) -> None:

@@ -8,6 +8,7 @@ Draining: prepare leases nothing and ends once all tasks in hand are answered; t
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from miner.comfy.deaths import recent, too_many
 from miner.comfy.host import ComfyHost
 from miner.comfy.replies import Stats
 from miner.config import Settings
@@ -26,8 +28,10 @@ from miner.models.folder_watch import FolderWatch
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
+from miner.task.journal_file import unusable
 from miner.task.ledger import Ledger
-from miner.telemetry import metrics
+from miner.task.policy import backoff
+from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, Liveness
 from miner.worker.lane.again import Again
 from miner.worker.lane.answers import Answers
@@ -42,8 +46,11 @@ from miner.worker.lane.recover import Recover
 from miner.worker.lane.refresh import Refresh
 from miner.worker.lane.render import Render
 from miner.worker.lane.shutdown import Shutdown
+from miner.worker.lane.warmup import WARMING_UP
 
 log = structlog.get_logger()
+
+JOIN = 10.0  # seconds for a loop to end once it was told
 
 
 class Loop(Protocol):
@@ -74,17 +81,18 @@ class Lane:
         uploader: Uploader,
         folder: Path,
     ) -> None:
-        """`folder`: for temporary files; emptied."""
+        """`folder`: for temporary files; emptied by `start`. Raises ConfigError if it cannot be made."""
         self.name = name
         self.host = host
         self.capabilities = capabilities
         self.shutdown = shutdown
         self.failed: BaseException | None = None
         self.restarts = 0  # of ComfyUI
+        self._recovered = False
+        self._rng = random.Random()
         self._comfyui_pid: int | None = None
         metrics.COMFYUI_RESTARTS.labels(name)
-        shutil.rmtree(folder, ignore_errors=True)  # what an earlier run left
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(folder)
         self.ledger = ledger = Ledger(miner_id=miner_id, journal=journal, folder=folder)
         answers = Answers(ledger=ledger, outbox=outbox)
         again = Again(ledger=ledger, answers=answers, capabilities=capabilities)
@@ -176,6 +184,9 @@ class Lane:
         self._refresh_thread = self._thread("refresh", self.refresh.run)
 
     def start(self) -> None:
+        """Call once the lane that had the same folder before has ended."""
+        for left in self.ledger.folder.iterdir():
+            shutil.rmtree(left, ignore_errors=True)  # what an earlier run left
         for thread in (*self._threads, self._heartbeat_thread, self._refresh_thread):
             thread.start()
 
@@ -183,14 +194,32 @@ class Lane:
     def alive(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
+    @property
+    def running(self) -> list[str]:
+        """The names of the threads that have not ended."""
+        threads = (*self._threads, self._heartbeat_thread, self._refresh_thread)
+        return [thread.name for thread in threads if thread.is_alive()]
+
     def join(self, *, leave_running: bool = False) -> None:
-        """Wait for the loops, then end the heartbeat and close ComfyUI; `leave_running` keeps its process."""
+        """Wait for the loops, then end the heartbeat and close ComfyUI; `leave_running` keeps its process.
+
+        A heartbeat or refresh that hangs (in a network drive, say) is left behind: it owns nothing.
+        """
         for thread in self._threads:
             thread.join()
         self.heartbeat.stop.set()
-        self._heartbeat_thread.join()
+        self._heartbeat_thread.join(JOIN)
         self.host.close(leave_running=leave_running)
-        self._refresh_thread.join()  # after ComfyUI's end, which ends its request
+        self._refresh_thread.join(JOIN)  # after ComfyUI's end, which ends its request
+        if self.running:
+            log.error("thread_hangs", threads=self.running, next="going on without it")
+
+    @property
+    def without_comfyui_since(self) -> float:
+        """When this lane's own ComfyUI ceased to be ready; 0.0: it is, or it is external, for its owner to restart."""
+        host = self.host
+        ready = host.process is None or host.ready.is_set() or host.trouble == WARMING_UP
+        return 0.0 if ready else host.unready_since
 
     def comfyui_ready(self, object_info: dict[str, Any], stats: Stats) -> None:
         """Refresh the capabilities and count restarts."""
@@ -221,21 +250,43 @@ class Lane:
         return self.prepare.says
 
     def _recover_then_prepare(self) -> None:
-        self._cleanup.restore()
-        self.recover.run()
+        if not self._recovered:
+            self.recover.run()
+            self._cleanup.restore()
+            self._recovered = True
         self.prepare.run()
 
     def _thread(self, loop: str, run: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             structlog.contextvars.bind_contextvars(lane=self.name)
-            try:
-                run()
-                self.loops[loop].liveness.beat(IDLE)  # ended: never late
-            except BaseException as error:
-                self.failed = self.failed or error
-                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps the tasks in hand")
+            crashes: list[float] = []
+            while not self.failed and not self._ran(loop, run, crashes):
+                self.shutdown.aborting.wait(backoff(len(crashes), rng=self._rng))
 
         return threading.Thread(target=guarded, name=f"{self.name}-{loop}", daemon=True)
+
+    def _ran(self, loop: str, run: Callable[[], None], crashes: list[float]) -> bool:
+        """Run a loop to its end. False after a bug outside of a task: run it again, unless that repeats without end."""
+        try:
+            run()
+        except Exception as error:
+            metrics.LOOP_CRASHES.labels(loop).inc()
+            crashes[:] = [*recent(crashes, clock.now()), clock.now()]
+            if too_many(crashes, clock.now()):
+                self.failed = self.failed or error
+                log.exception("loop_failed", loop=loop, next="stopping the worker; the journal keeps the tasks in hand")
+            else:
+                log.exception("loop_crashed", loop=loop, next="running it again; please report this bug")
+            return False
+        self.loops[loop].liveness.beat(IDLE)  # ended: never late
+        return True
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise unusable(folder, error) from error
 
 
 def _models_folders(settings: Settings) -> list[Path]:

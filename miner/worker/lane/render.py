@@ -28,7 +28,7 @@ from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
-from miner.worker.lane.warmup import render_smallest, warm_up
+from miner.worker.lane.warmup import WARMING_UP, render_smallest, warm_up
 
 log = structlog.get_logger()
 
@@ -89,6 +89,7 @@ class Render:
 
     def run(self) -> None:
         if self.warmup:
+            self.warmup = False  # once, even if this loop is run again after a bug
             self._warm_up()
         while (task := self._next()) is not None:
             with self.answers.guard(task.task_id, loop="render"):
@@ -98,7 +99,7 @@ class Render:
     def _warm_up(self) -> None:
         """Warm up before the first task; nothing is leased meanwhile, since ComfyUI is marked not ready."""
         self._make_ready()
-        self.host.suspect("warming up")
+        self.host.suspect(WARMING_UP)
         warm_up(self.host, self.capabilities, folder=self.ledger.folder, stop=self.shutdown.draining)
 
     def _try_paused_workflow(self) -> None:

@@ -30,6 +30,7 @@ from miner.workflows import Workflow
 
 log = structlog.get_logger()
 
+WARMING_UP = "warming up"  # ComfyUI's trouble meanwhile, since nothing may be leased
 PICTURE = (64, 64)  # pixels
 
 

@@ -11,7 +11,16 @@ from miner.telemetry import metrics
 from tests.support.testbed import until
 
 UNITS = ("seconds", "bytes", "ratio", "celsius", "watts")
-COUNTS = {"tasks", "task_crashes", "workflow_faults", "retries", "lease_requests", "submissions", "comfyui_restarts"}
+COUNTS = {
+    "tasks",
+    "task_crashes",
+    "loop_crashes",
+    "workflow_faults",
+    "retries",
+    "lease_requests",
+    "submissions",
+    "comfyui_restarts",
+}
 LEVELS = {
     "tasks_in_hand",
     "outbox_depth",

@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from miner.config import Settings
 from miner.task.errors import ConfigError
+from miner.worker.supervisor import EXIT_NO_COMFYUI
 from tests.support.testbed import until
 from tests.system.shipping.tools import DOCKER, output, program
 
@@ -50,6 +51,14 @@ def test_the_watchdog_bites_only_after_several_missed_signs_of_life():
 def test_wrong_settings_are_not_tried_again():
     assert directives()["Restart"] == ["on-failure"]  # `xalora-miner drain` ends it for good
     assert str(ConfigError.exit_code) in directives()["RestartPreventExitStatus"][0].split()
+
+
+def test_a_comfyui_that_the_kernel_ends_for_memory_leaves_the_miner_alive():
+    assert directives()["OOMPolicy"] == ["continue"]  # by default systemd stops the whole service
+
+
+def test_a_miner_that_gave_its_comfyui_up_is_started_again():
+    assert str(EXIT_NO_COMFYUI) not in directives()["RestartPreventExitStatus"][0].split()
 
 
 # ---- the service ------------------------------------------------------------------------------------------------

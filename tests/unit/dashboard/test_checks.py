@@ -20,6 +20,7 @@ LANE = LaneSnapshot(
     comfyui_version="0.33.0",
     comfyui_ready=True,
     comfyui_restarts=0,
+    without_comfyui_since=0.0,
     failed=False,
     loops=tuple(
         LoopSnapshot(name=name, says="idle", late=0.0) for name in ("prepare", "render", "deliver", "heartbeat")
@@ -45,7 +46,15 @@ HOT = Card(
     samples=(Sample(at=AT, load=1.0, memory=1, temperature=91.0, power=None),),
 )
 HEALTHY = HealthInputs(
-    now=NOW, at=AT, runnable=2, enabled=2, resting=(), free_disk=10**11, least_disk=5 * 10**9, wait=20.0
+    now=NOW,
+    at=AT,
+    runnable=2,
+    enabled=2,
+    resting=(),
+    free_disk=10**11,
+    least_disk=5 * 10**9,
+    wait=20.0,
+    give_up_after=1800.0,
 )
 
 
@@ -55,6 +64,10 @@ def lane(**changes):
 
 def now(**changes):
     return replace(HEALTHY, now=replace(NOW, **changes))
+
+
+def gone(seconds):
+    return {"comfyui_ready": False, "without_comfyui_since": AT - seconds}
 
 
 LATE = (replace(LANE.loops[0], late=40.0), *LANE.loops[1:])
@@ -68,6 +81,8 @@ PROBLEMS = {
     "the outbox is stuck": (now(outbox=replace(OUTBOX, late=9.0)), False, False, "Outbox's loop", "bad", "9 s"),
     "ComfyUI is away": (lane(comfyui_ready=False), True, False, "ComfyUI of lane 0", "bad", "idle"),
     "ComfyUI restarts": (lane(comfyui_restarts=4), True, True, "ComfyUI of lane 0", "warning", "restarted 4 times"),
+    "its GPU is gone": (lane(**gone(1800.0)), False, False, "ComfyUI", "bad", "for 30 min"),
+    "it may come back": (lane(**gone(1799.0)), True, False, "ComfyUI of lane 0", "bad", "idle"),
     "silence": (now(answered_at=AT - 111), True, False, "Sequencer", "bad", "last answered 111 s ago"),
     "a held request": (now(answered_at=AT - 109), True, True, "Sequencer", "good", "answers"),
     "never an answer": (now(answered_at=0.0), True, False, "Sequencer", "bad", "has not answered since startup"),
@@ -94,6 +109,7 @@ def test_each_problem_has_its_mark_and_fails_the_right_probes(inputs, alive, rea
     assert all(mark.cure for mark in marks(inputs) if mark.level == "bad" and mark.name != "Leasing")
 
 
-def test_one_lane_without_comfyui_leaves_the_miner_ready():
-    away = replace(LANE, name="1", comfyui_ready=False)
-    assert is_ready(replace(HEALTHY, now=replace(NOW, lanes=(LANE, away))))
+def test_one_lane_without_comfyui_leaves_the_miner_alive_and_ready():
+    away = replace(LANE, name="1", **gone(1e6))
+    inputs = replace(HEALTHY, now=replace(NOW, lanes=(LANE, away)))
+    assert (is_alive(inputs), is_ready(inputs)) == (True, True)
