@@ -17,7 +17,7 @@ OF_COMFYUI = $(if $(COMFYUI_HOME),--comfyui-home $(COMFYUI_HOME)) $(if $(COMFYUI
 	$(if $(MODELS),--models $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos fuzz fleet contract image-check lock dist clean
+.PHONY: help demo test lint bench chaos soak fuzz fleet contract image-check lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -40,6 +40,9 @@ bench: .venv/.test ## measure startup, memory and throughput; write bench.json
 
 chaos: .venv/.test ## inject random faults and judge what became of each task (TASKS=1000 SEED=1 COMFYUI_HOME=… ARGS=--managed)
 	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
+
+soak: .venv/.test ## keep the miner at full speed and see what grows (MINUTES=60 COMFYUI_HOME=… JSON=file)
+	@$(BIN)/python -m tests.campaigns.soak --minutes $(MINUTES) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
 
 fuzz: .venv/.test ## send arbitrary JSON as tasks and replies (MINUTES=5)
 	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(MINUTES)

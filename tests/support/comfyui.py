@@ -67,6 +67,8 @@ class ComfyUI(ABC):
     url: str
     log: Path
     models: Path | None
+    settings: dict[str, Any]  # the worker's, but for the URL
+    external_url: str  # "" where the worker starts it
 
     @property
     @abstractmethod
@@ -109,6 +111,8 @@ class External(ComfyUI):
         self.log = testbed.folder / ("comfyui.log" if installed else "engine.log")
         self.models = installed.link_models(testbed.folder / "models") if installed else None
         self._installed = installed
+        self.settings = {f"comfyui__{name}_dir": str(self.folder / name) for name in ("output", "input")}
+        self.external_url = self.url
         for name in FOLDERS:
             (self.folder / name).mkdir(parents=True)
 
@@ -162,7 +166,8 @@ class Managed(ComfyUI):
         self.url = f"http://127.0.0.1:{port}"
         self.log = self.folder / "comfyui.log"
         self.models = installed.link_models(testbed.folder / "models") if installed else None
-        self.settings: dict[str, Any] = {
+        self.external_url = ""
+        self.settings = {
             "comfyui__home": str(installed.home if installed else make_home(testbed.folder / "home")),
             "comfyui__python": str(installed.python) if installed else sys.executable,
             "comfyui__port": port,

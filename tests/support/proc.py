@@ -6,6 +6,7 @@ Sizes are in MB of 10**6 bytes.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,6 +23,26 @@ def peak_rss(pid: int) -> float:
 def virtual(pid: int) -> float:
     """Address space now, MB: what RLIMIT_AS limits."""
     return _status(pid, "VmSize")
+
+
+def pss(pid: int) -> float:
+    """Resident memory now, what is shared counted by its share, MB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("Pss:"))) * 1024 / 1e6
+
+
+def threads(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+
+
+def open_files(pid: int) -> tuple[int, int]:
+    """How many descriptors are open: those that are no sockets, and sockets."""
+    links = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.append(file.readlink().name)
+    sockets = sum(link.startswith("socket:") for link in links)
+    return len(links) - sockets, sockets
 
 
 def forget_peak(pid: int) -> None:

@@ -236,9 +236,9 @@ class Campaign:
         """Traces in every place that the miner and its ComfyUI write to, and files in ComfyUI's folders."""
         testbed, comfyui = self._testbed, self._testbed.comfyui
         places = [testbed.folder / "state", comfyui.folder, comfyui.log, testbed.folder / "worker.log"]
-        secrets = [trace for order in self._orders.values() for trace in order.traces[1:]]
-        secrets += [testbed.s3.credential["secret_access_key"], testbed.s3.credential["session_token"]]
-        found = judge.traces(dict.fromkeys(places), self._said_by_comfyui(), secrets)
+        pictures = {f"picture {order.canary}": order.in_base64 for order in self._orders.values() if order.in_base64}
+        secrets = {name: testbed.s3.credential[name] for name in ("secret_access_key", "session_token")}
+        found = judge.traces(dict.fromkeys(places), self._said_by_comfyui(), pictures | secrets)
         files = sorted(str(path) for path in comfyui.files() - testbed.files_before)
         return found | ({"files": files} if files else {})
 

@@ -67,14 +67,17 @@ def recoveries(tasks: Sequence[Mapping[str, Any]], struck: Iterable[Struck]) -> 
     return dict(found)
 
 
-def traces(places: Iterable[Path], texts: Mapping[str, bytes], secrets: Iterable[str]) -> dict[str, list[str]]:
-    """Place → what was found there of the tasks' words, pictures, signatures and credentials."""
-    exact = [secret.encode() for secret in secrets]
+def traces(places: Iterable[Path], texts: Mapping[str, bytes], secrets: Mapping[str, str]) -> dict[str, list[str]]:
+    """Place → what was found there of the tasks' words, pictures, signatures and credentials.
+
+    `secrets`: what a secret is called → the secret.
+    """
     found: dict[str, list[str]] = {}
     for name, data in (*texts.items(), *_files(places)):
-        here = {*TRACE.findall(data), *SIGNED.findall(data), *(secret for secret in exact if secret in data)}
+        here = {trace.decode() for trace in (*TRACE.findall(data), *SIGNED.findall(data))}
+        here |= {called for called, secret in secrets.items() if secret.encode() in data}
         if here:
-            found[name] = sorted(trace.decode() for trace in here)
+            found[name] = sorted(here)
     return found
 
 

@@ -55,11 +55,7 @@ class ChaosTestbed(Testbed):
         self.start_devnet_again()
         self.sequencer = self.relay(self.devnet.url)
         self.nothing = self.stack.enter_context(ScriptedServer(lambda _: reply({}, status=404)))
-        if isinstance(self.comfyui, Managed):
-            self.to_comfyui, place = None, self.comfyui.settings
-        else:
-            self.to_comfyui = self.relay(self.comfyui.url)
-            place = {f"comfyui__{name}_dir": str(self.comfyui.folder / name) for name in ("output", "input")}
+        self.to_comfyui = self.relay(self.comfyui.url) if self.comfyui.external_url else None
         self.start_worker(
             self.to_comfyui.url if self.to_comfyui else "",
             workflows=workflows(self),
@@ -69,7 +65,7 @@ class ChaosTestbed(Testbed):
             network__allow=[self.sequencer.host, *(urlsplit(one.url).netloc for one in (self.devnet, self.nothing))],
             upload__endpoint=self.sequencer.url,
             status__port=self._status_port,
-            **place,
+            **self.comfyui.settings,
             **SETTINGS,
         )
         self.config = (self.folder / "config.toml").read_text()

@@ -9,7 +9,7 @@ import base64
 import io
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, PngImagePlugin
@@ -60,12 +60,15 @@ Blame = Literal["good", "wrong", "either"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A task as `Testbed.create` takes it. `traces`: what nothing but the sequencer may know after its answer."""
+    """A task as `Testbed.create` takes it. After its answer, nothing but the sequencer may know its `canary`, nor the
+    part `in_base64` of a picture that it has in itself.
+    """
 
     kind: str
     blame: Blame
-    fields: dict[str, Any] = field(default_factory=dict)
-    traces: tuple[str, ...] = ()
+    canary: str
+    in_base64: str
+    fields: dict[str, Any]
 
 
 def workflows(testbed: ChaosTestbed) -> dict[str, list[str]]:
@@ -89,7 +92,7 @@ def workflows(testbed: ChaosTestbed) -> dict[str, list[str]]:
 FLUX = {"width": 64, "height": 64, "steps": 1, "lora_name": "tiny-flux"}
 GOOD = {"upscale": 8.0, "plain": 6.0, "inline": 2.0}
 ENGINE = {"wait": 4.0, "tight": 1.0}
-REAL = {"esrgan": 3.0, "flux": 0.6}
+REAL = {"esrgan": 3.0, "flux": 0.25}
 BAD = {"wrong": 2.0, "broken picture": 0.7, "no picture": 0.7, "hasty": 1.0}
 
 
@@ -141,8 +144,8 @@ def _order(testbed: ChaosTestbed, rng: random.Random, kind: str, *, canary: str)
         "extra": {"note": words},
         **fields,
     }
-    in_base64 = (inline[len(inline) // 2 :][:40],) if kind == "inline" else ()
-    return Order(kind=kind, blame=blame, fields=fields, traces=(canary, *in_base64))
+    in_base64 = inline[len(inline) // 2 :][:40] if kind == "inline" else ""
+    return Order(kind=kind, blame=blame, canary=canary, in_base64=in_base64, fields=fields)
 
 
 def _picture(size: tuple[int, int], canary: str, *, noise: bytes) -> bytes:
