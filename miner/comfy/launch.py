@@ -15,6 +15,7 @@ from pathlib import Path
 
 from miner import engine
 from miner.task.errors import ConfigError
+from miner.task.journal_file import unusable
 
 PASSED_ON = frozenset(
     {
@@ -154,7 +155,7 @@ def _launch(
     try:
         _make_folder(folder, models_dir)
     except OSError as error:
-        raise ConfigError(f"state.dir: cannot make {error.filename}: {error.strerror}") from error
+        raise unusable(state, error) from error
     return launch
 
 

@@ -19,11 +19,10 @@ from miner.task.errors import ConfigError
 
 log = structlog.get_logger()
 
-_ELSEWHERE = "set another folder with XALORA_STATE_DIR"
-_OWN = f"make it this user's: sudo chown -R {os.getuid()}:{os.getgid()} on the folder; or {_ELSEWHERE}"
-_ROOM = f"free disk space; or {_ELSEWHERE}"
-_WRITABLE = f"mount its disk for writing; or {_ELSEWHERE}"
-_FOLDER = f"move that file away; or {_ELSEWHERE}"
+_OWN = "make it this user's with `sudo chown -R {user} {folder}`"
+_ROOM = "free disk space"
+_WRITABLE = "mount its disk for writing"
+_FOLDER = "move that away"
 _CURES = {
     errno.EACCES: _OWN,
     errno.EPERM: _OWN,
@@ -34,7 +33,13 @@ _CURES = {
     errno.ENOTDIR: _FOLDER,
     errno.EISDIR: _FOLDER,
 }
-_SQLITE_CURES = {"disk is full": _ROOM, "readonly": _OWN, "unable to open": _OWN}  # sqlite3 names no errno
+_SQLITE_CURES = {  # sqlite3 names no errno
+    "full": _ROOM,
+    "disk I/O error": "check its disk, and that it has free space",
+    "readonly": _OWN,
+    "unable to open": _OWN,
+    "locked": "stop the program that has its journal open",
+}
 
 _MIGRATIONS: list[str] = [
     """
@@ -107,14 +112,16 @@ DAMAGED = "journal.damaged-*.db"
 
 def unusable(folder: Path, error: Exception) -> ConfigError:
     """The error for a state folder that cannot be used, with its cure."""
-    number = error.errno if isinstance(error, OSError) else None
-    reason = str(error)
     if isinstance(error, OSError):
-        reason = f"{error.filename or folder}: {error.strerror or error}"
-    hint = _CURES.get(number or 0, "")
-    if not hint:
-        hint = next((cure for words, cure in _SQLITE_CURES.items() if words in reason), _ELSEWHERE)
-    return ConfigError(f"[state] dir {folder} cannot be used: {reason}", hint=hint)
+        reason, cure = f"{error.filename or folder}: {error.strerror or error}", _CURES.get(error.errno or 0, "")
+    else:
+        reason = str(error)
+        cure = next((cure for words, cure in _SQLITE_CURES.items() if words in reason), "")
+    cure = cure.format(user=f"{os.getuid()}:{os.getgid()}", folder=folder)
+    elsewhere = "set another folder with XALORA_STATE_DIR"
+    return ConfigError(
+        f"[state] dir {folder} cannot be used: {reason}", hint=f"{cure}, or {elsewhere}" if cure else elsewhere
+    )
 
 
 def lock(folder: Path) -> int:

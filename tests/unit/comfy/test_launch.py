@@ -102,5 +102,5 @@ def test_a_home_without_comfyui_is_named_with_its_key(tmp_path: Path) -> None:
 
 def test_a_state_folder_that_cannot_be_made_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"state\.dir: cannot make .*Not a directory"):
+    with pytest.raises(ConfigError, match=r"\[state\] dir .* cannot be used: .*Not a directory"):
         embedded_launch(port=8188, state=tmp_path / "file" / "state")
