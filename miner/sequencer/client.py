@@ -45,6 +45,10 @@ class Unauthorized(Retryable):
     """401 or 403: the sequencer rejects this miner id or key."""
 
 
+class Aborted(Retryable):
+    """We ended a held request ourselves; it may have leased a task, which the next reply names."""
+
+
 class Waits:
     """Held requests in progress (`Prefer: wait`), so that a drain can end them: urllib3 cannot cancel a request."""
 
@@ -92,8 +96,8 @@ class Sequencer:
     def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
         """Ask for a task for one of `workflow_ids`; an empty list only reports that this miner is alive.
 
-        The sequencer may hold the request for `wait` seconds until it has a task. Raises Retryable, or its subclass
-        Unauthorized.
+        The sequencer may hold the request for `wait` seconds until it has a task. Raises Retryable, or its subclasses
+        Unauthorized and Aborted.
         """
         body = {
             "erc20_address": miner_id,
@@ -103,8 +107,11 @@ class Sequencer:
         }
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
         limit = Deadline(self._timeout + wait)
-        with self._waits.cancellable(limit) if headers else nullcontext():
-            response, data = self._post("/miner_request", body, limit, headers=headers)
+        try:
+            with self._waits.cancellable(limit) if headers else nullcontext():
+                response, data = self._post("/miner_request", body, limit, headers=headers)
+        except Retryable as error:
+            raise Aborted("the miner ended its request") if limit.over and not limit.expired else error from error
         if response.status not in (200, 204):
             raise _failure("/miner_request", response, data)
         reply = parse_reply(data if response.status == 200 else b"{}", leased_at=clock.now())
@@ -123,7 +130,7 @@ class Sequencer:
         raise _failure("/miner_submit", response, data)
 
     def abort_waits(self, *, for_good: bool = True) -> None:
-        """End every held request now: each raises Retryable in its own thread. `for_good`: and every later one."""
+        """End every held request now: each raises Aborted in its own thread. `for_good`: and every later one."""
         self._waits.cancel(for_good=for_good)
 
     def close(self) -> None:

@@ -82,6 +82,11 @@ class Gate:
         self.leasing = wanted
         self._ledger.wake()
 
+    def ask_anew(self) -> None:
+        """End held requests, so that the next one advertises what this lane can do now."""
+        self._sequencer.abort_waits(for_good=False)
+        self._ledger.wake()
+
     def may_hold_more(self) -> bool:
         return self._ledger.held < self._allowance.now(prefetch=self._prefetch, now=self._clock())
 

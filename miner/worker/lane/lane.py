@@ -145,6 +145,7 @@ class Lane:
             stall=settings.comfyui.stall_timeout,
             max_rss=settings.comfyui.max_rss_gb * 1e9,
             warmup=settings.miner.warmup,
+            ask_anew=gate.ask_anew,
             lane=name,
         )
         self.deliver = Deliver(
@@ -173,6 +174,7 @@ class Lane:
             disk=self._disk,
             folder_watch=FolderWatch(_models_folders(settings)),
             shutdown=shutdown,
+            ask_anew=gate.ask_anew,
             liveness=Liveness(),
         )
         self._threads = [

@@ -14,7 +14,7 @@ import structlog
 
 from miner.comfy.host import ComfyHost
 from miner.machine.disk import Disk
-from miner.sequencer import Reply
+from miner.sequencer import Aborted, Reply
 from miner.task.errors import Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff, idle_delay, return_delay
@@ -48,6 +48,7 @@ class Poll:
     doing: str = "starting"
     _warm_first: bool = False  # next, advertise only workflows in memory
     _failures: int = 0
+    _aborted: bool = False  # the last request was ended by ourselves
     _reachable: bool = False  # the last request succeeded; else ask without waiting, to get a lost lease at once
     _logged_reason: str = ""
     _logged_at: float = 0.0
@@ -83,8 +84,8 @@ class Poll:
     def collect_lost_lease(self) -> None:
         """Ask once more, without workflows, after a failed request: it may have leased a task, which is then answered
         now and not after the next start."""
-        if self._failures:
-            self._failures = 0
+        if self._failures or self._aborted:
+            self._failures, self._aborted = 0, False
             with contextlib.suppress(Retryable):
                 self.gate.ask(())
 
@@ -97,10 +98,13 @@ class Poll:
         self.liveness.beat(wait + REMOTE)
         try:
             reply = self._ask(ids, wait)
+        except Aborted:  # ask again at once; first without a wait, to get a lost lease
+            self._aborted, self._reachable = True, False
+            return
         except Retryable as error:
             self._failed(error, version, pace=self.wait if idle else 0.0)
             return
-        self._failures, self._logged_reason, self._reachable = 0, "", True
+        self._failures, self._aborted, self._logged_reason, self._reachable = 0, False, "", True
         if reply.lease is not None:
             self._warm_first = self.prefer_warm
             return

@@ -43,6 +43,7 @@ class Refresh:
     disk: Disk
     folder_watch: FolderWatch
     shutdown: Shutdown
+    ask_anew: Callable[[], None]
     liveness: Liveness
     clock: Callable[[], float] = clock.now
     says: str = "watching for new and removed models"  # one sentence in the present tense
@@ -96,4 +97,4 @@ class Refresh:
 
     def _update(self, object_info: dict[str, Any], stats: Stats) -> None:
         if self.capabilities.refresh(object_info, stats, free_disk=self.disk.free()):
-            self.ledger.wake()  # the poll may be waiting for capabilities
+            self.ask_anew()  # the poll may be waiting, here or at the sequencer

@@ -53,6 +53,7 @@ class Render:
     stall: float  # seconds
     max_rss: float  # bytes; 0: unlimited
     warmup: bool
+    ask_anew: Callable[[], None]  # the capabilities have changed
     clock: Callable[[], float] = clock.now
     lane: str = ""  # its name, for the metrics
     liveness: Liveness = field(default_factory=Liveness)
@@ -129,7 +130,7 @@ class Render:
             self.capabilities.tried(name)
         finally:
             self._trial = ""
-        self.ledger.wake()
+        self.ask_anew()
 
     def _may_try(self) -> None:
         self.liveness.beat()

@@ -113,6 +113,7 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
             disk=disk,
             folder_watch=FolderWatch([models]),
             shutdown=Shutdown(),
+            ask_anew=ledger.wake,
             liveness=Liveness(),
             clock=lambda: bench.now,
         )

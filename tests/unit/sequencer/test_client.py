@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from miner.sequencer import Sequencer, Unauthorized
+from miner.sequencer import Aborted, Sequencer, Unauthorized
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
 from tests.support.scripted_server import ScriptedServer, reply, says
@@ -142,7 +142,7 @@ def test_a_held_request_can_be_ended_from_another_thread(server, sequencer, for_
         for _ in range(2):
             try:
                 sequencer.request(ME, ["4"], wait=60.0)
-            except Retryable as error:
+            except Aborted as error:
                 ended.append(error)
 
     thread = threading.Thread(target=ask)
