@@ -51,6 +51,11 @@ class Cleanup:
     def pending(self) -> bool:
         return bool(self._due)
 
+    @property
+    def backlog(self) -> int:
+        """Tasks to clean up after."""
+        return len(self._due)
+
     def run_next(self) -> None:
         """Clean up after one task, if any."""
         if not self._due:

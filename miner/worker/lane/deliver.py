@@ -32,6 +32,7 @@ from miner.worker.lane.task_log import short
 log = structlog.get_logger()
 
 TRIES = 4  # to get a result from a ComfyUI that answers with errors
+BEHIND = 4  # tasks that may wait for cleanup while results come in
 NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
 LATE = 60.0  # seconds past the deadline in which to retry an upload
 
@@ -58,11 +59,18 @@ class Deliver:
         while (task := self._next()) is not None:
             with self.answers.guard(task.task_id, loop="deliver"):
                 self._deliver_or_answer(task)
+            self._keep_up()
             self.says = "waiting for a result"
             self.liveness.beat(IDLE)
         while self.cleanup.pending:
             self.cleanup.run_next()
         self.says = "stopped"
+
+    def _keep_up(self) -> None:
+        """With results that come faster than the pauses between them, cleanup would never have its turn."""
+        for _ in range(2):
+            if self.cleanup.backlog > BEHIND:
+                self.cleanup.run_next()
 
     def _next(self) -> TaskInHand | None:
         """The next result. Cleanup waits until the next prompt has started."""
