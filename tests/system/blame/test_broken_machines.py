@@ -86,10 +86,15 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_broken_machine_is_blamed_and_paused(testbed: Testbed, name: str) -> None:
+IN_A_NODE = [name for name, row in ROWS.items() if not row.request]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((name, "external") for name in ROWS), *((name, "managed") for name in IN_A_NODE)]
+)
+def test_a_broken_machine_is_blamed_and_paused(testbed: Testbed, managed: dict[str, Any], name: str, mode: str) -> None:
     row = ROWS[name]
-    page = start(testbed, row)
+    page = start(testbed, row, **(managed if mode == "managed" else {}))
     burned = burn(testbed)
     assert [task["msg"] for task in burned] == [row.told or told(row.fault)] * row.burned  # type: ignore[arg-type]
     assert not testbed.logged("task_crashed")
@@ -99,7 +104,7 @@ def test_a_broken_machine_is_blamed_and_paused(testbed: Testbed, name: str) -> N
     assert page("workflow_paused") == {'{workflow="flow"}': 1.0, '{workflow="other"}': float(row.everywhere)}
     (mark,) = [mark for mark in page.health() if mark["name"] == "Workflows"]
     assert shown in mark["says"]
-    assert page.ready() is not row.everywhere
+    until(lambda: page.ready() is not row.everywhere, why="the readiness")
     other = testbed.create(workflow_id="5")
     if row.everywhere:
         until(lambda: testbed.logged("not_leasing"), why="the reason not to lease")
@@ -183,7 +188,7 @@ def test_a_full_disk_of_comfyuis(testbed: Testbed, mount: Callable[[Path], None]
 class Page:
     """The worker's status server. `comfyui`: the relay to its ComfyUI."""
 
-    def __init__(self, port: int, session: requests.Session, comfyui: Relay) -> None:
+    def __init__(self, port: int, session: requests.Session, comfyui: Relay | None) -> None:
         self.comfyui = comfyui
         self._url = f"http://127.0.0.1:{port}"
         self._session = session
@@ -209,11 +214,11 @@ def start(testbed: Testbed, row: Row, **rest: Any) -> Page:
     graph = flows.plain(loads=True) if sound else flows.fail(row.kind, says=row.says, loads=True)
     testbed.add_workflow("flow", graph, parameters=flows.IMAGE)
     testbed.add_workflow("other", flows.plain(loads=True), parameters=flows.IMAGE)
-    comfyui = testbed.relay(testbed.start_engine("--disable-metadata"))
-    if row.request:
+    comfyui = None if "comfyui__home" in rest else testbed.relay(testbed.start_engine("--disable-metadata"))
+    if row.request and comfyui:
         comfyui.reply(row.request, row.answer)
     testbed.start_worker(
-        comfyui.url,
+        comfyui.url if comfyui else "",
         workflows={"4": ["flow"], "5": ["other"]},
         status__enabled=True,
         status__port=port,
