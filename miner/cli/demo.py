@@ -41,6 +41,7 @@ id = "{MINER_ID}"
 min_free_disk_gb = 0.0
 [workflows]
 enabled = ["upscaler", "upscaler-lanczos"]
+on_cpu = ["upscaler"]
 [workflows.ids]
 "{UPSCALER_ID}" = ["upscaler", "upscaler-lanczos"]
 [comfyui]

@@ -18,7 +18,12 @@ from miner.models.prune import UnusedFile
 from miner.telemetry.health import Mark
 
 NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
-_STATES = {"present": ("present", "green"), "missing": ("missing", "yellow"), "differs": ("differs", "red")}
+_STATES = {
+    "present": ("present", "green"),
+    "missing": ("missing", "yellow"),
+    "differs": ("differs", "yellow"),
+    "broken": ("BROKEN", "red"),
+}
 _WORDS = {"good": "ok", "note": "note", "warning": "WARN", "bad": "BAD"}
 _VERDICTS = {
     WARNINGS: ("this machine can mine, with the warnings above", "yellow"),
@@ -70,7 +75,7 @@ def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) 
     text = f"{missing} of {len(statuses)} files are missing, {to_fetch}" if missing else "no file is missing"
     console.print(f"\n{root}: {text}; {gb(free_bytes(root))} free")
     for status in statuses:
-        if status.state == "differs":
+        if status.reason:
             console.print(f"{status.file.relative_path}: {status.reason}", style="red")
         elif status.state != "present" and status.file.gated:
             console.print(f"{status.file.relative_path}: accept its license first, at {status.file.gated}")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from miner.comfy.replies import one_slash
+from miner.comfy.replies import Stats, one_slash
+from miner.comfy.weights import WEIGHTS, Weights, replaced, weights_of
 from miner.task.stages import Graph
 from miner.workflows import Workflow
 from miner.workflows.graph import Place, is_link, links
@@ -31,9 +32,6 @@ from miner.workflows.parameters import (
 
 ObjectInfo = Mapping[str, Any]
 """ComfyUI's `/object_info`: class → {"input": {"required": {name: spec}, …}, "output": [type, …], …}."""
-
-WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
-"""File name endings that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
 
 _ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from any other
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
@@ -60,7 +58,10 @@ class Machine:
     object_info: ObjectInfo
     version: str  # ComfyUI's, from /system_stats
     vram: int | None = None  # bytes of the whole card
+    is_cpu: bool = False
+    on_cpu: Collection[str] = ()  # workflows that the operator allows on a CPU
     free_disk: int | None = None  # bytes
+    broken: Mapping[Weights, str] = field(default_factory=dict)  # what is wrong with a file: "it is a web page"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +84,55 @@ class _Input:
         return values if judged else None
 
 
+def machine_of(
+    object_info: ObjectInfo,
+    stats: Stats,
+    *,
+    on_cpu: Collection[str] = (),
+    free_disk: int | None = None,
+    broken: Mapping[Weights, str] | None = None,
+) -> Machine:
+    """The machine of a ComfyUI that answered. A GPU's memory counts, a CPU's does not."""
+    return Machine(
+        object_info=object_info,
+        version=stats.version,
+        vram=(stats.vram_total or None) if stats.on_gpu else None,
+        is_cpu=bool(stats.device) and not stats.on_gpu,
+        on_cpu=on_cpu,
+        free_disk=free_disk,
+        broken=broken or {},
+    )
+
+
 def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
     """Why `workflow` cannot run on `machine`; empty if it can. Pure."""
     pull = f"run `xalora-miner models pull {workflow.name}`"
     shipped = {model.name for model in workflow.manifest.models}
-    bound = {
-        place_of(bind)
-        for parameter in workflow.manifest.parameters.values()
-        if parameter.required or parameter.default is not None or isinstance(parameter, SeedParameter)
-        for bind in parameter.bind  # if a task may leave it out, the graph's own constant is checked too
-    }
     reasons = [
         replace(reason, cure=pull) if reason.missing in shipped else reason
-        for reason in check_graph(workflow.graph, machine.object_info, bound=bound)
+        for reason in check_graph(workflow.graph, machine.object_info, bound=replaced(workflow))
     ]
     for name, parameter in workflow.manifest.parameters.items():
         for bind in parameter.bind:
             reasons += _check_bind(name, parameter, place_of(bind), workflow.graph, machine.object_info)
-    return (*reasons, *check_needs(workflow, machine))
+    return (*reasons, *_broken(workflow, machine), *check_needs(workflow, machine))
+
+
+def broken_model(name: str, flaw: str, *, workflow: str = "") -> Reason:
+    """`flaw`: such as "it is a web page". `workflow`: the one whose manifest has its URL."""
+    pull = f"run `xalora-miner models pull --replace {workflow}`"
+    cure = pull if workflow else "delete the file and download it again"
+    return Reason(kind="model", text=f"the model {name} is broken: {flaw}", cure=cure, missing=name)
+
+
+def _broken(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
+    shipped = {model.name for model in workflow.manifest.models}
+    for folder, name in weights_of(workflow):
+        if flaw := machine.broken.get((folder, name)):
+            yield broken_model(name, flaw, workflow=workflow.name if name.rpartition("/")[2] in shipped else "")
+    needs_lora = any(isinstance(p, LoraParameter) and p.required for p in workflow.manifest.parameters.values())
+    if needs_lora and installed_loras(machine.object_info) and not offered_loras(machine):
+        yield Reason(kind="lora", text="every LoRA is broken", cure="download one again")
 
 
 def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Place] = ()) -> tuple[Reason, ...]:
@@ -137,6 +169,11 @@ def installed_loras(object_info: ObjectInfo) -> tuple[str, ...]:
             lister = dict(_inputs(object_info[class_type]["input"], {}, ""))["lora_name"]
             return _safe(lister.choices)
     return ()
+
+
+def offered_loras(machine: Machine) -> tuple[str, ...]:
+    """Those of them that are not broken."""
+    return tuple(name for name in installed_loras(machine.object_info) if ("loras", name) not in machine.broken)
 
 
 def _safe(loras: Sequence[Any] | None) -> tuple[str, ...]:
@@ -258,6 +295,10 @@ def check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
     if version and tuple(map(int, version.groups())) < tuple(map(int, needs.comfyui.split("."))):
         text = f"ComfyUI is {machine.version}, but {workflow.name} needs {needs.comfyui}"
         yield Reason(kind="version", text=text, cure="update ComfyUI")
+    if machine.is_cpu and needs.vram_gb and workflow.name not in machine.on_cpu:
+        text = f"{workflow.name} needs a GPU; this ComfyUI runs on the CPU"
+        cure = f"give ComfyUI a GPU, or add {workflow.name} to `workflows.on_cpu` if slow renders are fine"
+        yield Reason(kind="vram", text=text, cure=cure)
     if machine.vram is not None and machine.vram < needs.vram_gb * _GIGABYTE:
         text = f"the GPU has {machine.vram / _GIGABYTE:.1f} GB of memory, but {workflow.name} needs {needs.vram_gb:g}"
         yield Reason(kind="vram", text=text, cure="use a larger GPU, or remove it from `workflows.enabled`")

@@ -61,11 +61,12 @@ class Stats:
 def parse_stats(reply: dict[str, Any]) -> Stats:
     """A reply to `/system_stats`."""
     device = _dict(next(iter(_list(reply.get("devices"))), None))
+    known = device.get("type") != "privateuseone"  # DirectML, for which ComfyUI says 1 GiB
     return Stats(
         version=str(_dict(reply.get("system")).get("comfyui_version", "")),
         device=str(device.get("name", "")),
         on_gpu=device.get("type", "cpu") != "cpu",
-        vram_total=_int(device.get("vram_total")),
+        vram_total=_int(device.get("vram_total")) if known else 0,
         vram_free=_int(device.get("vram_free")),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from miner.comfy.preflight import installed_loras
+from miner.comfy.preflight import offered_loras
 from miner.doctor.comfy_session import ComfySession
 from miner.doctor.selftest import random_picture
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, failed, render, trial_render
@@ -34,7 +34,7 @@ class Row:
 def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
     """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
     them; raises ComfyDown if ComfyUI stops answering."""
-    loras = installed_loras(session.object_info)
+    loras = offered_loras(session.machine([workflow]))
     session.host.client.free()
     done: list[RenderResult] = []
     for number in range(1 + runs):

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,16 @@ from miner.comfy.events import Event, EventStream, Started
 from miner.comfy.follow import follow
 from miner.comfy.host import ComfyHost
 from miner.comfy.launch import Launch
+from miner.comfy.preflight import Machine
 from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import History, Stats
 from miner.config import Settings
-from miner.doctor.facts import WorkerStatus
+from miner.doctor.facts import WorkerStatus, machine_here
 from miner.task.errors import MachineFault
 from miner.task.journal_file import lock
 from miner.task.stages import Graph
 from miner.worker.layout import Placement
+from miner.workflows import Workflow
 
 
 class Busy(MachineFault):
@@ -40,10 +42,15 @@ class Busy(MachineFault):
 class ComfySession:
     """One idle ComfyUI, and a folder for its results."""
 
+    settings: Settings
     host: ComfyHost
     stats: Stats
     object_info: dict[str, Any]
     folder: Path
+
+    def machine(self, workflows: Iterable[Workflow]) -> Machine:
+        """What preflight checks `workflows` against."""
+        return machine_here(self.settings, workflows, self.object_info, self.stats)
 
     def run(self, graph: Graph, prompt_id: str, *, limit: float) -> tuple[History, float]:
         """Render; returns the history and the seconds since ComfyUI started it. Blocks.
@@ -84,7 +91,7 @@ def open_session(placement: Placement, settings: Settings, worker: WorkerStatus)
         cure = "run xalora-miner pause, wait until its tasks are finished, and try again"
         raise Busy("a miner is at work on this GPU", hint=cure)
     if placement.launch is None or worker.has_state_lock:
-        with _connected(placement, None) as session:
+        with _connected(placement, settings, None) as session:
             yield session
         return
     process = ComfyProcess(
@@ -93,7 +100,7 @@ def open_session(placement: Placement, settings: Settings, worker: WorkerStatus)
     with (
         _locked_state(settings.state.dir),
         _started(process, placement.launch),
-        _connected(placement, process) as session,
+        _connected(placement, settings, process) as session,
     ):
         yield session
 
@@ -121,7 +128,7 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[ComfySession]:
+def _connected(placement: Placement, settings: Settings, process: ComfyProcess | None) -> Iterator[ComfySession]:
     client_id = f"xalora-doctor-{uuid.uuid4()}"
     host = ComfyHost(
         ComfyClient(placement.url, client_id=client_id),
@@ -136,7 +143,7 @@ def _connected(placement: Placement, process: ComfyProcess | None) -> Iterator[C
             if at_work := len(queue.running) + len(queue.pending):
                 says = f"ComfyUI at {host.client.url} is busy: {at_work} prompts in its queue"
                 raise Busy(says, hint="try again when it is idle")
-            yield ComfySession(host=host, stats=stats, object_info=nodes, folder=Path(folder))
+            yield ComfySession(settings=settings, host=host, stats=stats, object_info=nodes, folder=Path(folder))
     finally:
         host.close(leave_running=True)
 

@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault
 from miner.comfy.launch import embedded_launch
-from miner.comfy.preflight import Machine
+from miner.comfy.preflight import Machine, installed_loras, machine_of
 from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import Stats
 from miner.config import Loaded, Settings
@@ -28,6 +28,7 @@ from miner.dashboard.client import StatusClient
 from miner.machine.gpu import Gpus, probe_for
 from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
+from miner.models.folders import folders_of
 from miner.models.hash_db import HashDatabase
 from miner.models.store import store_of
 from miner.task.errors import ConfigError, MachineFault, MinerError, Retryable
@@ -90,19 +91,6 @@ class ComfyStatus:
     object_info: dict[str, Any] | None = None
     error: MachineFault | None = None
 
-    @property
-    def machine(self) -> Machine | None:
-        """What preflight checks workflows against; None if it does not answer."""
-        if self.stats is None or self.object_info is None:
-            return None
-        return machine_of(self.object_info, self.stats)
-
-
-def machine_of(object_info: dict[str, Any], stats: Stats) -> Machine:
-    """As in the worker: a GPU's memory counts, a CPU's does not. Pure."""
-    vram = stats.vram_total if stats.on_gpu else None
-    return Machine(object_info=object_info, version=stats.version, vram=vram)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
@@ -111,6 +99,14 @@ class ModelFiles:
     root: Path | None = None
     statuses: tuple[FileStatus, ...] = ()
     error: MinerError | None = None
+
+
+def machine_here(
+    settings: Settings, workflows: Iterable[Workflow], object_info: dict[str, Any], stats: Stats
+) -> Machine:
+    """What preflight checks `workflows` against, as in the worker. Reads the heads of their weights."""
+    broken = folders_of(settings).broken(workflows, installed_loras(object_info))
+    return machine_of(object_info, stats, on_cpu=settings.workflows.on_cpu, broken=broken)
 
 
 class Facts:
@@ -127,6 +123,14 @@ class Facts:
         self.gpus: Once[Gpus] = Once(lambda: probe_for(self.settings))
         self.comfyuis = Once(self._comfyuis)
         self.model_files = Once(lambda: find_model_files(self.settings, self.enabled))
+
+    def machines(self) -> list[Machine]:
+        """Of the ComfyUIs that answer."""
+        return [
+            machine_here(self.settings, self.enabled, one.object_info, one.stats)
+            for one in self.comfyuis()
+            if one.object_info is not None and one.stats is not None
+        ]
 
     def _comfyuis(self) -> tuple[ComfyStatus, ...]:
         placements = self.layout().placements

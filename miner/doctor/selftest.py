@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from miner.comfy.host import folder_of
-from miner.comfy.preflight import check_workflow, installed_loras
+from miner.comfy.preflight import check_workflow, offered_loras
 from miner.doctor.comfy_session import Busy, ComfySession, open_session
 from miner.doctor.decode import Color
-from miner.doctor.facts import Facts, machine_of
+from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, of_error, warning
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
 from miner.task.errors import ConfigError, MinerError
@@ -58,14 +58,14 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
     yield from plain
     if not all(one.ok for one in plain):
         return
-    loras = installed_loras(session.object_info)
+    loras = offered_loras(session.machine(workflows))
     for workflow in runnable(session, workflows):
         yield _render_smallest(session, workflow, loras)
 
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
     """The workflows that pass preflight here."""
-    machine = machine_of(session.object_info, session.stats)
+    machine = session.machine(workflows)
     return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
 
 

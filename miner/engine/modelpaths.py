@@ -26,11 +26,13 @@ class ModelPathsError(ValueError):
 def read_extra_paths(config: Path) -> Iterator[tuple[str, Path, bool]]:
     """Each (folder name, path, whether it comes before the default folders). ModelPathsError if it cannot be read."""
     try:
-        lines = config.read_text(encoding="utf-8").splitlines()
+        lines = config.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise ModelPathsError(f"{config}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ModelPathsError(f"{config}: not UTF-8: {error.reason}") from error
     for section in _sections(config, lines):
-        base = Path(os.path.expandvars(section.pop("base_path", ""))).expanduser()
+        base = os.path.expandvars(os.path.expanduser(section.pop("base_path", "")))  # noqa: PTH111  # never raises
         first = section.pop("is_default", "false").lower() in ("true", "yes", "on")
         for folder, paths in section.items():
             for path in filter(None, paths.split("\n")):
@@ -55,7 +57,7 @@ def _sections(config: Path, lines: list[str]) -> list[dict[str, str]]:
         value, block = value.strip().strip("'\""), ""
         if not indent:
             sections.append({})
-        elif value in ("|", ">", "|-"):
+        elif value in ("|", "|-", "|+"):
             block, depth, sections[-1][key] = key, indent, ""
         else:
             sections[-1][key] = value

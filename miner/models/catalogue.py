@@ -15,9 +15,9 @@ from miner.machine.sizes import GIGABYTE
 from miner.task.errors import ConfigError
 from miner.workflows import Model, Workflow
 
-State = Literal["present", "partial", "missing", "differs"]
-"""present: as far as known without reading it · partial: some of it is in a .part file · differs: another file has its
-name, or it is damaged"""
+State = Literal["present", "partial", "missing", "differs", "broken"]
+"""present: as far as known without reading all of it · partial: some of it is in a .part file · differs: another file
+has its name, which ComfyUI would load · broken: ComfyUI cannot load it"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class FileStatus:
     state: State
     path: Path  # where it is or will be
     present_bytes: int = 0  # bytes that need no download
-    reason: str = ""  # what differs
+    reason: str = ""  # what differs, or is broken
 
     @property
     def missing_bytes(self) -> int:

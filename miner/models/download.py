@@ -26,7 +26,7 @@ from miner.models.disk import require_free
 from miner.models.http_range import classify, origin_of, range_headers, resume_at, total_of
 from miner.models.partial_file import PartialFile
 from miner.models.progress import Progress, Stop, Stopped
-from miner.models.source import Locate, Source
+from miner.models.source import Locate, Source, account_hint, without_query
 from miner.net.errors import answered, in_words, passing
 from miner.task.errors import MachineFault, Retryable
 from miner.task.policy import backoff
@@ -160,6 +160,9 @@ class Download:
             return
         total = total_of(response.status_code, response.headers)
         size = self._file.size or source.size
+        if response.headers.get("Content-Type", "").startswith("text/html") and (total is None or total != size):
+            text = f"{self._file.relative_path}: a web page came instead of the file: {without_query(response.url)}"
+            raise MachineFault(text, hint=account_hint(self._file.url))
         if size is not None and total is not None and total != size:
             hint = "the file changed there: check its page"
             raise Retryable(f"{_host(source)} has {total} bytes, expected {size}", hint=hint)
@@ -211,7 +214,7 @@ class Download:
             return Retryable(says)
         if status == 200:
             says = f"{_host(source)} compresses the file although asked not to"
-        hint = "it requires an account: download the file by hand" if status in (401, 403) else "check its URL"
+        hint = account_hint(self._file.url) if status in (401, 403) else "check its URL"
         return MachineFault(f"{self._file.relative_path}: {says}", hint=hint)
 
     @contextmanager

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from miner.models.catalogue import ModelFile
-from miner.models.source import hub_file, without_query
+from miner.models.source import account_hint, hub_file, without_query
 from miner.net.errors import answered, in_words
 from miner.task.errors import ConfigError, MachineFault
 
@@ -68,10 +68,14 @@ def _server_name(url: str) -> str:
         with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
             if response.status_code in (401, 403):
                 text = f"loras: {answered(host, response.status_code)}"
-                raise MachineFault(text, hint="it requires an account: put your token into the URL")
-            return disposition_name(response.headers.get("Content-Disposition", "")) or name_in_url(
+                raise MachineFault(text, hint=account_hint(url))
+            said = disposition_name(response.headers.get("Content-Disposition", "")) or name_in_url(
                 urlsplit(response.url).path
             )
+            if not said and response.headers.get("Content-Type", "").startswith("text/html"):
+                text = f"loras: a web page came instead of a file: {without_query(response.url)}"
+                raise MachineFault(text, hint=account_hint(url))
+            return said
     except requests.RequestException as error:
         # without the cause, whose text can hold the query
         hint = "check the URL and this machine's network"

@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 
-from miner.models import safetensors
 from miner.models.catalogue import FileStatus, ModelFile
 from miner.models.disk import disk_errors
 from miner.models.download import Download, RetryPolicy
+from miner.models.flaws import flaw_of
 from miner.models.hash_db import HashDatabase
 from miner.models.locate import locate_at
 from miner.models.partial_file import PartialFile, locked_partial, partial_path
 from miner.models.progress import Progress, Stop, Stopped
+from miner.models.source import account_hint, without_query
 from miner.models.store import Store
 from miner.task.errors import MachineFault, MinerError
 
@@ -111,12 +112,13 @@ class _Pull:
             status = self.store.status(file, self.hash_db)
         if status.state == "present" and self.replace and not (file.size or file.sha256):
             return changed(status, state="differs")  # unknown whether it is the right one
-        ours = status.state == "differs" and self.hash_db.downloaded_hash(status.path)
-        if status.state == "differs" and not (ours or self.replace):
-            raise MachineFault(
-                f"{file.relative_path}: another file has this name: {status.reason}",
-                hint=f"move {status.path} away or use --replace; xalora-miner did not download it",
-            )
+        if status.state in ("differs", "broken"):
+            ours, here = self.hash_db.downloaded_hash(status.path), status.path == self.store.target(file)
+            if not here or not (ours or self.replace):
+                what = "is broken" if status.state == "broken" else "another file has this name"
+                ways = "move {} away or use --replace" if here else "move {}, which ComfyUI finds first, away"
+                hint = f"{ways.format(status.path)}; xalora-miner did not download it"
+                raise MachineFault(f"{file.relative_path}: {what}: {status.reason}", hint=hint)
         return status
 
     def _download(self, file: ModelFile, partial: PartialFile) -> str:
@@ -130,14 +132,10 @@ class _Pull:
             max_bytes=self.max_bytes,
         )
         sha256 = download.run()
-        if file.name.endswith(".safetensors"):
-            with disk_errors(partial_path(partial.target)):
-                flaw = safetensors.flaw_of(partial_path(partial.target))
-            if flaw:
-                partial.discard()
-                raise MachineFault(
-                    f"{file.relative_path}: the downloaded file {flaw}", hint="open its URL in a browser"
-                )
+        if flaw := flaw_of(partial_path(partial.target), size=file.size, name=file.name):
+            partial.discard()
+            says = f"{file.relative_path}: the file at {without_query(file.url)} {flaw}"
+            raise MachineFault(says, hint=account_hint(file.url))
         return sha256
 
     def _waiting(self, file: ModelFile) -> None:

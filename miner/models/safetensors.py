@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
 
 
-def flaw_of(path: Path) -> str:
-    """What is wrong with the file at `path`, as the end of a sentence; "" for a complete safetensors file.
+def flaw_in(file: BinaryIO, size: int) -> str:
+    """What is wrong with a file of `size` bytes, as the end of a sentence; "" for a complete safetensors file.
 
     Blocks while it reads the header. Raises OSError.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 10 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            return "is not a safetensors file"
-        return header_flaw(file.read(length), data=size - 8 - length)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 10 or not 2 <= length <= LONGEST_HEADER:
+        return "is not a safetensors file"
+    if length > size - 8:
+        begins = file.read(1) == b"{"
+        return "is cut off: its header has no end" if begins else "is not a safetensors file"
+    return header_flaw(file.read(length), data=size - 8 - length)
 
 
 def header_flaw(header: bytes, *, data: int) -> str:
@@ -40,6 +40,8 @@ def header_flaw(header: bytes, *, data: int) -> str:
     if any(one[1] != two[0] for one, two in pairwise([(0, 0), *spans])):
         return "is not a safetensors file: gaps between its tensors"
     end = spans[-1][1] if spans else 0
+    if end > data:
+        return f"is cut off: it has {data} bytes of tensors, but its header says {end}"
     return "" if end == data else f"has {data} bytes of tensors, but its header says {end}"
 
 

@@ -60,6 +60,13 @@ def hub_file(url: str) -> HubFile | None:
     return HubFile(repo=found["repo"], revision=revision, path=path)
 
 
+def account_hint(url: str) -> str:
+    """What to do about a page in place of a file."""
+    if hub_file(url) is not None:
+        return "if it needs an account, set HF_TOKEN to a token with access; check HF_ENDPOINT, if it is set"
+    return "open it in a browser: if it needs an account, add your token to the URL, as in ?token=…"
+
+
 def without_query(url: str) -> str:
     """`url` without the parts that can hold a secret: user, query, fragment."""
     parts = urlsplit(url)

@@ -6,9 +6,6 @@ or deletes a file; `pull` downloads a damaged one again.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from miner.models import safetensors
 from miner.models.catalogue import FileStatus, ModelFile
 from miner.models.digest import sha256_of
 from miner.models.disk import disk_errors
@@ -35,8 +32,7 @@ def verified(
             )
             hash_db.add_hash(status.path, stat, sha256)
             status = store.status(file, hash_db)
-        flaw = safetensors.flaw_of(status.path) if file.name.endswith(".safetensors") else ""
-    return replace(status, state="differs", reason=f"it {flaw}") if flaw and status.state == "present" else status
+    return status
 
 
 def verdict(status: FileStatus, hash_db: HashDatabase) -> str:
@@ -46,6 +42,6 @@ def verdict(status: FileStatus, hash_db: HashDatabase) -> str:
             return "good"
         case "present":
             return "present; no hash is known to check it against"
-        case "differs":
+        case "differs" | "broken":
             return f"DAMAGED: {status.reason}; move {status.path} away and run `xalora-miner models pull`"
     return "missing; run `xalora-miner models pull`"

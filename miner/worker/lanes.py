@@ -18,6 +18,7 @@ from miner.config import Settings
 from miner.machine import benchmarks
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
+from miner.models.folders import folders_of
 from miner.net.addresses import parse_allow
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
@@ -61,6 +62,7 @@ class Lanes(Sequence[Lane]):
             region=settings.upload.region,
             timeout=settings.upload.timeout,
         )
+        self._model_folders = folders_of(settings)
         self._lanes = [self._lane(placement) for placement in layout(settings)]
 
     @overload
@@ -185,6 +187,8 @@ class Lanes(Sequence[Lane]):
             self.library,
             enabled=settings.workflows.enabled,
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
+            on_cpu=settings.workflows.on_cpu,
+            model_folders=self._model_folders,
             measured=benchmarks.read(settings.state.dir),
             usual=self._journal.usual_seconds,
         )

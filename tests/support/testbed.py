@@ -181,6 +181,7 @@ class Testbed:
             "miner.id": MINER_ID,
             "miner.min_free_disk_gb": 0.0,
             "workflows.enabled": sorted({name for names in ids.values() for name in names}),
+            "workflows.on_cpu": sorted({name for names in ids.values() for name in names}),
             "workflows.folders": [str(self.workflows)] if self.workflows.is_dir() else [],
             "comfyui.url": comfyui,
             "state.dir": str(self.folder / "state"),

@@ -14,7 +14,7 @@ from miner.telemetry.health import Mark
 
 
 def models(facts: Facts) -> Iterator[Mark]:
-    """By size and known hashes; `doctor --verify` computes unknown ones first. A hash is known while the size and
+    """By size, head and known hashes; `doctor --verify` computes unknown ones first. A hash is known while the size and
     modification time of its file stay the same."""
     model_files = facts.model_files()
     if model_files.root is not None:
@@ -30,10 +30,11 @@ def models(facts: Facts) -> Iterator[Mark]:
 def model_marks(root: Path, statuses: Sequence[FileStatus]) -> Iterator[Mark]:
     """Pure."""
     absent = [status for status in statuses if status.state in ("missing", "partial")]
-    damaged = [status for status in statuses if status.state == "differs"]
+    damaged = [status for status in statuses if status.state in ("differs", "broken")]
     for status in damaged:
         cure = f"move {status.path} away, then run xalora-miner models pull"
-        yield warning("Models", f"{status.file.relative_path} is another file or damaged: {status.reason}", cure)
+        what = "broken" if status.state == "broken" else "another file or damaged"
+        yield warning("Models", f"{status.file.relative_path} is {what}: {status.reason}", cure)
     if absent:
         names = ", ".join(status.file.relative_path for status in absent)
         lacking = gb(sum(status.missing_bytes for status in absent))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from miner.comfy.preflight import Machine, Reason, check_needs, check_workflow
+from miner.comfy.preflight import Machine, Reason, broken_model, check_needs, check_workflow
 from miner.doctor.checks.comfyui import version_of
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, warning
@@ -15,7 +15,7 @@ from miner.workflows import Workflow
 
 def workflows(facts: Facts) -> Iterator[Mark]:
     """A mark for each workflow, on the ComfyUI that suits it best, and one for all."""
-    machines = [found.machine for found in facts.comfyuis() if found.machine is not None]
+    machines = facts.machines()
     if not machines and not facts.managed:
         cure = "fix ComfyUI first"
         yield bad("Workflows", "not checked: no ComfyUI answers", cure)
@@ -38,7 +38,13 @@ def known_before_start(facts: Facts, workflow: Workflow) -> tuple[Reason, ...]:
     """The same while ComfyUI does not run: files, memory, version."""
     home = facts.settings.comfyui.home
     vram = max((card.memory_bytes for card in facts.gpus().gpus), default=None)
-    machine = Machine(object_info={}, version=version_of(home) if home else "", vram=vram)
+    machine = Machine(
+        object_info={},
+        version=version_of(home) if home else "",
+        vram=vram,
+        is_cpu="--cpu" in facts.settings.comfyui.args,
+        on_cpu=facts.settings.workflows.on_cpu,
+    )
     statuses = [status for status in facts.model_files().statuses if workflow.name in status.file.needed_by]
     return (*_missing(workflow, statuses), *check_needs(workflow, machine))
 
@@ -49,6 +55,8 @@ def _missing(workflow: Workflow, statuses: Sequence[FileStatus]) -> Iterator[Rea
         if status.state in ("missing", "partial"):  # the models' own mark tells of one that differs
             text = f"the model {status.file.relative_path} is missing"
             yield Reason(kind="model", text=text, cure=cure, missing=status.file.name)
+        elif status.state == "broken":
+            yield broken_model(status.file.relative_path, status.reason, workflow=workflow.name)
 
 
 def workflow_mark(workflow: Workflow, reasons: Sequence[Reason], *, good_says: str, embedded: bool = False) -> Mark:

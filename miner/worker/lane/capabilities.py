@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,9 +14,10 @@ from typing import Any
 import structlog
 
 from miner.comfy import preflight
-from miner.comfy.preflight import Machine, Reason
+from miner.comfy.preflight import Reason
 from miner.comfy.replies import Stats
 from miner.machine.benchmarks import Measurement, warm_seconds
+from miner.models.folders import ModelFolders
 from miner.task import policy
 from miner.task.blame import EVERYWHERE, Health, Incident
 from miner.task.errors import MachineFault
@@ -36,19 +38,25 @@ class Capabilities:
         *,
         enabled: Collection[str],
         refuse_unknown: bool,
+        on_cpu: Collection[str] = (),
+        model_folders: ModelFolders | None = None,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
         usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = clock.now,
     ) -> None:
-        """`measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
+        """`on_cpu`: workflows that may run without a GPU. `model_folders`: ComfyUI's on this machine, as far as known.
+        `measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
 
         Raises ConfigError for an unknown name in `enabled`.
         """
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
         self._refuse_unknown = refuse_unknown
+        self._on_cpu = on_cpu
+        self.model_folders = model_folders or ModelFolders(None)
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()
+        self._broken_loras: dict[str, str] = {}  # name → what is wrong with it
         self._health: dict[str, Health] = {}
         self._machine_health = Health()  # faults that would spoil every workflow's tasks
         self._doubted: set[str] = set()  # workflows to check again before another task
@@ -64,14 +72,12 @@ class Capabilities:
         `free_disk`: bytes; None: not checked. Raises lookup errors for an invalid `object_info`.
         """
         doubted = set(self._doubted)
-        machine = Machine(
-            object_info=object_info,
-            version=stats.version,
-            vram=stats.vram_total if stats.on_gpu else None,
-            free_disk=free_disk,
-        )
+        listed = preflight.installed_loras(object_info)
+        broken = self.model_folders.broken(self._enabled, listed, again=bool(doubted))
+        machine = preflight.machine_of(object_info, stats, on_cpu=self._on_cpu, free_disk=free_disk, broken=broken)
         verdicts = {w.name: preflight.check_workflow(w, machine) for w in self._enabled}
-        loras = preflight.installed_loras(object_info)
+        loras = preflight.offered_loras(machine)
+        self._log_broken_loras({name: broken["loras", name] for name in listed if ("loras", name) in broken})
         had, verdicts_before = self._all_names(), self._verdicts
         self._verdicts, self._loras = verdicts, loras
         self._doubted -= doubted
@@ -93,6 +99,13 @@ class Capabilities:
     def _all_names(self) -> set[str]:
         """Workflows and LoRAs."""
         return {*self.runnable, *self._loras}
+
+    def _log_broken_loras(self, now: dict[str, str]) -> None:
+        """Log what is wrong with a LoRA, if new."""
+        before, self._broken_loras = self._broken_loras, now
+        for name in now.keys() - before.keys():
+            hint = "delete it and download it again"
+            log.warning("lora_broken", lora=name, reason=now[name], hint=hint, next="not offering it")
 
     def _log_not_runnable(self, before: Mapping[str, tuple[Reason, ...]]) -> None:
         """Log why a workflow cannot run, if new."""
@@ -251,4 +264,4 @@ class Capabilities:
 
 def _without_numbers(reasons: Collection[Reason]) -> list[tuple[str, str]]:
     """The reasons without changing numbers, to compare."""
-    return [(reason.kind, reason.missing) for reason in reasons]
+    return [(reason.kind, re.sub(r"\d[\d.]*", "", reason.text)) for reason in reasons]

@@ -172,7 +172,7 @@ class Lane:
             host=host,
             capabilities=capabilities,
             disk=self._disk,
-            folder_watch=FolderWatch(_models_folders(settings)),
+            folder_watch=FolderWatch(capabilities.model_folders.roots),
             shutdown=shutdown,
             ask_anew=gate.ask_anew,
             liveness=Liveness(),
@@ -289,9 +289,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise unusable(folder, error) from error
-
-
-def _models_folders(settings: Settings) -> list[Path]:
-    """ComfyUI's known models folders on this machine."""
-    home = settings.comfyui.home
-    return [path for path in (settings.models.dir, home and home / "models") if path is not None]

@@ -46,7 +46,7 @@ class Refresh:
     ask_anew: Callable[[], None]
     liveness: Liveness
     clock: Callable[[], float] = clock.now
-    says: str = "watching for new and removed models"  # one sentence in the present tense
+    says: str = "watching for new, replaced and removed models"  # one sentence in the present tense
     _changed_at: float | None = None  # Unix seconds of the first change since the last request
     _not_before: float = 0.0  # Unix seconds
 
@@ -60,15 +60,20 @@ class Refresh:
         """Check for changes once, and ask ComfyUI if due, which may block."""
         now = self.clock()
         came = self.folder_watch.changed()
+        self.capabilities.model_folders.writing = self.folder_watch.writing
         if self._changed_at is None and (came or self._disk_suffices() or self.capabilities.doubted):
             self._changed_at = now
         if self._is_time(now):
             self._ask()
         waits = self._changed_at is not None or self.folder_watch.unsettled
-        self.says = "waiting to advertise new models" if waits else "watching for new and removed models"
+        self.says = (
+            "waiting to advertise what changed in the models folders"
+            if waits
+            else "watching for new, replaced and removed models"
+        )
 
     def _is_time(self, now: float) -> bool:
-        if now < self._not_before or self.folder_watch.unsettled or not self.host.ready.is_set():
+        if now < self._not_before or not self.host.ready.is_set():
             return False
         rests = all(task.answered or task.rendered_at for task in self.ledger.view())
         if self._changed_at is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from miner.comfy.host import ComfyHost
 from miner.config.bundled import WORKFLOWS
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
+from miner.models.folders import ModelFolders
+from miner.task.errors import MachineFault
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import Lease
@@ -33,6 +36,8 @@ from tests.support.paths import ROOT
 from tests.support.relay import Relay
 from tests.support.testbed import Process, Testbed, free_port, until
 
+WEIGHTS = b"\2\0\0\0\0\0\0\0{}"  # a safetensors file without tensors
+PAGE = b"<!doctype html><html>Sign in</html>"
 MODEL = Path("upscale_models") / "RealESRGAN_x4plus.safetensors"
 
 
@@ -55,9 +60,9 @@ class Bench:
         self.refresh.look()
         return self._asked() - before
 
-    def put_model(self) -> None:
+    def put_model(self, data: bytes = WEIGHTS) -> None:
         (self.models / MODEL).parent.mkdir(parents=True, exist_ok=True)
-        (self.models / MODEL).write_bytes(b"a model by its name")
+        (self.models / MODEL).write_bytes(data)
 
     def take_a_task(self) -> None:
         lease = Lease(
@@ -97,6 +102,8 @@ def bench(comfyui: tuple[str, Path], tmp_path: Path) -> Iterator[Bench]:
             load_library([WORKFLOWS], ids={}),
             enabled=["upscaler"],
             refuse_unknown=False,
+            on_cpu=["upscaler"],
+            model_folders=ModelFolders(models),
             clock=lambda: bench.now,
         )
         disk = Disk(folders=[], least_gb=0.0)
@@ -179,11 +186,63 @@ def test_a_busy_lane_asks_about_known_changes_after_max_delay(bench: Bench) -> N
 
 def test_a_model_is_not_advertised_while_it_is_copied(bench: Bench) -> None:
     bench.put_model()
-    with (bench.models / MODEL).open("ab", buffering=0) as file:
+    with (bench.models / MODEL).open("r+b", buffering=0) as file:
         for now in range(1000, 2000, 100):
-            file.write(b"more")
-            assert bench.at(now) == 0
+            file.write(WEIGHTS[:1])  # its size tells nothing: some programs reserve it at once
+            file.seek(0)
+            bench.at(now)
+            assert bench.capabilities.runnable == ()
+    assert "is still being written" in bench.capabilities.verdicts["upscaler"][0].text
     assert bench.at(2000) == 1
+    assert bench.capabilities.runnable == ("upscaler",)
+
+
+def test_a_broken_model_is_not_advertised_until_it_is_replaced(bench: Bench) -> None:
+    bench.put_model(PAGE)
+    with capture_logs() as lines:
+        assert [bench.at(now) for now in (1001, 1002, 1003)] == [0, 1, 0]
+    assert bench.capabilities.runnable == ()
+    (reason,) = bench.capabilities.verdicts["upscaler"]
+    assert reason.kind == "model"
+    assert reason.text == f"the model {MODEL.name} is broken: it is a web page, not weights"
+    assert reason.cure == "run `xalora-miner models pull --replace upscaler`"
+    assert [(line["event"], line["reason"]) for line in lines] == [("workflow_not_runnable", reason.text)]
+    bench.put_model()
+    with capture_logs() as lines:
+        assert [bench.at(now) for now in (1004, 1005)] == [0, 1]
+    assert bench.capabilities.runnable == ("upscaler",)
+    assert [line["event"] for line in lines] == ["workflows_advertised"]
+
+
+def test_a_broken_lora_is_not_offered_and_told_once(bench: Bench) -> None:
+    loras = bench.models / "loras" / "mine"
+    loras.mkdir(parents=True)
+    (loras / "good.safetensors").write_bytes(WEIGHTS)
+    (loras / "cut.safetensors").write_bytes(WEIGHTS[:9])
+    listed = {"required": {"lora_name": [["mine/cut.safetensors", "mine/good.safetensors"], {}]}}
+    nodes = bench.host.client.object_info() | {"LoraLoader": {"input": listed, "output": ["MODEL", "CLIP"]}}
+    with capture_logs() as lines:
+        for _ in range(2):
+            bench.capabilities.refresh(nodes, bench.host.client.stats())
+    assert bench.capabilities.loras == ("mine/good.safetensors",)
+    (broken,) = [line for line in lines if line["event"] == "lora_broken"]
+    assert (broken["lora"], broken["reason"]) == ("mine/cut.safetensors", "it is not a safetensors file")
+
+
+def test_weights_that_failed_to_load_are_looked_at_again(bench: Bench) -> None:
+    """Even where neither size nor time say that the file changed, as with a bad disk."""
+    bench.put_model()
+    assert [bench.at(now) for now in (1001, 1002)] == [0, 1]
+    path = bench.models / MODEL
+    then = path.stat()
+    with path.open("r+b") as file:
+        file.write(bytes(len(WEIGHTS)))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert bench.at(1003) == 0
+    fault = MachineFault("ComfyUI could not load its weights", fault="weights")
+    bench.capabilities.failed("upscaler", fault, task_id="t", attempts=1)
+    assert bench.at(1004) == 1
+    assert "begins with zeros" in bench.capabilities.verdicts["upscaler"][0].text
 
 
 def test_a_comfyui_that_does_not_answer_is_asked_again_and_not_restarted(bench: Bench) -> None:
@@ -247,7 +306,7 @@ def test_a_model_copied_by_hand_is_advertised_without_a_restart(managed: tuple[T
     )
     target = testbed.folder / "models" / MODEL
     target.parent.mkdir(parents=True)
-    target.write_bytes(b"a model by its name")
+    target.write_bytes(WEIGHTS)
     until(lambda: testbed.logged("workflows_advertised", came=["upscaler"]), why="the offer")
     until(lambda: offered(testbed, "4"), why="a request with it")
     assert len(testbed.logged("comfyui_started")) == 1

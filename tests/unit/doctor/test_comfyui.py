@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from contextlib import closing
@@ -233,7 +234,17 @@ def test_real_files_are_checked_and_no_folder_is_created(facts_of, library, tmp_
     (model,) = library.get("upscaler").manifest.models
     target = folder / model.folder / model.name
     target.parent.mkdir(parents=True)
+    header = json.dumps({"a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}).encode()
+    target.write_bytes(len(header).to_bytes(8, "little") + header)
+    (mark,) = models(facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)}))
+    assert (mark.level, "another file" in mark.says) == ("warning", True)
+    target.write_bytes(b"<!doctype html>")
+    (mark,) = models(facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)}))
+    assert (mark.level, mark.says.endswith("is broken: it is a web page, not weights")) == ("warning", True)
+    room = model.size - 8 - 80
+    header = json.dumps({"a": {"dtype": "U8", "shape": [room], "data_offsets": [0, room]}}).encode().ljust(80)
     with target.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(model.size)
     (mark,) = models(facts_of(models={"dir": folder}, workflows={"enabled": ("upscaler",)}))
     assert mark.level == "good"

@@ -82,6 +82,6 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def model() -> Callable[..., ModelFile]:
     def make(url: str, **rest: Any) -> ModelFile:
-        return ModelFile(**{"folder": "vae", "name": "model.pth", "url": url, **rest})
+        return ModelFile(**{"folder": "vae", "name": "model.bin", "url": url, **rest})
 
     return make

@@ -12,6 +12,11 @@ def content(size: int, seed: int = 0) -> bytes:
     return b"".join(blocks)[:size]
 
 
+def gguf(size: int, seed: int = 0) -> bytes:
+    """The same with the first bytes of a GGUF file."""
+    return b"GGUF" + content(size - 4, seed)
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

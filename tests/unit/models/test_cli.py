@@ -17,10 +17,10 @@ from miner.config.bundled import WORKFLOWS
 from miner.models.hash_db import HashDatabase
 from tests.support.paths import ROOT
 from tests.support.testbed import until
-from tests.unit.models.samples import content, safetensors, sha256
+from tests.unit.models.samples import gguf, safetensors, sha256
 from tests.unit.models.server import Step
 
-ONE, TWO, SHARED = content(300_000), content(200_000, seed=2), safetensors(100_000)
+ONE, TWO, SHARED = gguf(300_000), gguf(200_000, seed=2), safetensors(100_000)
 
 
 class Installation:

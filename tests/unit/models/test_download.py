@@ -18,7 +18,7 @@ from tests.unit.models.server import Step
 SIZE = 1_000_000
 DATA = content(SIZE)
 OTHER = content(SIZE, seed=1)
-PATH = "/model.pth"
+PATH = "/model.bin"
 
 
 def known(data=DATA):
@@ -30,8 +30,8 @@ def test_a_complete_file_is_all_that_is_left(server, workspace, model):
     report = workspace.pull(file)
     assert not report.failed
     assert workspace.content(file) == DATA
-    assert workspace.names() == ["vae/model.pth"]
-    assert workspace.progress.furthest == {"vae/model.pth": SIZE}
+    assert workspace.names() == ["vae/model.bin"]
+    assert workspace.progress.furthest == {"vae/model.bin": SIZE}
 
 
 def test_no_byte_is_downloaded_twice(server, workspace, model):
@@ -148,14 +148,14 @@ def test_download_succeeds(server, workspace, model, case):
     file = model(server.put(PATH, DATA, *script, **served), **facts)
     assert not workspace.pull(file).failed
     assert workspace.content(file) == expected
-    assert workspace.names() == ["vae/model.pth"]
+    assert workspace.names() == ["vae/model.bin"]
     if case == "nothing would tell of a change":
         assert "Range" not in server.gets(PATH)[1].headers
     if case == "the hash alone tells of a change":
         assert any("restarting" in text for text in workspace.progress.messages)
 
 
-PARTIAL = ["vae/model.pth.part", "vae/model.pth.part.json"]
+PARTIAL = ["vae/model.bin.part", "vae/model.bin.part.json"]
 FAILS = {
     "never gets to the end": ([CUT] * 20, {"ranges": False}, known(), ["4 times in a row"], PARTIAL),
     "Retry-After is an hour": ([Step(status=429, headers={"Retry-After": "3600"})], {}, known(), ["429", "3600 s"], []),
@@ -213,7 +213,7 @@ def test_a_damaged_partial_file_is_downloaded_again(server, workspace, model):
 
 
 def test_no_server_is_an_error_that_names_it(workspace, model):
-    file = model("http://127.0.0.1:1/model.pth?key=s3cret", **known())
+    file = model("http://127.0.0.1:1/model.bin?key=s3cret", **known())
     error = workspace.pull(file).failed[file.relative_path]
     assert "the connection to 127.0.0.1 failed" in error.message
     assert error.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def rename(root: Path) -> None:
     (root / "loras" / "there.safetensors").rename(root / "loras" / "renamed.safetensors")
 
 
+def replace(root: Path) -> None:
+    (root / "loras" / "there.safetensors").write_bytes(b"another")
+
+
+def replace_by_one_of_the_same_size_and_time(root: Path) -> None:
+    there, new = root / "loras" / "there.safetensors", root / "loras" / "new.part"
+    shutil.copy2(there, new)
+    new.write_bytes(b"new")
+    os.utime(new, ns=(0, there.stat().st_mtime_ns))
+    new.rename(there)
+
+
 def delete(root: Path) -> None:
     (root / "loras" / "there.safetensors").unlink()
 
@@ -49,7 +63,10 @@ def link_a_folder(root: Path) -> None:
     (root / "checkpoints").symlink_to(elsewhere)
 
 
-@pytest.mark.parametrize("change", [put, put_in_a_new_folder, rename, delete, link_a_folder])
+@pytest.mark.parametrize(
+    "change",
+    [put, put_in_a_new_folder, rename, replace, replace_by_one_of_the_same_size_and_time, delete, link_a_folder],
+)
 def test_a_change_under_the_root_is_reported_once(root: Path, change: Callable[[Path], None]) -> None:
     folder_watch = FolderWatch([root])
     assert statuses(folder_watch) == NEVER
@@ -73,6 +90,31 @@ def test_a_growing_file_is_reported_once_it_stops(root: Path) -> None:
             assert folder_watch.unsettled
     assert statuses(folder_watch) == [True, False, False, False]
     assert not folder_watch.unsettled
+
+
+def test_a_growing_file_hides_no_other_change(root: Path) -> None:
+    folder_watch = FolderWatch([root])
+    with (root / "loras" / "copied.safetensors").open("wb", buffering=0) as file:
+        told = []
+        for turn in range(6):
+            file.write(b"more")
+            if turn == 1:
+                put(root)
+            told.append(folder_watch.changed())
+        assert told == [False, False, False, True, False, False]
+        assert len(folder_watch.writing) == 1
+    assert statuses(folder_watch) == [*ONCE[1:], False]
+
+
+def test_a_model_that_is_written_over_is_gone_until_it_is_whole(root: Path) -> None:
+    folder_watch = FolderWatch([root])
+    with (root / "loras" / "there.safetensors").open("r+b", buffering=0) as file:
+        told = []
+        for _ in range(4):
+            file.write(b"over")
+            told.append(folder_watch.changed())
+        assert told == [False, True, False, False]
+    assert statuses(folder_watch) == [*ONCE[1:], False]
 
 
 def test_an_abandoned_copy_is_not_reported(root: Path) -> None:

@@ -21,10 +21,10 @@ from miner.models.verify import verdict
 from miner.task.errors import ConfigError
 from miner.workflows import Library, Workflow, load_library
 from tests.unit.models.conftest import ProgressRecorder
-from tests.unit.models.samples import content, safetensors, sha256
+from tests.unit.models.samples import gguf, safetensors, sha256
 from tests.unit.models.server import Step
 
-ONE, TWO, SHARED = content(300_000), content(200_000, seed=2), safetensors(100_000)
+ONE, TWO, SHARED = gguf(300_000), gguf(200_000, seed=2), safetensors(100_000)
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def library(server) -> Library:
         return Workflow(manifest=workflow.manifest.model_copy(update={"models": found}), graph=workflow.graph)
 
     shared = ("text_encoders", "shared.safetensors", SHARED)
-    one = with_models("upscaler", ("vae", "one.pth", ONE), shared)
-    two = with_models("upscaler-lanczos", ("vae", "two.pth", TWO), shared)
+    one = with_models("upscaler", ("vae", "one.bin", ONE), shared)
+    two = with_models("upscaler-lanczos", ("vae", "two.bin", TWO), shared)
     return Library(workflows=(one, two), ids={})
 
 
@@ -95,15 +95,15 @@ def test_only_what_no_enabled_workflow_needs_is_deleted(open_models):
     pull(open_models(*BOTH))
     local = open_models("upscaler")
     assert [(one.path.name, one.size, one.needed_by) for one in local.unused_files()] == [
-        ("two.pth", len(TWO), ("upscaler-lanczos",))
+        ("two.bin", len(TWO), ("upscaler-lanczos",))
     ]
     prune(local)
-    assert names(local) == ["one.pth", "shared.safetensors"]
+    assert names(local) == ["one.bin", "shared.safetensors"]
 
 
 def test_a_file_of_somebody_else_stays(open_models):
     local = open_models("upscaler")
-    theirs = local.store.root / "vae" / "two.pth"
+    theirs = local.store.root / "vae" / "two.bin"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(TWO)
     prune(local)
@@ -113,9 +113,9 @@ def test_a_file_of_somebody_else_stays(open_models):
 def test_a_changed_download_stays(open_models):
     pull(open_models(*BOTH))
     local = open_models("upscaler")
-    (local.store.root / "vae" / "two.pth").write_bytes(b"somebody's")
+    (local.store.root / "vae" / "two.bin").write_bytes(b"somebody's")
     prune(local)
-    assert "two.pth" in names(local)
+    assert "two.bin" in names(local)
 
 
 def test_a_file_of_an_unknown_workflow_stays(open_models, library):
@@ -123,7 +123,7 @@ def test_a_file_of_an_unknown_workflow_stays(open_models, library):
     settings = open_models("upscaler").settings
     with LocalModels(settings, Library(workflows=library.workflows[:1], ids={})) as local:
         prune(local)
-        assert "two.pth" in names(local)
+        assert "two.bin" in names(local)
 
 
 def test_a_lora_stays(open_models, server):
@@ -135,10 +135,10 @@ def test_a_lora_stays(open_models, server):
 
 
 def test_a_partial_file_is_deleted_unless_it_is_locked(open_models, server):
-    server.files["/two.pth"].script[:] = [Step(cut=50_000), Step(status=404)]
+    server.files["/two.bin"].script[:] = [Step(cut=50_000), Step(status=404)]
     local = open_models(*BOTH)
     assert local.pull(files_of(local.enabled), progress=ProgressRecorder()).failed
-    target = local.store.root / "vae" / "two.pth"
+    target = local.store.root / "vae" / "two.bin"
     assert open_models(*BOTH).unused_files() == ()
     disabled = open_models("upscaler")
     with locked_partial(target, stop=Stop(), on_wait=lambda: None):
@@ -146,7 +146,7 @@ def test_a_partial_file_is_deleted_unless_it_is_locked(open_models, server):
     assert [one.size for one in disabled.unused_files()] == [50_000]
     prune(disabled)
     assert not partial_path(target).exists()
-    assert names(disabled) == ["one.pth", "shared.safetensors"]
+    assert names(disabled) == ["one.bin", "shared.safetensors"]
 
 
 # ---- verify -----------------------------------------------------------------------------------------------------
@@ -161,18 +161,18 @@ def spoil_silently(path: Path) -> None:
     """As a bad disk does: size and time stay."""
     stat = path.stat()
     data = path.read_bytes()
-    path.write_bytes(bytes(1000) + data[1000:])
+    path.write_bytes(data[:1000] + bytes(1000) + data[2000:])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_a_damaged_file_is_found_by_its_hash_and_downloaded_again(open_models):
     local = open_models("upscaler")
     pull(local)
-    assert verified(local) == {"one.pth": "good", "shared.safetensors": "good"}
-    path = local.store.root / "vae" / "one.pth"
+    assert verified(local) == {"one.bin": "good", "shared.safetensors": "good"}
+    path = local.store.root / "vae" / "one.bin"
     spoil_silently(path)
     found = verified(local, again=True)
-    assert found["one.pth"].startswith("DAMAGED: its SHA-256 is")
+    assert found["one.bin"].startswith("DAMAGED: its SHA-256 is")
     assert found["shared.safetensors"] == "good"
     pull(local)
     assert path.read_bytes() == ONE
@@ -180,13 +180,13 @@ def test_a_damaged_file_is_found_by_its_hash_and_downloaded_again(open_models):
 
 def test_an_unchanged_file_is_hashed_once(open_models):
     local = open_models("upscaler")
-    for name, data in (("vae/one.pth", ONE), ("text_encoders/shared.safetensors", SHARED)):
+    for name, data in (("vae/one.bin", ONE), ("text_encoders/shared.safetensors", SHARED)):
         path = local.store.root / name
         path.parent.mkdir(parents=True)
         path.write_bytes(data)
     progress = ProgressRecorder()
     assert set(verified(local, progress=progress).values()) == {"good"}
-    assert progress.furthest == {"vae/one.pth": len(ONE), "text_encoders/shared.safetensors": len(SHARED)}
+    assert progress.furthest == {"vae/one.bin": len(ONE), "text_encoders/shared.safetensors": len(SHARED)}
     progress = ProgressRecorder()
     assert set(verified(local, progress=progress).values()) == {"good"}
     assert progress.furthest == {}
@@ -195,12 +195,12 @@ def test_an_unchanged_file_is_hashed_once(open_models):
 def test_a_file_of_another_size_is_damaged_without_reading_it(open_models):
     local = open_models("upscaler")
     pull(local)
-    os.truncate(local.store.root / "vae" / "one.pth", 7)
-    assert "it has 7 bytes, expected 300000" in verified(local)["one.pth"]
+    os.truncate(local.store.root / "vae" / "one.bin", 1000)
+    assert "it has 1000 bytes, expected 300000" in verified(local)["one.bin"]
 
 
 def test_a_missing_file_is_reported(open_models):
-    assert "missing" in verified(open_models("upscaler"))["one.pth"]
+    assert "missing" in verified(open_models("upscaler"))["one.bin"]
 
 
 # ---- LoRAs ------------------------------------------------------------------------------------------------------
@@ -237,9 +237,9 @@ def test_a_url_without_a_file_name_is_refused(server):
 def test_a_lora_that_is_not_a_safetensors_file_is_not_kept(open_models, server, data):
     local = open_models("upscaler")
     file = lora(server.put("/a.safetensors", data))
-    assert (
-        "the downloaded file" in local.pull([file], progress=ProgressRecorder()).failed["loras/a.safetensors"].message
-    )
+    error = local.pull([file], progress=ProgressRecorder()).failed["loras/a.safetensors"]
+    assert f"the file at {file.url} is" in error.message
+    assert "add your token to the URL" in error.hint
     assert names(local) == []
 
 

@@ -10,11 +10,10 @@ from miner.models.catalogue import ModelFile, files_of, fitting, unneeded
 from miner.models.http_range import classify, range_headers, resume_at
 from miner.models.loras import disposition_name, lora
 from miner.models.partial_file import Origin
-from miner.models.safetensors import flaw_of, header_flaw
+from miner.models.safetensors import header_flaw
 from miner.models.source import HubFile, Source, hub_file, without_query
 from miner.task.errors import ConfigError
 from miner.workflows import load_library
-from tests.unit.models.samples import safetensors
 
 LIBRARY = load_library([WORKFLOWS], ids={})
 HERE = Source(url="http://h/x?k=1", display_url="http://h/x")
@@ -200,35 +199,6 @@ def test_a_reply_is_classified(status, headers, start, verdict):
 
 
 # ---- safetensors ------------------------------------------------------------------------------------------------
-
-
-def test_a_complete_safetensors_file_has_no_flaw(tmp_path):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(safetensors())
-    assert flaw_of(path) == ""
-
-
-@pytest.mark.parametrize(
-    ("data", "flaw"),
-    [
-        (b"", "is not a safetensors file"),
-        (b"<!doctype html><html>", "is not a safetensors file"),
-        (b"PK\x03\x04" + bytes(100), "is not a safetensors file"),
-        (b"\x80\x02}q\x00." + bytes(50), "is not a safetensors file"),
-        (safetensors()[:-1], "has 4095 bytes of tensors, but its header says 4096"),
-        (safetensors() + b"x", "has 4097 bytes of tensors, but its header says 4096"),
-        (safetensors(header=["no", "object"]), "invalid header"),
-        (safetensors(header={"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 4096]}}), "gaps between"),
-        (safetensors(header={"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, -1]}}), "before it begins"),
-        (safetensors(header={"a": {"dtype": "U8", "data_offsets": [False, 4096]}}), "invalid header"),
-        (safetensors(header={"a": {"data_offsets": [0, 4096]}}), "invalid header"),
-        ((10**12).to_bytes(8, "little") + bytes(100), "is not a safetensors file"),
-    ],
-)
-def test_a_broken_safetensors_file_is_found_by_its_header(tmp_path, data, flaw):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(data)
-    assert flaw in flaw_of(path)
 
 
 @pytest.mark.parametrize(
