@@ -39,6 +39,7 @@ from miner.task.stages import Graph, OutputFile
 
 CHUNK = 1 << 20  # bytes read at a time
 POOL = 4  # connections that are kept: the loops of a lane, and a spare one
+BRIEF = 3.0  # seconds for a request that nothing depends on
 MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far smaller
 MAX_OUTPUT = 8 << 30  # bytes of one output file
 
@@ -117,6 +118,30 @@ class ComfyClient:
         entry = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
         return parse_history(entry) if isinstance(entry, dict) else None
 
+    def entry(self, prompt_id: str) -> dict[str, Any] | None:
+        """A prompt's whole entry in the history."""
+        entry = self._json("GET", f"/history/{prompt_id}", timeout=BRIEF).get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    def forget(self, prompt_id: str) -> None:
+        """Delete a prompt from the history."""
+        status, _ = self._post("/history", {"delete": [prompt_id]}, timeout=BRIEF)
+        if status != 200:
+            raise ComfyRefused(status, "/history")
+
+    def has(self, file: OutputFile) -> bool:
+        """Whether one of its files exists."""
+        with self._exchange("HEAD", _view(file), timeout=BRIEF) as response:
+            return response.status == 200
+
+    def blank(self, file: OutputFile) -> None:
+        """Make one of its files empty: there is no request to delete one."""
+        form = {"type": file.kind, "subfolder": file.subfolder, "overwrite": "true"}
+        body, kind = encode_multipart_formdata({"image": (file.filename, b"", "application/octet-stream"), **form})
+        status, _ = self._send("POST", "/upload/image", body=body, kind=kind, timeout=BRIEF)
+        if status != 200:
+            raise ComfyRefused(status, "/upload/image", hint="check the permissions of its folders")
+
     def submit(self, graph: Graph, prompt_id: str) -> None:
         """Queue a prompt under our own id. Raises PromptRefused. ComfyUI does not reject duplicates."""
         body = {"prompt": in_its_words(graph, self._names), "prompt_id": prompt_id, "client_id": self.client_id}
@@ -164,8 +189,7 @@ class ComfyClient:
 
     def download(self, file: OutputFile, target: Path) -> None:
         """Stream one of its files to `target`. Raises OutputGone, or another MachineFault."""
-        query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.kind})
-        with self._exchange("GET", f"/view?{query}", timeout=60.0) as response:
+        with self._exchange("GET", _view(file), timeout=60.0) as response:
             if response.status == 404:
                 raise OutputGone("ComfyUI no longer has the output")
             if response.status != 200:
@@ -178,8 +202,8 @@ class ComfyClient:
             raise ComfyRefused(status, f"/{path.split('/')[1]}")
         return _parse(data, path)
 
-    def _post(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        return self._send("POST", path, body=json.dumps(body).encode(), kind="application/json")
+    def _post(self, path: str, body: dict[str, Any], *, timeout: float | None = None) -> tuple[int, bytes]:
+        return self._send("POST", path, body=json.dumps(body).encode(), kind="application/json", timeout=timeout)
 
     def _send(
         self, method: str, path: str, *, body: bytes | None = None, kind: str = "", timeout: float | None = None
@@ -210,6 +234,10 @@ class ComfyClient:
         except urllib3.exceptions.HTTPError as error:
             hint = "check that it runs and that XALORA_COMFYUI_URL is its address"
             raise ComfyDown(in_words(error, f"ComfyUI at {self.url}"), hint=hint) from error
+
+
+def _view(file: OutputFile) -> str:
+    return f"/view?{urlencode({'filename': file.filename, 'subfolder': file.subfolder, 'type': file.kind})}"
 
 
 def without_user(url: str) -> tuple[str, dict[str, str]]:

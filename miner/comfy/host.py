@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import structlog
 
 from miner.comfy.client import ComfyClient, ComfyDown, OutputGone
 from miner.comfy.events import EventStream
+from miner.comfy.leftovers import Leftovers
+from miner.comfy.leftovers import folder_of as folder_of  # part of this module's interface
 from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import Stats
 from miner.task.errors import MachineFault
@@ -52,7 +53,8 @@ class ComfyHost:
         self.trouble = "starting"  # a sentence while it is not ready
         self.unready_since = clock.now()  # while it is not ready
         self.output_dir = output_dir
-        self._input_dir = input_dir
+        folders = {kind: path for kind, path in (("input", input_dir), ("output", output_dir)) if path is not None}
+        self.leftovers = Leftovers(client, folders=folders, ours=process is not None)
         self._on_ready = on_ready
         self._rng = random.Random()
         self._condemned: str | None = None  # why it must be restarted
@@ -167,11 +169,20 @@ class ComfyHost:
             raise OutputGone("ComfyUI's output is empty", hint="check the space on its output disk", fault="disk")
         return path
 
-    def discard(self, prompt_id: str) -> bool:
-        """Delete a prompt's files from ComfyUI's folders, if they are on this machine. Returns whether none is left."""
-        roots = [root.resolve() for root in (self.output_dir, self._input_dir) if root is not None]
-        gone = [_remove_tree(root / folder_of(prompt_id)) for root in roots]
-        return all(gone)
+    def discard(self, prompt_id: str, files: Collection[OutputFile] = ()) -> str:
+        """Erase what ComfyUI keeps of a prompt that has ended, `files` among it. Returns why something may be left, or
+        "". Blocks for a few short requests."""
+        if self.process is not None and self.stats is not None and not self.process.alive():  # so is its history
+            return self.leftovers.erase(prompt_id, files, reachable=False)
+        left = self.leftovers.erase(prompt_id, files, reachable=self.ready.is_set())
+        return left or ("" if self.ready.is_set() else "ComfyUI is not ready, and may still have its history")
+
+    def scrub_log(self, strings: Collection[str] | None, *, since: float) -> None:
+        """Erase a task's strings from the log of a ComfyUI of ours; None: they are unknown. `since`: see ProcessLog."""
+        if self.process is not None and strings is None:
+            self.process.log.empty()
+        elif self.process is not None and strings:
+            self.process.log.scrub(strings, since=since)
 
 
 def _pass_on(nodes: dict[str, Any], stats: Stats, tell: Callable[[dict[str, Any], Stats], None]) -> None:
@@ -187,18 +198,3 @@ def _wait(seconds: float, stop: threading.Event, tick: Callable[[], None]) -> No
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, 0.5)):
         tick()
-
-
-def folder_of(prompt_id: str) -> str:
-    """A prompt's own sub-folder in ComfyUI's input and output folders."""
-    return f"xalora/{prompt_id}"
-
-
-def _remove_tree(folder: Path) -> bool:
-    """Delete `folder`, unless its path has a symbolic link: then it is not ours. Returns whether nothing is left."""
-    if not folder.is_dir() or folder.resolve() != folder:
-        return True
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        log.warning("output_not_deleted", folder=str(folder), next="again at the next start; check its permissions")
-    return not folder.exists()

@@ -26,6 +26,7 @@ import structlog
 from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault
 from miner.comfy.deaths import DEATHS_LIMIT, describe_ending, recent, too_many
 from miner.comfy.launch import Launch, lane_folder
+from miner.comfy.process_log import ProcessLog
 from miner.comfy.process_tree import (
     Process,
     all_processes,
@@ -42,7 +43,6 @@ log = structlog.get_logger()
 
 PROBE_TIMEOUT = 2.0  # seconds for one /system_stats
 PROBE_EVERY = 0.05
-LOG_LIMIT = 10_000_000  # bytes; as many again are kept in `log.1`
 LOG_TAIL = 5  # lines shown of a failed start
 COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -68,6 +68,7 @@ class ComfyProcess:
         self.launch = launch
         folder = lane_folder(state, launch.lane)
         self.log_path = folder / "log"
+        self.log = ProcessLog(self.log_path)
         self._pid_file = folder / "pid"
         self._start_timeout = start_timeout
         self._stop_grace = stop_grace
@@ -156,13 +157,7 @@ class ComfyProcess:
 
     def tidy(self) -> None:
         """Keep the log within its limit. Cheap; call it between tasks."""
-        with suppress(FileNotFoundError):
-            if self.log_path.stat().st_size <= LOG_LIMIT:
-                return
-            # ComfyUI keeps appending to this file, so it is truncated, not renamed
-            with suppress(OSError):  # a full disk: truncating helps
-                shutil.copyfile(self.log_path, self.log_path.with_name("log.1"))
-            os.truncate(self.log_path, 0)
+        if self.log.tidy():
             self._log_start = 0
 
     def rehearse(self, *, port_is_ours: bool) -> None:

@@ -34,6 +34,7 @@ class History:
     outputs: dict[str, tuple[OutputFile, ...]]  # node id → its files, whatever their key
     error: RunError | None = None
     seconds: float | None = None  # from its start to its end, by ComfyUI's clock alone; None: it does not say
+    cached: frozenset[str] = frozenset()  # nodes that did not run: their files are an earlier prompt's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +84,13 @@ def parse_history(entry: dict[str, Any]) -> History:
     pairs = (m for m in _list(status.get("messages")) if isinstance(m, list) and len(m) == 2)
     messages = {m[0]: _dict(m[1]) for m in pairs if isinstance(m[0], str)}
     seconds = _seconds(messages)
+    cached = frozenset(map(str, _list(messages.get("execution_cached", {}).get("nodes"))))
     if status.get("status_str") == "success":
-        return History(status="success", outputs=outputs, seconds=seconds)
+        return History(status="success", outputs=outputs, seconds=seconds, cached=cached)
     if "execution_interrupted" in messages:
-        return History(status="interrupted", outputs=outputs, seconds=seconds)
+        return History(status="interrupted", outputs=outputs, seconds=seconds, cached=cached)
     error = parse_run_error(messages.get("execution_error", {}))
-    return History(status="error", outputs=outputs, error=error, seconds=seconds)
+    return History(status="error", outputs=outputs, error=error, seconds=seconds, cached=cached)
 
 
 def _seconds(messages: Mapping[str, dict[str, Any]]) -> float | None:

@@ -114,6 +114,8 @@ class Journal:
         self._folder = folder
         self._mutex = threading.Lock()
         self.news = 0  # changes with the history
+        self._erased = 1  # counts records that erase something, and an earlier run's as one
+        self._forgotten = 0  # what it was at the last `forget`
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with contextlib.suppress(PermissionError):  # owned by another user
@@ -122,6 +124,8 @@ class Journal:
             try:
                 self._db = open_database(folder / "journal.db")
                 self._begin_run()
+                with contextlib.suppress(MachineFault):
+                    self.forget()
             except BaseException:
                 os.close(self._lock_file)
                 raise
@@ -175,12 +179,17 @@ class Journal:
             "answer": _dump(answered.outcome) if answered and answered.told is not None else None,
         }
         self._write(_REPLACE if lease and isinstance(stage, Leased) else _UPSERT, tuple(values.values()))
+        if isinstance(stage, (Answered, Closed)):
+            self._erased += 1
         if isinstance(stage, Closed):
             self.news += 1
 
-    def cleaned(self, miner_id: str, task_id: str) -> None:
-        """The task's files are deleted."""
-        self._write("UPDATE tasks SET places = '' WHERE task_id = ? AND miner_id = ?", (task_id, miner_id))
+    def cleaned(self, miner_id: str, task_id: str, left: Places = _NOWHERE) -> None:
+        """The task's files are deleted but for those in `left`."""
+        self._write(
+            "UPDATE tasks SET places = ? WHERE task_id = ? AND miner_id = ?",
+            (_dump(left) if left != _NOWHERE else "", task_id, miner_id),
+        )
 
     def record_thumbnail(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
         """Store the result's size in pixels and its WebP thumbnail for the history."""
@@ -194,8 +203,17 @@ class Journal:
 
         Blocks for two disk flushes, during which stages can be recorded.
         """
+        erased = self._erased
         with _translated():
-            return empty_log(self._folder / "journal.db")
+            empty = empty_log(self._folder / "journal.db")
+        if empty:
+            self._forgotten = erased
+        return empty
+
+    @property
+    def must_forget(self) -> bool:
+        """Whether something was erased since the last `forget` that succeeded."""
+        return self._forgotten < self._erased
 
     # ---- reading --------------------------------------------------------------------------------
 

@@ -190,17 +190,17 @@ class Ledger:
                     self._notify()
                 self._replace(replace(task, hold=hold))
 
-    def cleaned(self, task_id: str) -> None:
-        """The task's files are deleted."""
+    def cleaned(self, task_id: str, left: Places) -> None:
+        """The task's files are deleted but for those in `left`."""
         with self._changed:
             try:
-                self._journal.cleaned(self.miner_id, task_id)
+                self._journal.cleaned(self.miner_id, task_id, left)
             except MachineFault as fault:
                 log.error(
                     "step_not_recorded", task_id=task_id, reason=fault.message, next="cleaning up again after a restart"
                 )
             if (task := self._tasks.get(task_id)) is not None:
-                self._replace(replace(task, places=Places()))
+                self._replace(replace(task, places=left))
 
     def write_again(self) -> None:
         """Try the records of closed tasks that the disk refused, so that no secret of theirs stays in the journal."""
@@ -222,6 +222,10 @@ class Ledger:
         with self._changed:
             self._notify()
 
+    def prompts(self) -> frozenset[str]:
+        """Every prompt of the tasks in hand, earlier attempts included."""
+        return frozenset(prompt_id for task in self.view() for prompt_id in task.places.prompts)
+
     # ---- under the lock ---------------------------------------------------------------------------
 
     def _advance(self, task: TaskInHand, stage: Stage, facts: Mapping[str, Any]) -> TaskInHand:
@@ -231,7 +235,9 @@ class Ledger:
         ended = not task.answered and isinstance(stage, (Answered, Closed))
         task = replace(task, stage=stage, since=now, **{**_known_by(stage, task, now), **facts})
         if isinstance(stage, Prepared):
-            task = replace(task, places=self._places(task.places, stage.prompt_id))
+            task = replace(task, places=self._places(task.places, stage))
+        elif isinstance(stage, Rendered):
+            task = replace(task, places=replace(task.places, files=(*task.places.files, *stage.files)))
         self._write(task)
         if isinstance(stage, Closed):
             self.closings += 1
@@ -244,11 +250,21 @@ class Ledger:
             self._put(task)
         if ended:
             self.cleaner(task)
-        return task
+            self._forget_secrets(task)
+        return self._tasks.get(task.task_id, task)
 
-    def _places(self, places: Places, prompt_id: str) -> Places:
+    def _places(self, places: Places, stage: Prepared) -> Places:
         """Add a prompt's places: ComfyUI's folders, and ours for temporary files."""
-        return Places(prompts=(*places.prompts, prompt_id), folders=(*places.folders, str(self.folder / prompt_id)))
+        return replace(
+            places,
+            prompts=(*places.prompts, stage.prompt_id),
+            folders=(*places.folders, str(self.folder / stage.prompt_id)),
+            inputs=tuple(stage.job.images),
+        )
+
+    def _forget_secrets(self, task: TaskInHand) -> None:
+        if task.task_id in self._tasks:
+            self._replace(replace(task, lease=task.lease.bare()))
 
     def _write(self, *tasks: TaskInHand, lease: bool = False) -> None:
         owed, self._unwritten = self._unwritten, {}

@@ -279,6 +279,9 @@ class Places:
 
     prompts: tuple[str, ...] = ()  # ids, latest last: each has a folder in ComfyUI's input and output folders
     folders: tuple[str, ...] = ()  # the miner's own, for temporary files
+    inputs: tuple[str, ...] = ()  # parameters with a picture in the prompts' input folders
+    files: tuple[OutputFile, ...] = ()  # results in ComfyUI
+    scrubbed: bool = False  # ComfyUI's log has none of its strings any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

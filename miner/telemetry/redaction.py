@@ -41,8 +41,8 @@ class Hidden:
             else:
                 self._fragments.update(form[at : at + length] for at in range(len(form) - length + 1))
 
-    def without(self, text: str) -> str:
-        """`text` with `***` for what is hidden."""
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where something hidden is in `text`: begin and end, in order, apart from each other."""
         found = text.lower()
         if len(found) != len(text):  # a few letters grow
             found = text
@@ -54,15 +54,19 @@ class Hidden:
             while at >= 0:
                 spans.append((at, at + len(whole)))
                 at = found.find(whole, at + 1)
-        if not spans:
-            return text
-        parts: list[str] = []
-        end = 0
-        for start, stop in sorted(spans):
-            if start >= end or not parts:
-                parts += [text[end:start], "***"]
-            end = max(end, stop)
-        return "".join([*parts, text[end:]])
+        joined: list[tuple[int, int]] = []
+        for begin, end in sorted(spans):
+            if joined and begin <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+            else:
+                joined.append((begin, end))
+        return joined
+
+    def without(self, text: str) -> str:
+        """`text` with `***` for what is hidden."""
+        for begin, end in reversed(self.spans(text)):
+            text = f"{text[:begin]}***{text[end:]}"
+        return text
 
 
 _mutex = threading.Lock()

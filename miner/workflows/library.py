@@ -120,10 +120,13 @@ class Workflow:
     def fill(self, values: Mapping[str, Value], *, images: Mapping[str, str], prefix: str) -> Graph:
         """The graph to submit, with `values` and `images` (ComfyUI's names of uploaded pictures) filled in.
 
-        `prefix` becomes the output's filename_prefix. Use a new one per task: ComfyUI's cache can return an earlier
-        run's file (trap 4 in docs/comfyui.md).
+        `prefix` becomes the output's filename_prefix, and, with a number, that of all other nodes that save files: none
+        is left elsewhere. Use a new one per task: ComfyUI's cache can return an earlier run's file (trap 4 in
+        docs/comfyui.md).
         """
-        constants: dict[Place, Value] = {(self.manifest.output.node, "filename_prefix"): prefix}
+        savers = sorted(n for n, node in self.graph.items() if isinstance(node["inputs"].get("filename_prefix"), str))
+        constants: dict[Place, Value] = {(n, "filename_prefix"): f"{prefix}-{at}" for at, n in enumerate(savers)}
+        constants[self.manifest.output.node, "filename_prefix"] = prefix
         for name, value in (*values.items(), *images.items()):
             constants |= {place_of(bind): value for bind in self.manifest.parameters[name].bind}
         return filled(self.graph, constants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import structlog
 from miner.task.blame import may_try_again, told
 from miner.task.errors import MachineFault
 from miner.task.ledger import Ledger
+from miner.task.prompt_ids import new_prompt_id
 from miner.task.stages import Job, Leased, Prepared, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.worker.lane.answers import Answers
@@ -59,4 +59,4 @@ class Again:
 
     def anew(self, task: TaskInHand, job: Job) -> None:
         """Prepare the task again, under a new prompt id."""
-        self.ledger.advance(task.task_id, Prepared(job=job, prompt_id=str(uuid.uuid4())))
+        self.ledger.advance(task.task_id, Prepared(job=job, prompt_id=new_prompt_id(self.ledger.miner_id)))

@@ -1,55 +1,112 @@
-"""Cleans up after tasks: keeps a thumbnail for the history and deletes all files.
+"""Cleans up after tasks: keeps a thumbnail for the history and erases the rest, here and in ComfyUI.
 
-The ledger hands over tasks with an outcome or taken away. Files that cannot be deleted stay in the journal for the next
-start. Runs in the deliver loop's thread, after the next prompt has started.
+The ledger hands over tasks with an outcome or taken away. What cannot be erased now is tried again, with back-off and
+after a restart; the sweep at the start finds what no journal knows. Runs in the deliver loop's thread, after the next
+prompt has started.
 """
 
 from __future__ import annotations
 
-import shutil
+import random
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
-from miner.comfy.host import ComfyHost
+from miner.comfy.host import ComfyHost, folder_of
+from miner.comfy.leftovers import remove_tree, sweep
 from miner.media.thumbnail import thumbnail
 from miner.task.errors import MachineFault
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
-from miner.task.stages import Answered, Places, TaskInHand
+from miner.task.policy import backoff
+from miner.task.prompt_ids import is_of
+from miner.task.stages import Answered, OutputFile, Places, TaskInHand
 
 log = structlog.get_logger()
 
-Due = tuple[str, Places, Path | None]
-"""A task's id, its places, and its result if it needs a thumbnail."""
+TOLD_AFTER = 3  # attempts; a ComfyUI that restarts needs a few
+LONGEST_PAUSE = 300.0  # seconds between two attempts
+FORGET_EVERY = 1.0  # seconds between two times that the journal's log is emptied: each flushes the disk twice
+AT_THE_END = 10.0  # seconds for all that is due when the lane ends
+
+
+@dataclass(slots=True, kw_only=True)
+class _Due:
+    task_id: str
+    places: Places
+    file: Path | None = None  # its result, if it needs a thumbnail
+    strings: tuple[str, ...] | None = None  # of the task; None: an earlier run's, and erased
+    since: float = 0.0  # when it was leased
+    attempts: int = 0
+    at: float = 0.0  # not before, by `clock`
 
 
 @dataclass(slots=True, kw_only=True)
 class Cleanup:
-    """One lane's. Call `add` from any thread, `run_next` from one."""
+    """One lane's. Call `add` from any thread, the rest from one."""
 
     ledger: Ledger
     host: ComfyHost
     journal: Journal
     thumbnails: bool  # keep one of each result
+    state: Path  # the state folder
+    clock: Callable[[], float] = time.monotonic
     finished: dict[str, Path] = field(default_factory=dict)  # task → its result file
-    _due: deque[Due] = field(default_factory=deque)
+    failing: int = 0  # tasks whose places cannot be cleaned
+    why: str = ""  # for one of them
+    _due: deque[_Due] = field(default_factory=deque)
+    _later: list[_Due] = field(default_factory=list)  # failed before
+    _forget_at: float = 0.0  # when to empty the journal's log
+    _rng: random.Random = field(default_factory=random.Random)
 
     def add(self, task: TaskInHand) -> None:
         """Queue a finished task."""
         success = isinstance(task.stage, Answered) and task.stage.outcome.success
         file = self.finished.pop(task.task_id, None)
-        self._due.append((task.task_id, task.places, file if success and self.thumbnails else None))
+        known = task.lease.target is not None  # it has not been erased
+        self._due.append(
+            _Due(
+                task_id=task.task_id,
+                places=task.places,
+                file=file if success and self.thumbnails else None,
+                strings=tuple(task.lease.strings()) if known else None,
+                since=task.lease.leased_at,
+            )
+        )
 
     def restore(self) -> None:
         """Queue the tasks of earlier runs. Raises MachineFault if the journal cannot be read."""
-        self._due.extend((task_id, places, None) for task_id, places in self.journal.uncleaned(self.ledger.miner_id))
+        self._due.extend(
+            _Due(task_id=task_id, places=places) for task_id, places in self.journal.uncleaned(self.ledger.miner_id)
+        )
 
-    @property
-    def pending(self) -> bool:
-        return bool(self._due)
+    def sweep(self) -> None:
+        """Delete what earlier runs left and no journal knows. Call it once the tasks of earlier runs are in hand."""
+        keep = self.ledger.prompts()
+
+        def mine(prompt_id: str) -> bool:
+            return is_of(prompt_id, self.ledger.miner_id)
+
+        reasons = self.host.leftovers.sweep(keep=keep, mine=mine)
+        for parent in (*self.state.glob("lane-*"), *self.state.glob("comfyui-*/*put/xalora")):  # of former lanes, too
+            reasons += sweep(parent, keep=keep, mine=mine)
+        if reasons:
+            log.warning(
+                "leftovers_not_deleted", reason=reasons[0], count=len(reasons), next="the next start tries again"
+            )
+
+    def next_in(self) -> float | None:
+        """Seconds until there is something to do; None: nothing."""
+        waits = [due.at for due in self._later]
+        if self.journal.must_forget:
+            waits.append(self._forget_at)
+        if self._due:
+            return 0.0
+        return max(min(waits) - self.clock(), 0.0) if waits else None
 
     @property
     def backlog(self) -> int:
@@ -57,23 +114,77 @@ class Cleanup:
         return len(self._due)
 
     def run_next(self) -> None:
-        """Clean up after one task, if any."""
-        if not self._due:
-            return
-        task_id, places, file = self._due.popleft()
-        try:
-            self._clean_up(task_id, places, file)
-        except Exception:
-            log.exception("cleanup_failed", task_id=task_id, next="the next start tries again; please report this bug")
+        """Clean up after one task, if any is due."""
+        due = self._next()
+        if due is not None:
+            try:
+                self._clean_up(due)
+            except Exception as error:
+                log.exception("cleanup_failed", task_id=due.task_id, next="trying again; please report this bug")
+                self._again(due, type(error).__name__)
+        if self.journal.must_forget and self.clock() >= self._forget_at:
+            self._forget()
 
-    def _clean_up(self, task_id: str, places: Places, file: Path | None) -> None:
-        if file is not None:
-            self._keep_thumbnail(task_id, file)
-        gone = [self.host.discard(prompt_id) for prompt_id in places.prompts]
-        for folder in places.folders:
-            shutil.rmtree(folder, ignore_errors=True)
-        if all(gone) and places != Places():
-            self.ledger.cleaned(task_id)
+    def run_rest(self) -> None:
+        """Clean up after all that are due, at the end of the lane; what fails is left to the next start."""
+        until = self.clock() + AT_THE_END
+        while self._due and self.clock() < until:
+            self.run_next()
+        self._forget()
+
+    def _next(self) -> _Due | None:
+        if self._due:
+            return self._due.popleft()
+        for due in self._later:
+            if due.at <= self.clock():
+                self._later.remove(due)
+                return due
+        return None
+
+    def _clean_up(self, due: _Due) -> None:
+        if due.file is not None:
+            self._keep_thumbnail(due.task_id, due.file)
+            due.file = None
+        places = due.places
+        if places.prompts and not places.scrubbed:
+            self.host.scrub_log(due.strings, since=due.since)
+            due.strings = ()
+        reasons, prompts = [], []
+        for prompt_id in places.prompts:
+            if why := self.host.discard(prompt_id, _files(places, prompt_id)):
+                reasons.append(why)
+                prompts.append(prompt_id)
+        folders = [folder for folder in places.folders if remove_tree(Path(folder).resolve())]
+        left = replace(places, prompts=tuple(prompts), folders=tuple(folders), scrubbed=True)
+        if not prompts and not folders:
+            left = Places()
+        if left != places:
+            self.ledger.cleaned(due.task_id, left)
+            due.places = left
+        if left != Places():
+            self._again(due, reasons[0] if reasons else f"cannot delete {folders[0]}")
+        elif due.attempts >= TOLD_AFTER:
+            self.failing -= 1
+            log.info("cleanup_done", task_id=due.task_id)
+
+    def _again(self, due: _Due, reason: str) -> None:
+        due.attempts += 1
+        due.at = self.clock() + backoff(due.attempts, rng=self._rng, base=1.0, cap=LONGEST_PAUSE, at_least=0.5)
+        self._later.append(due)
+        if due.attempts == TOLD_AFTER:
+            self.failing += 1
+            self.why = reason
+            log.warning(
+                "cleanup_delayed", task_id=due.task_id, reason=reason, next="trying again, after a restart, too"
+            )
+
+    def _forget(self) -> None:
+        """Empty the journal's log. A reader may prevent that: then it is tried again."""
+        try:
+            self.journal.forget()
+        except MachineFault as fault:
+            log.error("journal_not_emptied", reason=fault.message, hint=fault.hint, next="trying again")
+        self._forget_at = self.clock() + FORGET_EVERY
 
     def _keep_thumbnail(self, task_id: str, file: Path) -> None:
         if (made := thumbnail(file)) is None:
@@ -84,3 +195,10 @@ class Cleanup:
             )
         except MachineFault as fault:
             log.error("thumbnail_not_kept", task_id=task_id, reason=fault.message, next="continuing without it")
+
+
+def _files(places: Places, prompt_id: str) -> list[OutputFile]:
+    """Those that are known of a prompt, should its history be gone."""
+    folder = folder_of(prompt_id)
+    inputs = [OutputFile(filename=f"{name}.png", subfolder=folder, kind="input") for name in places.inputs]
+    return [*inputs, *(file for file in places.files if file.subfolder == folder)]

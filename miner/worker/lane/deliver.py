@@ -62,8 +62,7 @@ class Deliver:
             self._keep_up()
             self.says = "waiting for a result"
             self.liveness.beat(IDLE)
-        while self.cleanup.pending:
-            self.cleanup.run_next()
+        self.cleanup.run_rest()
         self.says = "stopped"
 
     def _keep_up(self) -> None:
@@ -80,9 +79,9 @@ class Deliver:
                 return task
             if self.ledger.ended:
                 return None
-            pending = self.cleanup.pending
-            self.ledger.wait(NEXT_PROMPT if pending else None, since=version)
-            if pending and self.ledger.first(Rendered) is None:
+            due = self.cleanup.next_in()
+            self.ledger.wait(None if due is None else max(due, NEXT_PROMPT), since=version)
+            if due is not None and self.ledger.first(Rendered) is None:
                 self.cleanup.run_next()
 
     def _deliver_or_answer(self, task: TaskInHand) -> None:

@@ -99,8 +99,10 @@ class Lane:
         self.gate = gate = Gate(
             sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=settings.miner.prefetch
         )
-        self._cleanup = Cleanup(ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled)
-        ledger.cleaner = self._cleanup.add
+        self.cleanup = Cleanup(
+            ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled, state=folder.parent
+        )
+        ledger.cleaner = self.cleanup.add
         self.recover = Recover(
             ledger=ledger,
             journal=journal,
@@ -152,7 +154,7 @@ class Lane:
             ledger=ledger,
             answers=answers,
             again=again,
-            cleanup=self._cleanup,
+            cleanup=self.cleanup,
             host=host,
             capabilities=capabilities,
             uploader=uploader,
@@ -253,8 +255,9 @@ class Lane:
 
     def _recover_then_prepare(self) -> None:
         if not self._recovered:
+            self.cleanup.restore()  # first: what recovery closes is in the cleaner's hands already
             self.recover.run()
-            self._cleanup.restore()
+            self.cleanup.sweep()
             self._recovered = True
         self.prepare.run()
 

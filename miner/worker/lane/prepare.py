@@ -7,7 +7,6 @@ fault. Touches no running prompt.
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from miner.media.uploads import Uploader
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff, deadline_of
+from miner.task.prompt_ids import new_prompt_id
 from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
@@ -156,7 +156,7 @@ class Prepare:
             images=checked.images,
             deadline=lease.leased_at + timeout,
         )
-        stage = Prepared(job=job, prompt_id=str(uuid.uuid4()))
+        stage = Prepared(job=job, prompt_id=new_prompt_id(self.ledger.miner_id))
         self.ledger.advance(lease.task_id, stage, seed=checked.values.get("seed"), ignored=checked.ignored)
         return stage
 

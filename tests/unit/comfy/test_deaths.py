@@ -9,7 +9,8 @@ import pytest
 
 from miner.comfy.client import ComfyDown
 from miner.comfy.deaths import DEATHS_WINDOW, describe_ending, too_many
-from miner.comfy.process import LOG_LIMIT, tail
+from miner.comfy.process import tail
+from miner.comfy.process_log import LIMIT
 from miner.comfy.process_tree import PAGE, Process, parse_stat
 from tests.support.testbed import free_port
 from tests.unit.comfy.owner import standin
@@ -105,8 +106,8 @@ def test_a_log_past_its_limit_is_emptied_under_the_running_process(make: Make, t
     process.start(GO_ON)
     process.tidy()
     assert not process.log_path.with_name("log.1").exists()
-    os.truncate(process.log_path, LOG_LIMIT + 1)
+    os.truncate(process.log_path, LIMIT + 1)
     process.tidy()
     assert process.log_path.stat().st_size == 0
-    assert process.log_path.with_name("log.1").stat().st_size == LOG_LIMIT + 1
+    assert process.log_path.with_name("log.1").stat().st_size == LIMIT + 1
     assert process.alive()

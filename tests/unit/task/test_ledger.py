@@ -136,9 +136,16 @@ def test_the_cleaner_gets_every_place_once(ledger, cleaned, stage, ending):
     if not isinstance(ending, Closed):
         ledger.advance("task-1", Closed(verdict="acknowledged"))
     (task,) = cleaned
-    had_a_prompt = not isinstance(stage, Leased)
-    folder = str(ledger.folder / "p-1")
-    assert task.places == (Places(prompts=("p-1",), folders=(folder,)) if had_a_prompt else Places())
+    prompted = Places(prompts=("p-1",), folders=(str(ledger.folder / "p-1"),), inputs=("image",))
+    rendered = replace(prompted, files=WAY[3].files)
+    assert task.places == (Places() if stage == WAY[0] else prompted if stage in WAY[:3] else rendered)
+    assert task.lease == LEASE  # with its strings, to find them in ComfyUI's log
+
+
+def test_an_answered_task_has_no_secret_in_memory(ledger):
+    bring(ledger, WAY[-1])
+    (task,) = ledger.view()
+    assert list(task.lease.strings()) == [""]
 
 
 def test_two_renders_make_two_places_and_two_attempts(ledger):

@@ -1,0 +1,102 @@
+"""What ComfyUI keeps of a prompt: files, a history entry, lines of its log. Erases them once the task is answered.
+
+Files are deleted where ComfyUI's folders are on this machine. Elsewhere they are made empty over its API, and
+stay so. Only files of the prompt's own folder are touched, and previews that it made.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from miner.comfy.client import ComfyClient, ComfyFault
+from miner.comfy.replies import parse_history
+from miner.task.errors import MachineFault
+from miner.task.prompt_ids import is_prompt_id
+from miner.task.stages import OutputFile
+
+PARENT = "xalora"  # of every prompt's folder
+MOST_FILES = 200  # of one prompt, to overwrite
+DAY = 86400.0
+
+
+def folder_of(prompt_id: str) -> str:
+    """A prompt's own sub-folder in ComfyUI's input and output folders."""
+    return f"{PARENT}/{prompt_id}"
+
+
+class Leftovers:
+    """Of one ComfyUI. `folders`: those on this machine, by kind (`input`, `output`). `ours`: it can be no others."""
+
+    def __init__(self, client: ComfyClient, *, folders: Mapping[str, Path], ours: bool) -> None:
+        self._client = client
+        self._folders = folders
+        self._ours = ours
+
+    def erase(self, prompt_id: str, files: Collection[OutputFile], *, reachable: bool) -> str:
+        """Erase a prompt's files, `files` among them, and, if ComfyUI is `reachable`, its history. Returns why
+        something may be left, or "". Blocks for a few short requests."""
+        reasons = [remove_tree(root.resolve() / folder_of(prompt_id)) for root in self._folders.values()]
+        if reachable:
+            try:
+                self._over_http(prompt_id, files)
+            except MachineFault as fault:
+                reasons.append(fault.message)
+        return "; ".join(reason for reason in reasons if reason)
+
+    def _over_http(self, prompt_id: str, files: Collection[OutputFile]) -> None:
+        entry = self._client.entry(prompt_id)
+        if entry is None and self._client.queue().has(prompt_id):
+            raise ComfyFault("ComfyUI has not ended the prompt yet")
+        entry = entry or self._client.entry(prompt_id)  # it may have ended between the two
+        known = dict.fromkeys([*files, *(_files(entry) if entry else ())])
+        for file in islice(known, MOST_FILES):
+            own = file.subfolder.replace("\\", "/") == folder_of(prompt_id) or file.kind == "temp"
+            deleted = self._ours and file.kind in self._folders
+            if own and not deleted and self._client.has(file):
+                self._client.blank(file)
+        if entry is not None:
+            self._client.forget(prompt_id)
+
+    def sweep(self, *, keep: Collection[str], mine: Callable[[str], bool]) -> list[str]:
+        """Delete what earlier runs left in ComfyUI's folders; see `sweep`."""
+        return [reason for root in self._folders.values() for reason in sweep(root / PARENT, keep=keep, mine=mine)]
+
+
+def sweep(parent: Path, *, keep: Collection[str], mine: Callable[[str], bool]) -> Iterator[str]:
+    """Delete the folders of prompts in `parent` but those of `keep`: at once if `mine`, else a day after the last
+    change, since another miner may be at work there. Yields why one is left."""
+    parent = parent.parent.resolve() / parent.name  # a link there is not ours
+    try:
+        folders = list(parent.iterdir())
+    except OSError:
+        return
+    for folder in folders:
+        if is_prompt_id(folder.name) and folder.name not in keep:
+            try:
+                old = mine(folder.name) or folder.lstat().st_mtime < time.time() - DAY
+            except OSError:
+                continue  # somebody else deleted it
+            if old and (reason := remove_tree(folder)):
+                yield reason
+
+
+def remove_tree(folder: Path) -> str:
+    """Delete `folder`, unless its path has a symbolic link: then it is not ours. Returns why something is left."""
+    if not folder.is_dir() or folder.resolve() != folder:
+        return ""
+    errors: list[str] = []
+    shutil.rmtree(folder, onerror=lambda _call, path, error: errors.append(f"{path}: {error[1]}"))
+    return f"cannot delete {errors[0]}" if errors and folder.exists() else ""
+
+
+def _files(entry: dict[str, Any]) -> Iterator[OutputFile]:
+    """Those that the prompt's own run made: a cached node names an earlier run's."""
+    history = parse_history(entry)
+    for node, files in history.outputs.items():
+        if node not in history.cached:
+            yield from files
