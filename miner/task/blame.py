@@ -149,7 +149,7 @@ class Incident:
 
     at: float = 0.0  # Unix seconds
     task_id: str = ""
-    cause: str = ""  # a Fault, or "time"; to compare
+    cause: str = ""  # a Fault, or what the consumer reads; to compare
     reason: str = ""  # in ComfyUI's or our own words
 
 

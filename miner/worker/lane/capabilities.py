@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -57,6 +58,7 @@ class Capabilities:
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()
         self._broken_loras: dict[str, str] = {}  # name → what is wrong with it
+        self._mutex = threading.Lock()  # for what follows
         self._health: dict[str, Health] = {}
         self._machine_health = Health()  # faults that would spoil every workflow's tasks
         self._doubted: set[str] = set()  # workflows to check again before another task
@@ -204,9 +206,10 @@ class Capabilities:
         self._seconds[name] = self._seconds.get(name, Average()).after(seconds)
 
     def succeeded(self, name: str) -> None:
-        """A task of this workflow has a sound result."""
-        on_trial = self._health.pop(name, Health()).on_trial or self._machine_health.on_trial
-        self._machine_health = Health()
+        """A task of this workflow is uploaded."""
+        with self._mutex:
+            on_trial = self._health.pop(name, Health()).on_trial or self._machine_health.on_trial
+            self._machine_health = Health()
         if on_trial:
             log.info("workflow_recovered", workflow=name, next="advertising it again")
 
@@ -214,15 +217,22 @@ class Capabilities:
         """This machine spoiled a render: a task's number `attempts`, or our own. `larger`: than the defaults."""
         metrics.FAULTS.labels(name, fault.fault).inc()
         incident = Incident(at=self._clock(), task_id=task_id, cause=fault.fault, reason=fault.message)
-        if fault.fault in ("refused", "weights"):
-            self._doubted.add(name)
-        if fault.fault in EVERYWHERE:
-            self._machine_health = self._machine_health.after_fault(incident)
         memory = fault.fault == "memory"
-        if memory and larger:
-            self._pause(name, self._health_of(name).after_task(incident))
-        else:
-            self._pause(name, self._health_of(name).after_fault(incident, at_once=memory and attempts > 1))
+        with self._mutex:
+            if fault.fault in ("refused", "weights"):
+                self._doubted.add(name)
+            if fault.fault in EVERYWHERE:
+                self._machine_health = self._machine_health.after_fault(incident)
+            if memory and larger:
+                self._pause(name, self._health_of(name).after_task(incident))
+            else:
+                self._pause(name, self._health_of(name).after_fault(incident, at_once=memory and attempts > 1))
+
+    def ended_badly(self, job: Job, *, task_id: str, reason: str) -> None:
+        """A rendered task failed in a way that seems not to be this machine's fault, unless others end alike."""
+        incident = Incident(at=self._clock(), task_id=task_id, cause=reason, reason=reason)
+        with self._mutex:
+            self._pause(job.workflow, self._health_of(job.workflow).after_task(incident))
 
     def due_for_trial(self) -> str | None:
         """A workflow whose pause is over, to be rendered by ourselves before it is advertised again."""
@@ -235,14 +245,10 @@ class Capabilities:
 
     def tried(self, name: str) -> None:
         """Our own render of it succeeded: advertise it again, one task at a time."""
-        self._health[name] = replace(self._health_of(name), tried=True)
-        self._machine_health = replace(self._machine_health, tried=True)
+        with self._mutex:
+            self._health[name] = replace(self._health_of(name), tried=True)
+            self._machine_health = replace(self._machine_health, tried=True)
         log.info("trial_passed", workflow=name, next="advertising it again, one task at a time")
-
-    def overran(self, job: Job, *, task_id: str, reason: str) -> None:
-        """A task's time ran out during the render: its own fault, unless others of the workflow end alike."""
-        incident = Incident(at=self._clock(), task_id=task_id, cause="time", reason=reason)
-        self._pause(job.workflow, self._health_of(job.workflow).after_task(incident))
 
     def _pause(self, name: str, health: Health) -> None:
         before, self._health[name] = self._health_of(name), health

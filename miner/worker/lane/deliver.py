@@ -93,6 +93,7 @@ class Deliver:
         except LeaseLost:
             self.answers.lost(task.task_id)
         except JobFault as fault:
+            self.capabilities.ended_badly(rendered.job, task_id=task.task_id, reason=fault.message)
             self.answers.fail(task.task_id, fault.message)
         except MachineFault as fault:  # the output is gone, or broken
             self.again.spoiled(task, rendered.job, fault)
@@ -103,6 +104,7 @@ class Deliver:
             self.ledger.leave(task_id)
             return
         self.ledger.advance(task_id, uploaded)
+        self.capabilities.succeeded(rendered.job.workflow)
         self.says = f"answering {short(task_id)}"
         self.liveness.beat(REMOTE)
         self.answers.answer(success(task_id, uploaded))
@@ -158,7 +160,6 @@ class Deliver:
             quality=int(quality) if quality is not None else None,
             max_pixels=output.max_pixels,
         )
-        self.capabilities.succeeded(rendered.job.workflow)
         begun = self.clock()
         key = self._put(rendered, lease, media, format=output.format)
         self.cleanup.finished[lease.task_id] = media.path

@@ -270,7 +270,7 @@ class Render:
         allowed = job.deadline - task.lease.leased_at
         if not task.started_at or self.clock() - task.started_at < allowed / 2:
             return NOT_READY
-        self.capabilities.overran(job, task_id=task.task_id, reason="renders take longer than their tasks allow")
+        self.capabilities.ended_badly(job, task_id=task.task_id, reason=OVERRAN)
         return OVERRAN
 
     def _note(self, event: Event) -> None:

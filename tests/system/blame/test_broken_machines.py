@@ -137,6 +137,13 @@ def test_one_bad_task_does_not_pause_the_others_workflow(testbed: Testbed) -> No
     assert not testbed.logged("workflow_paused")
 
 
+def test_different_tasks_that_end_alike_pause_whoever_seems_to_blame(testbed: Testbed) -> None:
+    start(testbed, Row(kind="", fault="unknown", burned=3))
+    testbed.devnet.fault("fail", "store_put", status=403)
+    burned = burn(testbed)
+    assert [task["msg"] for task in burned] == ["the upload target refused the file (403)"] * 3
+
+
 def test_a_refused_graph_is_logged_and_checked_again(testbed: Testbed) -> None:
     start(testbed, ROWS["prompt refused"])
     asked = len(testbed.logged("graph_refused"))
