@@ -219,7 +219,8 @@ class Campaign:
         return self._orders[task["task_id"]]
 
     def _told(self, task: dict[str, Any]) -> str:
-        return f"{self._order(task).kind}: {task['msg']}"
+        order = self._order(task)
+        return f"{order.kind}: {task['msg'].replace(order.canary, '…')}"
 
     def _seen_in_the_log(self) -> Iterator[str]:
         for event in self._testbed.logged("loop_failed"):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.campaigns.chaos.testbed import ChaosTestbed
 from tests.support import proc
@@ -145,6 +146,11 @@ def disk_read_only(testbed: ChaosTestbed, rng: random.Random) -> None:
         _last(rng, 5.0)
 
 
+def state_disk_full(testbed: ChaosTestbed, rng: random.Random) -> None:
+    with testbed.state_disk.full():
+        _last(rng, 3.0)
+
+
 def weights(testbed: ChaosTestbed, rng: random.Random, *, become: Callable[[Path], bytes | None]) -> None:
     """One file of weights is something else, or gone, for a while."""
     path = testbed.comfyui.models / rng.choice(WEIGHTS)
@@ -185,9 +191,20 @@ def sequencer_away(testbed: ChaosTestbed, rng: random.Random) -> None:
 
 
 def network_cut(testbed: ChaosTestbed, rng: random.Random) -> None:
-    """Sequencer, store and inputs at once, for longer."""
+    """Sequencer and store at once, for longer."""
     with testbed.sequencer.away():
         _last(rng, 6.0)
+
+
+def no_names(testbed: ChaosTestbed, rng: random.Random) -> None:
+    with testbed.network.names():
+        _last(rng, 5.0)
+
+
+def no_routes(testbed: ChaosTestbed, rng: random.Random) -> None:
+    """To anything but ComfyUI."""
+    with testbed.network.routes(but=urlsplit((testbed.to_comfyui or testbed.comfyui).url).port):
+        _last(rng, 5.0)
 
 
 def task_canceled(testbed: ChaosTestbed, rng: random.Random) -> None:
@@ -244,8 +261,12 @@ MACHINE: Mapping[str, Fault] = {
 }
 """Those that no task is to be blamed for."""
 
-STEPS = {"clock stepped": clock_stepped}
-DISKS = {"disk full": disk_full, "disk read-only": disk_read_only}
+PRELOADED = {"clock stepped": clock_stepped, "no DNS": no_names, "network unreachable": no_routes}
+DISKS = {
+    "ComfyUI's disk full": disk_full,
+    "ComfyUI's disk read-only": disk_read_only,
+    "state's disk full": state_disk_full,
+}
 RELAYED = {"websocket dropped": websocket_dropped, "websocket deaf": websocket_deaf, "ComfyUI cut off": comfyui_cut}
 WITH_WEIGHTS = {
     "weights cut": partial(weights, become=_a_third),
@@ -257,8 +278,8 @@ WITH_WEIGHTS = {
 def possible(testbed: ChaosTestbed) -> tuple[dict[str, Fault], list[str]]:
     """The faults that can strike here, and the names of those that cannot."""
     groups = (
-        (STEPS, testbed.clock is not None),
-        (DISKS, all(disk.mounted for disk in testbed.disks)),
+        (PRELOADED, testbed.clock is not None),
+        (DISKS, testbed.state_disk.mounted),
         (RELAYED, testbed.to_comfyui is not None),
         (WITH_WEIGHTS, testbed.comfyui.models is not None),
     )

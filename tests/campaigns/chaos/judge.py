@@ -16,8 +16,8 @@ OURS = re.compile(r"\b(this|the) miner\b|^miner is shutting down$")
 
 OTHERS: Mapping[str, re.Pattern[str]] = {
     "upload 403": re.compile("upload target refused"),
-    "input 500": re.compile("picture|image|input"),
-    "input reset": re.compile("picture|image|input"),
+    "input 500": re.compile("server answered 500"),
+    "input reset": re.compile("the connection to the server|the server does not answer|no whole answer"),
 }
 """Faults of the consumer's own servers → how their failures may be told."""
 

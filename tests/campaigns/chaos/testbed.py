@@ -16,6 +16,7 @@ from tests.campaigns.chaos.work import workflows
 from tests.support.clock_steps import SteppingClock
 from tests.support.comfyui import ComfyUI, External, Installed, Managed
 from tests.support.dashboard_testbed import quiet_port
+from tests.support.no_network import NoNetwork
 from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.small_disk import SmallDisk
 from tests.support.testbed import Testbed, free_port, until
@@ -42,11 +43,12 @@ class ChaosTestbed(Testbed):
     def __init__(self, folder: Path, *, installed: Installed | None = None, managed: bool = False) -> None:
         super().__init__(folder)
         self.real = installed is not None
+        self.state_disk = self._disk(folder / "state")
         self.comfyui: ComfyUI = (Managed if managed else External)(self, installed)
-        self.disks = [SmallDisk(self.comfyui.folder / name, DISK) for name in ("output", "input")]
-        for disk in self.disks:
-            self.stack.enter_context(closing(disk))
-        self.clock = SteppingClock(folder) if shutil.which("cc") else None
+        self.disks = [self._disk(self.comfyui.folder / name) for name in ("output", "input")]
+        compiler = shutil.which("cc")
+        self.clock = SteppingClock(folder) if compiler else None
+        self.network = NoNetwork(folder) if compiler else None
         self._devnet_port, self._status_port = free_port(), quiet_port()
         self._starts_before = 0
 
@@ -59,11 +61,15 @@ class ChaosTestbed(Testbed):
         self.start_worker(
             self.to_comfyui.url if self.to_comfyui else "",
             workflows=workflows(self),
-            environ=self.clock.environ if self.clock else {},
+            environ=self._preloaded(),
             program="tests.campaigns.chaos.impatient",
-            sequencer__url=self.sequencer.url,
-            network__allow=[self.sequencer.host, *(urlsplit(one.url).netloc for one in (self.devnet, self.nothing))],
-            upload__endpoint=self.sequencer.url,
+            sequencer__url=_named(self.sequencer.url),
+            network__allow=[
+                _named(self.sequencer.host),
+                urlsplit(self.nothing.url).netloc,
+                f"localhost:{self._devnet_port}",
+            ],
+            upload__endpoint=_named(self.sequencer.url),
             status__port=self._status_port,
             **self.comfyui.settings,
             **SETTINGS,
@@ -71,6 +77,18 @@ class ChaosTestbed(Testbed):
         self.config = (self.folder / "config.toml").read_text()
         until(self.ready, why="the first readiness", patience=240.0)
         self.files_before = self.comfyui.files()
+
+    def _disk(self, folder: Path) -> SmallDisk:
+        folder.mkdir(exist_ok=True)
+        return self.stack.enter_context(closing(SmallDisk(folder, DISK)))
+
+    def _preloaded(self) -> dict[str, str]:
+        libraries = [one.environ for one in (self.clock, self.network) if one is not None]
+        preloaded = {name: value for environ in libraries for name, value in environ.items()}
+        return preloaded | {"LD_PRELOAD": ":".join(environ["LD_PRELOAD"] for environ in libraries)}
+
+    def store_input(self, name: str, data: bytes) -> str:
+        return _named(super().store_input(name, data))
 
     def start_devnet_again(self) -> None:
         self.start_devnet("--leases", "2", port=self._devnet_port, s3=True)
@@ -111,3 +129,8 @@ class ChaosTestbed(Testbed):
             self.worker.send(signal.SIGTERM)
         code = self.worker.stop(timeout=60.0)
         assert code == 0, f"the worker ended with {code} after a SIGTERM"
+
+
+def _named(place: str) -> str:
+    """A place on this machine, under a name that has to be resolved."""
+    return place.replace("127.0.0.1", "localhost")
