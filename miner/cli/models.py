@@ -45,6 +45,8 @@ def list_models(
         statuses = local.statuses(files_of(local.library.workflows if every else local.workflows(workflows)))
         console.print(files_table(statuses))
         print_summary(console, statuses, local.store.root)
+        for name, flaw in local.store.folders.broken_loras().items():
+            console.print(f"loras/{name}: {flaw}; delete it and download it again", style="red")
 
 
 @models_app.command()

@@ -10,9 +10,9 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -98,6 +98,7 @@ class ModelFiles:
 
     root: Path | None = None
     statuses: tuple[FileStatus, ...] = ()
+    broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong: "it is empty"
     error: MinerError | None = None
 
 
@@ -234,6 +235,7 @@ def find_model_files(settings: Settings, workflows: tuple[Workflow, ...]) -> Mod
             known = (settings.state.dir / "models.db").is_file()
             hash_db = HashDatabase(settings.state.dir if known else Path(empty))
             with closing(hash_db), disk_errors(store.root):
-                return ModelFiles(root=store.root, statuses=tuple(store.status(file, hash_db) for file in files))
+                statuses = tuple(store.status(file, hash_db) for file in files)
+                return ModelFiles(root=store.root, statuses=statuses, broken_loras=store.folders.broken_loras())
     except MinerError as error:
         return ModelFiles(error=error)

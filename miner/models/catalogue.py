@@ -6,7 +6,7 @@ ConfigError, since one of the workflows would render with the wrong weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -65,9 +65,16 @@ def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
     return tuple(files.values())
 
 
-def fitting(workflows: Iterable[Workflow], *, memory: int) -> tuple[Workflow, ...]:
-    """The workflows that fit a GPU with `memory` bytes, by their manifests and by preflight's rule."""
-    return tuple(workflow for workflow in workflows if workflow.manifest.needs.vram_gb * GIGABYTE <= memory)
+def fitting(workflows: Iterable[Workflow], *, memory: int, on_cpu: Collection[str] = ()) -> tuple[Workflow, ...]:
+    """The workflows that fit a GPU with `memory` bytes, by their manifests and by preflight's rule.
+
+    Without a GPU (0 bytes), those in `on_cpu` fit, too.
+    """
+    return tuple(
+        workflow
+        for workflow in workflows
+        if workflow.manifest.needs.vram_gb * GIGABYTE <= memory or (not memory and workflow.name in on_cpu)
+    )
 
 
 def unneeded(workflows: Sequence[Workflow], enabled: Iterable[str]) -> tuple[ModelFile, ...]:

@@ -23,7 +23,7 @@ class FolderWatch:
     def __init__(self, roots: Collection[Path]) -> None:
         """`roots` are models folders; they need not exist yet."""
         self._roots = tuple(roots)
-        self._last = self._settled = self._reported = self._scan()
+        self._last = self._settled = self._reported = scan(roots)
         self.writing: frozenset[Inode] = frozenset()  # the files that changed between the last two calls
 
     def changed(self) -> bool:
@@ -31,7 +31,7 @@ class FolderWatch:
 
         Each change is reported once, by the second call that sees it, or once a file has stopped changing.
         """
-        now, last, before = self._scan(), self._last, self._settled
+        now, last, before = scan(self._roots), self._last, self._settled
         moving = {path for path in now.keys() | last.keys() if now.get(path) != last.get(path)}
         self._last = now
         self._settled = {path: stamp for path, stamp in now.items() if path not in moving}
@@ -46,21 +46,25 @@ class FolderWatch:
         """Whether the last call of `changed` saw a change that may not be over, or has not been reported."""
         return bool(self.writing) or self._settled != self._reported
 
-    def _scan(self) -> dict[str, Stamp]:
-        """Follows links to folders, as ComfyUI does, but enters each folder once, since a link may lead back."""
-        found: dict[str, Stamp] = {}
-        known: set[Inode] = set()
-        for root in self._roots:
-            for folder, inner, names in os.walk(root, followlinks=True):  # skips what is gone or unreadable
-                status = _stat(folder)
-                if status is None or (status.st_dev, status.st_ino) in known:
-                    inner.clear()
-                    continue
-                known.add((status.st_dev, status.st_ino))
-                for name in names:
-                    if name.lower().endswith(WEIGHTS):
-                        found[f"{folder}/{name}"] = _stamp(f"{folder}/{name}")
-        return found
+
+def scan(roots: Collection[Path]) -> dict[str, Stamp]:
+    """Every file of weights under `roots`: its path, and what tells that it changed.
+
+    Follows links to folders, as ComfyUI does, but enters each folder once, since a link may lead back.
+    """
+    found: dict[str, Stamp] = {}
+    known: set[Inode] = set()
+    for root in roots:
+        for folder, inner, names in os.walk(root, followlinks=True):  # skips what is gone or unreadable
+            status = _stat(folder)
+            if status is None or (status.st_dev, status.st_ino) in known:
+                inner.clear()
+                continue
+            known.add((status.st_dev, status.st_ino))
+            for name in names:
+                if name.lower().endswith(WEIGHTS):
+                    found[f"{folder}/{name}"] = _stamp(f"{folder}/{name}")
+    return found
 
 
 def _stat(path: str) -> os.stat_result | None:

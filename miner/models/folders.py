@@ -20,6 +20,7 @@ from miner.comfy.weights import Weights, weights_of
 from miner.config import Settings
 from miner.engine.modelpaths import ModelPathsError, read_extra_paths
 from miner.models.flaws import flaw_of
+from miner.models.folder_watch import scan
 from miner.workflows import Workflow
 
 log = structlog.get_logger()
@@ -112,6 +113,13 @@ class ModelFolders:
             if told and all(told):
                 flaws[folder, name] = f"it {told[0]}"
         return flaws
+
+    def broken_loras(self) -> dict[str, str]:
+        """The LoRAs on this machine that ComfyUI lists and cannot load, by its names: "it is empty"."""
+        roots = self.places("loras", "")
+        paths = [(root, path) for root in roots for path in scan([root]) if path.endswith(".safetensors")]
+        names = {os.path.relpath(path, root) for root, path in paths}
+        return {name: flaw for (_, name), flaw in sorted(self.broken((), names).items())}
 
     def _flaw(self, path: Path, size: int | None) -> str:
         """The file's flaw, judged again only if it changed."""

@@ -47,7 +47,8 @@ class LocalModels:
         """The workflows that fit a GPU of this machine; the others are logged. Blocks for the probe: seconds."""
         gpus = probe_for(self.settings)
         log.info("gpus", source=gpus.source, names=[gpu.name for gpu in gpus.gpus], problem=gpus.problem)
-        fits = fitting(workflows, memory=max((gpu.memory_bytes for gpu in gpus.gpus), default=0))
+        memory = max((gpu.memory_bytes for gpu in gpus.gpus), default=0)
+        fits = fitting(workflows, memory=memory, on_cpu=self.settings.workflows.on_cpu)
         for workflow in workflows:
             if workflow not in fits:
                 log.info("models_left_out", workflow=workflow.name, needs_gb=workflow.manifest.needs.vram_gb)

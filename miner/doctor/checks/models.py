@@ -19,6 +19,8 @@ def models(facts: Facts) -> Iterator[Mark]:
     model_files = facts.model_files()
     if model_files.root is not None:
         yield from model_marks(model_files.root, model_files.statuses)
+        for name, flaw in model_files.broken_loras.items():
+            yield warning("LoRAs", f"{name} is broken and not offered: {flaw}", "delete it and download it again")
     elif isinstance(model_files.error, ConfigError):
         yield note("Models", model_files.error.message, model_files.error.hint)
     elif model_files.error is not None:

@@ -48,12 +48,12 @@ class Capabilities:
         """`on_cpu`: workflows that may run without a GPU. `model_folders`: ComfyUI's on this machine, as far as known.
         `measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
 
-        Raises ConfigError for an unknown name in `enabled`.
+        Raises ConfigError for an unknown name in `enabled` or `on_cpu`.
         """
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
         self._refuse_unknown = refuse_unknown
-        self._on_cpu = on_cpu
+        self._on_cpu = [library.get(name).name for name in on_cpu]
         self.model_folders = model_folders or ModelFolders(None)
         self._verdicts: dict[str, tuple[Reason, ...]] = {}
         self._loras: tuple[str, ...] = ()

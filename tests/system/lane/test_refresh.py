@@ -313,6 +313,34 @@ def test_a_model_copied_by_hand_is_advertised_without_a_restart(managed: tuple[T
     assert testbed.worker.stop() == 0
 
 
+def test_broken_weights_are_advertised_once_they_are_replaced(managed: tuple[Testbed, dict[str, Any]]) -> None:
+    """They are where ComfyUI's own file says."""
+    testbed, settings = managed
+    nas = testbed.folder / "nas"
+    home = Path(settings["comfyui__home"])
+    (home / "extra_model_paths.yaml").write_text(f"nas:\n  base_path: {nas}\n  upscale_models: ESRGAN\n")
+    settings["comfyui__args"] = [
+        "--extra-model-paths-config",
+        str(home / "extra_model_paths.yaml"),
+    ]
+    target = nas / "ESRGAN" / MODEL.name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(PAGE)
+    testbed.start_devnet()
+    testbed.start_worker("", workflows={"4": ["upscaler"]}, **settings)
+    until(lambda: testbed.logged("workflow_not_runnable", workflow="upscaler"), why="the preflight")
+    (line,) = testbed.logged("workflow_not_runnable")
+    assert line["reason"].endswith("is broken: it is a web page, not weights")
+    assert not offered(testbed, "4")
+    target.write_bytes(WEIGHTS)
+    until(lambda: testbed.logged("workflows_advertised", came=["upscaler"]), why="the offer")
+    until(lambda: offered(testbed, "4"), why="a request with it")
+    target.write_bytes(WEIGHTS[:-1])
+    until(lambda: testbed.logged("workflows_advertised", went=["upscaler"]), why="the end of the offer")
+    assert len(testbed.logged("comfyui_started")) == 1
+    assert testbed.worker.stop() == 0
+
+
 def offered(testbed: Testbed, workflow_id: str) -> bool:
     """Whether the worker's last request advertised this workflow."""
     asked = {"consumer_id": "c", "api_key": "k", "workflow_id": workflow_id}

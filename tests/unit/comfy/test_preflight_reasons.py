@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from miner.comfy.preflight import Machine, Reason, check_graph, check_workflow
+from miner.comfy.preflight import Machine, Reason, check_graph, check_workflow, machine_of
+from miner.comfy.replies import parse_stats
+from miner.comfy.weights import weights_of
 from miner.workflows import Workflow
 from tests.support.sample_workflow import MANIFEST, load, write
 from tests.support.sample_workflow import sample as load_sample
@@ -171,6 +173,9 @@ def test_a_workflow_that_must_have_a_lora_is_not_offered_without_one(tmp_path: P
     assert (reason.kind, reason.text) == ("lora", "no LoRA is installed")
     assert "pull-lora" in reason.cure
     assert reasons(needy, INFO) == ()
+    broken = {("loras", "a.safetensors"): "it is empty"}
+    [reason] = check_workflow(needy, Machine(object_info=INFO, version="0.33.0", broken=broken))
+    assert (reason.kind, reason.text) == ("lora", "every LoRA is broken")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +185,14 @@ def test_a_workflow_that_must_have_a_lora_is_not_offered_without_one(tmp_path: P
         ({"version": "v0.2.99-dirty"}, "version", "ComfyUI is v0.2.99-dirty"),
         ({"vram": 3_999_999_999}, "vram", "the GPU has 4.0 GB of memory, but sample needs 4"),
         ({"vram": 0}, "vram", "the GPU has 0.0 GB of memory"),
+        ({"is_cpu": True}, "vram", "sample needs a GPU; this ComfyUI runs on the CPU"),
+        ({"is_cpu": True, "on_cpu": ["another"]}, "vram", "sample needs a GPU"),
+        (
+            {"broken": {("diffusion_models", "sample.safetensors"): "it is empty"}},
+            "model",
+            "sample.safetensors is broken",
+        ),
+        ({"broken": {("", "a.safetensors"): "it is empty"}}, "model", "a.safetensors is broken: it is empty"),
     ],
 )
 def test_a_machine_that_is_too_small_or_old_is_a_reason(
@@ -200,10 +213,35 @@ def test_a_machine_that_is_too_small_or_old_is_a_reason(
         {"vram": 4 * 10**9},
         {"vram": None, "free_disk": None},
         {"free_disk": 0},
+        {"is_cpu": True, "on_cpu": ["sample"]},
+        {"broken": {("vae", "sample.safetensors"): "it is empty", ("loras", "b.safetensors"): "it is empty"}},  # others
     ],
 )
 def test_a_machine_that_is_large_and_new_enough_is_none(workflow: Workflow, machine: dict[str, Any]) -> None:
     assert check_workflow(workflow, Machine(**{"object_info": INFO, "version": "0.3.64", **machine})) == ()
+
+
+def test_the_weights_that_a_workflow_loads_are_named(workflow: Workflow) -> None:
+    """The manifest's files and the graph's constants, also the LoRA's that a task may leave out."""
+    assert weights_of(workflow) == {("diffusion_models", "sample.safetensors"): 10, ("", "a.safetensors"): None}
+
+
+@pytest.mark.parametrize(
+    ("device", "vram", "is_cpu"),
+    [
+        ({"type": "cpu", "name": "cpu", "vram_total": 10**9}, None, True),
+        ({"type": "cuda", "name": "cuda:0 card", "vram_total": 8 * 10**9}, 8 * 10**9, False),
+        ({"type": "xpu", "name": "xpu:0", "vram_total": 8 * 10**9}, 8 * 10**9, False),
+        ({"type": "npu", "name": "npu:0", "vram_total": 8 * 10**9}, 8 * 10**9, False),
+        ({"type": "mps", "name": "mps", "vram_total": 16 * 10**9}, 16 * 10**9, False),  # shared with the machine
+        ({"type": "privateuseone", "name": "", "vram_total": 2**30}, None, False),  # DirectML: a made-up number
+        ({"type": "cuda", "name": "cuda:0 card"}, None, False),
+        (None, None, False),
+    ],
+)
+def test_memory_counts_where_it_is_known(device: dict[str, Any] | None, vram: int | None, is_cpu: bool) -> None:
+    machine = machine_of({}, parse_stats({"devices": [device] if device else []}))
+    assert (machine.vram, machine.is_cpu) == (vram, is_cpu)
 
 
 def test_a_full_disk_is_a_reason(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from miner.models.progress import Stop
 from miner.models.prune import remove
 from miner.models.store import store_of
 from miner.models.verify import verdict
-from miner.task.errors import ConfigError
+from miner.task.errors import ConfigError, MachineFault
 from miner.workflows import Library, Workflow, load_library
 from tests.unit.models.conftest import ProgressRecorder
 from tests.unit.models.samples import gguf, safetensors, sha256
@@ -241,6 +241,40 @@ def test_a_lora_that_is_not_a_safetensors_file_is_not_kept(open_models, server, 
     assert f"the file at {file.url} is" in error.message
     assert "add your token to the URL" in error.hint
     assert names(local) == []
+
+
+LOGIN = Step(headers={"Content-Type": "text/html; charset=utf-8"})
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [("/a.safetensors", LOGIN), ("/42", LOGIN), ("/a.safetensors", Step()), ("/a.safetensors", Step(status=401))],
+)
+def test_a_login_page_in_place_of_a_lora_names_the_page_and_the_token(open_models, server, path, step):
+    """Also where the page pretends to be a file, and where only its status tells."""
+    local = open_models("upscaler")
+    url = server.put(path, b"<!DOCTYPE html><title>Sign in</title>" * 9, *[step] * 3)
+
+    def pull_it() -> None:
+        raise local.pull([lora(url + "?key=s3cret")], progress=ProgressRecorder()).failed["loras/a.safetensors"]
+
+    with pytest.raises(MachineFault) as caught:
+        pull_it()
+    assert url in caught.value.message or step.status
+    assert "if it needs an account, add your token to the URL, as in ?token=" in caught.value.hint
+    assert "--name" not in caught.value.hint
+    assert "s3cret" not in caught.value.message + caught.value.hint
+    assert names(local) == []
+
+
+def test_broken_loras_are_named(open_models):
+    local = open_models("upscaler")
+    loras = local.store.root / "loras"
+    for name, data in (("a/good.safetensors", safetensors()), ("a/cut.safetensors", safetensors()[:-1])):
+        (loras / name).parent.mkdir(parents=True, exist_ok=True)
+        (loras / name).write_bytes(data)
+    (loras / "loop").symlink_to(loras)
+    assert list(local.store.folders.broken_loras()) == ["a/cut.safetensors"]
 
 
 def test_a_lora_of_unknown_size_has_a_limit(open_models, server):
