@@ -110,8 +110,12 @@ class ComfyClient:
         nodes, self._names = with_one_slash(self._json("GET", "/object_info", timeout=60.0))
         return nodes
 
-    def queue(self) -> Queue:
-        return parse_queue(self._json("GET", "/queue"))
+    def queue(self, *, timeout: float | None = None) -> Queue:
+        """What it runs and what waits: small and quick, so it serves as a health check, too."""
+        reply = self._json("GET", "/queue", timeout=timeout)
+        if not isinstance(reply.get("queue_running"), list):
+            raise ComfyDown("the answer to /queue is not from ComfyUI: it has no queue")
+        return parse_queue(reply)
 
     def history(self, prompt_id: str) -> History | None:
         """How the prompt ended. None: pending, unknown, evicted or lost in a restart; the queue tells which."""
@@ -225,7 +229,9 @@ class ComfyClient:
                 self.url + path,
                 body=body,
                 headers={**self._headers, **({"Content-Type": kind} if kind else {})},
-                timeout=urllib3.Timeout(connect=self._timeout, read=timeout or self._timeout),
+                timeout=urllib3.Timeout(
+                    connect=min(self._timeout, timeout or self._timeout), read=timeout or self._timeout
+                ),
                 redirect=False,
                 retries=False,
                 preload_content=False,

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from miner.comfy.client import ComfyClient, ComfyDown, OutputGone
+from miner.comfy.client import ComfyClient, ComfyDown, ComfyFault, OutputGone
 from miner.comfy.events import EventStream
 from miner.comfy.leftovers import Leftovers
 from miner.comfy.leftovers import folder_of as folder_of  # part of this module's interface
@@ -29,6 +29,12 @@ from miner.telemetry import clock
 
 log = structlog.get_logger()
 
+LOOK_EVERY = 3.0  # seconds between looks at an idle ComfyUI
+LOOK_TIMEOUT = 5.0
+# Seconds that a task waits for a ComfyUI that has gone: a third of what is left to it, between these. An external one
+# takes up to a minute or two to restart, with many custom nodes.
+LEAST_PATIENCE = 20.0
+MOST_PATIENCE = 120.0
 TOO_LARGE = "its memory is over the limit"  # a reason to restart that does not count as a death
 
 
@@ -44,6 +50,7 @@ class ComfyHost:
         output_dir: Path | None = None,
         input_dir: Path | None = None,
         on_ready: Callable[[dict[str, Any], Stats], None] = lambda _nodes, _stats: None,
+        clock: Callable[[], float] = clock.now,
     ) -> None:
         self.client = client
         self.stream = stream
@@ -51,11 +58,16 @@ class ComfyHost:
         self.ready = threading.Event()
         self.stats: Stats | None = None
         self.trouble = "starting"  # a sentence while it is not ready
-        self.unready_since = clock.now()  # while it is not ready
+        self.unready_since = clock()  # while it is not ready
         self.output_dir = output_dir
         folders = {kind: path for kind, path in (("input", input_dir), ("output", output_dir)) if path is not None}
         self.leftovers = Leftovers(client, folders=folders, ours=process is not None)
         self._on_ready = on_ready
+        self.on_away: Callable[[], None] = lambda: None  # it is not ready; called more than once, from any thread
+        self._clock = clock
+        self._looked_at = clock()
+        self._asking = False  # it lists its nodes, and may answer nothing else meanwhile
+        self._heard = 0  # the connection of the event stream when it was last seen
         self._rng = random.Random()
         self._condemned: str | None = None  # why it must be restarted
 
@@ -69,6 +81,7 @@ class ComfyHost:
         attempt = 0
         while not stop.is_set() and not self.ready.is_set():
             tick()
+            self.on_away()  # again: a request that was about to be made is held now
             try:
                 self._rest_if_exhausted(stop, tick)
                 self._revive(stop)
@@ -98,9 +111,10 @@ class ComfyHost:
             self.process.restart(condemned, stop, death=condemned != TOO_LARGE)
 
     def _get_ready(self) -> None:
+        self.client.queue()
         self.stats = self.client.stats()
         _pass_on(self.client.object_info(), self.stats, self._on_ready)
-        self.trouble = ""
+        self.trouble, self._looked_at = "", self._clock()
         self.ready.set()
         log.info("comfyui_ready", url=self.client.url, version=self.stats.version, device=self.stats.device)
 
@@ -112,7 +126,11 @@ class ComfyHost:
         before = self.stats
         if not self.ready.is_set():
             return
-        stats, nodes = self.client.stats(), self.client.object_info()  # an external ComfyUI may have been updated
+        self._asking = True
+        try:
+            stats, nodes = self.client.stats(), self.client.object_info()  # an external ComfyUI may have been updated
+        finally:
+            self._asking = False
         if self.ready.is_set() and self.stats is before:
             self.stats = stats
             _pass_on(nodes, stats, tell)
@@ -120,8 +138,9 @@ class ComfyHost:
     def suspect(self, reason: str) -> None:
         """Submit nothing until `ensure` has seen it answer again."""
         if self.ready.is_set():
-            self.trouble, self.unready_since = reason, clock.now()
+            self.trouble, self.unready_since = reason, self._clock()
             self.ready.clear()
+            self.on_away()
 
     def condemn(self, reason: str) -> None:
         """Have `ensure` restart it if it is ours; an external one is for its owner to restart."""
@@ -129,6 +148,36 @@ class ComfyHost:
         self._condemned = reason
         can = "restarting it" if self.process is not None else "waiting: restart your ComfyUI"
         log.warning("comfyui_sick", reason=reason, next=can)
+
+    def look_after(self) -> None:
+        """Notice that it has gone while nothing is to do, so that no task finds out: its process has ended, its event
+        stream has broken off, or it no longer answers, as when it hangs or its host was switched off.
+
+        Cheap enough for every turn of a loop: blocks for one request of at most LOOK_TIMEOUT seconds, now and then.
+        """
+        if not self.ready.is_set():
+            return
+        try:
+            self.check()
+            if self._is_time_to_look():
+                self._looked_at = self._clock()
+                self.client.queue(timeout=LOOK_TIMEOUT)
+        except ComfyFault as fault:
+            log.warning("comfyui_gone", reason=fault.message, hint=fault.hint, next="leasing nothing until it is back")
+            self.suspect(fault.message)
+
+    def _is_time_to_look(self) -> bool:
+        had, self._heard = self._heard, self.stream.connections if self.stream.connected else 0
+        broke_off = had not in (0, self._heard)
+        return not self._asking and (broke_off or self._clock() - self._looked_at >= LOOK_EVERY)
+
+    def gone_for_good(self, *, left: float) -> bool:
+        """Whether a task with `left` seconds to its deadline has waited long enough for a ComfyUI that is not ready."""
+        if self.ready.is_set():
+            return False
+        away = self._clock() - self.unready_since
+        most = MOST_PATIENCE if self.process is None else max(MOST_PATIENCE, self.process.start_timeout)
+        return away >= max(LEAST_PATIENCE, min(most, (left + away) / 3))
 
     def check(self) -> None:
         """Raise ComfyDown if our process has ended; cheap enough for every tick."""

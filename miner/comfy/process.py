@@ -70,7 +70,7 @@ class ComfyProcess:
         self.log_path = folder / "log"
         self.log = ProcessLog(self.log_path)
         self._pid_file = folder / "pid"
-        self._start_timeout = start_timeout
+        self.start_timeout = start_timeout
         self._stop_grace = stop_grace
         self._adopt_timeout = adopt_timeout
         self._clock = clock
@@ -128,7 +128,7 @@ class ComfyProcess:
         self._require_free_port()
         began = time.monotonic()
         self._spawn()
-        if not self._answers(self._start_timeout, should_stop):
+        if not self._answers(self.start_timeout, should_stop):
             raise self._give_up(should_stop)
         log.info("comfyui_started", pid=self.pid, url=self.launch.url, seconds=round(time.monotonic() - began, 1))
 
@@ -254,7 +254,7 @@ class ComfyProcess:
         if should_stop.is_set():
             self.stop()
             return ComfyDown("ComfyUI was stopped during its start")
-        reason = f"was not ready after {self._start_timeout:g} s" if self.alive() else self._ending()
+        reason = f"was not ready after {self.start_timeout:g} s" if self.alive() else self._ending()
         # no task has reached it yet, so these lines contain nothing of a consumer
         last_words = tail(self.log_path, self._log_start)
         self._count_death(f"ComfyUI {reason} during its start", last_words)

@@ -53,29 +53,30 @@ class Waits:
     """Held requests in progress (`Prefer: wait`), so that a drain can end them: urllib3 cannot cancel a request."""
 
     def __init__(self) -> None:
-        self._limits: set[Deadline] = set()
+        self._limits: dict[Deadline, str] = {}  # → the miner id
         self._mutex = threading.Lock()
         self._closed = False
 
     @contextmanager
-    def cancellable(self, limit: Deadline) -> Iterator[None]:
+    def cancellable(self, limit: Deadline, miner_id: str) -> Iterator[None]:
         """Make a request under `limit` one that `cancel` can end from another thread."""
         with self._mutex:
-            self._limits.add(limit)
+            self._limits[limit] = miner_id
             if self._closed:
                 limit.cut()
         try:
             yield
         finally:
             with self._mutex:
-                self._limits.discard(limit)
+                del self._limits[limit]
 
-    def cancel(self, *, for_good: bool) -> None:
-        """End those in progress; `for_good`: later ones too."""
+    def cancel(self, *, for_good: bool = False, miner_id: str = "") -> None:
+        """End those in progress, of one miner id or of all; `for_good`: later ones too."""
         with self._mutex:
             self._closed = self._closed or for_good
-            for limit in self._limits:
-                limit.cut()
+            for limit, owner in self._limits.items():
+                if miner_id in ("", owner):
+                    limit.cut()
 
 
 class Sequencer:
@@ -108,7 +109,7 @@ class Sequencer:
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
         limit = Deadline(self._timeout + wait)
         try:
-            with self._waits.cancellable(limit) if headers else nullcontext():
+            with self._waits.cancellable(limit, miner_id) if headers else nullcontext():
                 response, data = self._post("/miner_request", body, limit, headers=headers)
         except Retryable as error:
             raise Aborted("the miner ended its request") if limit.over and not limit.expired else error from error
@@ -132,6 +133,10 @@ class Sequencer:
     def abort_waits(self, *, for_good: bool = True) -> None:
         """End every held request now: each raises Aborted in its own thread. `for_good`: and every later one."""
         self._waits.cancel(for_good=for_good)
+
+    def end_wait(self, miner_id: str) -> None:
+        """End this miner's held request now: it raises Aborted in its own thread; a lease in its reply is lost."""
+        self._waits.cancel(miner_id=miner_id)
 
     def close(self) -> None:
         self._pools.clear()

@@ -19,6 +19,7 @@ from miner.worker.lane.capabilities import Capabilities
 log = structlog.get_logger()
 
 NOT_READY = "the task's time ran out before this miner's renderer was ready; please create it again"
+AWAY = "this miner's renderer is away; please create the task again"
 
 
 @dataclass(slots=True, kw_only=True)

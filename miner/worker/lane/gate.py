@@ -83,8 +83,8 @@ class Gate:
         self._ledger.wake()
 
     def ask_anew(self) -> None:
-        """End held requests, so that the next one advertises what this lane can do now."""
-        self._sequencer.abort_waits(for_good=False)
+        """End a held request, so that the next one advertises what this lane can do now."""
+        self._sequencer.end_wait(self._ledger.miner_id)
         self._ledger.wake()
 
     def may_hold_more(self) -> bool:

@@ -103,6 +103,7 @@ class Lane:
             ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled, state=folder.parent
         )
         ledger.cleaner = self.cleanup.add
+        host.on_away = gate.ask_anew
         self.recover = Recover(
             ledger=ledger,
             journal=journal,
@@ -114,28 +115,6 @@ class Lane:
             least_gb=settings.miner.min_free_disk_gb,
         )
         liveness = Liveness()
-        self.prepare = Prepare(
-            ledger=ledger,
-            answers=answers,
-            again=again,
-            host=host,
-            capabilities=capabilities,
-            fetcher=fetcher,
-            uploader=uploader,
-            shutdown=shutdown,
-            liveness=liveness,
-            poll=Poll(
-                ledger=ledger,
-                gate=gate,
-                host=host,
-                capabilities=capabilities,
-                disk=self._disk,
-                liveness=liveness,
-                poll_interval=settings.sequencer.poll_interval,
-                wait=settings.sequencer.wait,
-                prefer_warm=settings.miner.prefer_warm,
-            ),
-        )
         self.render = Render(
             ledger=ledger,
             answers=answers,
@@ -149,6 +128,29 @@ class Lane:
             warmup=settings.miner.warmup,
             ask_anew=gate.ask_anew,
             lane=name,
+        )
+        self.prepare = Prepare(
+            ledger=ledger,
+            answers=answers,
+            again=again,
+            host=host,
+            capabilities=capabilities,
+            fetcher=fetcher,
+            uploader=uploader,
+            shutdown=shutdown,
+            liveness=liveness,
+            doubt=self.render.doubt,
+            poll=Poll(
+                ledger=ledger,
+                gate=gate,
+                host=host,
+                capabilities=capabilities,
+                disk=self._disk,
+                liveness=liveness,
+                poll_interval=settings.sequencer.poll_interval,
+                wait=settings.sequencer.wait,
+                prefer_warm=settings.miner.prefer_warm,
+            ),
         )
         self.deliver = Deliver(
             ledger=ledger,

@@ -71,6 +71,7 @@ class Poll:
         elif (reason := self.not_leasing_reason()) is not None:
             self.doing = f"waiting: {reason}"
             self._log_not_leasing(reason)
+            self.collect_lost_lease()
             self.ledger.wait(WAKE, since=version)
         elif (
             ids := self.capabilities.ids_ahead(in_hand=self.ledger.workflows)

@@ -28,7 +28,7 @@ from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, Tas
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.telemetry.log import cut
-from miner.worker.lane.again import NOT_READY, Again
+from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.poll import WAKE, Poll
@@ -61,6 +61,7 @@ class Prepare:
     uploader: Uploader
     poll: Poll
     liveness: Liveness
+    doubt: Callable[[str], None]  # ComfyUI may have this prompt, and nobody will follow it
     clock: Callable[[], float] = clock.now
     doing: str = ""  # unless polling
     _refusals: int = 0  # in a row
@@ -167,6 +168,18 @@ class Prepare:
             name: self._try(task_id, job, partial(self._fetch, task_id, job, name, url))
             for name, url in job.images.items()
         }
+        try:
+            self._submit(task_id, stage, pictures)
+        except PromptRefused:
+            raise
+        except BaseException:
+            task = self.ledger.get(task_id)
+            if task is not None and isinstance(task.stage, Prompted):
+                self.doubt(prompt_id)
+            raise
+
+    def _submit(self, task_id: str, stage: Prepared, pictures: dict[str, bytes]) -> None:
+        job, prompt_id = stage.job, stage.prompt_id
         graph: Graph | None = None
         while True:
             self._wait_for_comfy(task_id, job.deadline)
@@ -236,6 +249,8 @@ class Prepare:
         self._may_go_on(task_id, deadline)
         while not self.host.ready.wait(0.25):
             self._may_go_on(task_id, deadline)
+            if self.host.gone_for_good(left=deadline - self.clock()):
+                raise JobFault(AWAY)
 
     def _may_go_on(self, task_id: str, deadline: float) -> None:
         """Raises LeaseLost, or JobFault when the task's time is over."""

@@ -21,7 +21,7 @@ from miner.task.ledger import Ledger
 from miner.task.stages import Job, Progress, Prompted, Rendered, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, Liveness
-from miner.worker.lane.again import NOT_READY, Again
+from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
@@ -71,6 +71,11 @@ class Render:
             host=self.host, liveness=self.liveness, grace=self.interrupt_grace, clock=self.clock, on_event=self._note
         )
 
+    def doubt(self, prompt_id: str) -> None:
+        """Cancel a prompt that ComfyUI may have although its submission failed. Any thread may call it."""
+        self._cancel.doubt(prompt_id)
+        self.ledger.wake()
+
     @property
     def busy(self) -> bool:
         """Whether a task is rendering."""
@@ -96,6 +101,7 @@ class Render:
             with self.answers.guard(task.task_id, loop="render"):
                 self._render_or_answer(task)
             self._limit_memory()
+        self._cancel.last_words()
 
     def _warm_up(self) -> None:
         """Warm up before the first task; nothing is leased meanwhile, since ComfyUI is marked not ready."""
@@ -138,13 +144,12 @@ class Render:
             raise LeaseLost("the miner is stopping")
 
     def _make_ready(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Wait for ComfyUI, starting a managed one; then cancel postponed prompts."""
+        """Wait for ComfyUI, starting a managed one."""
         if self.host.ready.is_set():
             return
         self.liveness.beat(IDLE)  # an external ComfyUI may stay down for any time
         self.host.ensure(self.shutdown.aborting, tick=tick)
         self.ledger.wake()
-        self._cancel.run_postponed()
 
     def _limit_memory(self) -> None:
         """Restart a managed ComfyUI above `max_rss`, once none of our prompts is queued."""
@@ -167,7 +172,8 @@ class Render:
             with contextlib.suppress(_Woken):
                 self._make_ready(tick=self._look_for_a_prompt)
             self.liveness.beat()
-            self._notice_a_death()
+            self.host.look_after()
+            self._cancel.catch_up()
             if self.host.ready.is_set():
                 self._try_paused_workflow()
                 if (event := self.host.stream.next(WAKE)) is not None:
@@ -175,14 +181,6 @@ class Render:
             else:  # aborting, with ComfyUI away
                 self.ledger.wait(WAKE, since=version)
         return None
-
-    def _notice_a_death(self) -> None:
-        """A process that dies while nothing is to do: no task should be the one to find out."""
-        try:
-            self.host.check()
-        except ComfyDown as down:
-            if self.host.ready.is_set():
-                self.host.condemn(down.message)
 
     def _look_for_a_prompt(self) -> None:
         """One that comes while ComfyUI is away may have no time left to wait for it."""
@@ -202,6 +200,8 @@ class Render:
         except JobFault as fault:
             self.answers.fail(task.task_id, fault.message)
         except MachineFault as fault:
+            if isinstance(fault, PromptLost):
+                self._cancel.doubt(prompt.prompt_id)
             if task.resumed and isinstance(fault, PromptLost):
                 log.info("prompt_forgotten", task_id=task.task_id, reason=fault.message, next="preparing it again")
                 self.again.anew(task, prompt.job)
@@ -264,6 +264,9 @@ class Render:
             raise JobFault(self._overran(task, job) if alive else NOT_READY)
         if alive:
             self.host.check()
+            self._cancel.catch_up()
+        elif self.host.gone_for_good(left=job.deadline - self.clock()):
+            raise JobFault(AWAY)
 
     def _overran(self, task: TaskInHand, job: Job) -> str:
         """Why the time is over, for the consumer: the render itself, or what this machine did before it."""
