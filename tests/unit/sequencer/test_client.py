@@ -154,6 +154,27 @@ def test_a_held_request_can_be_ended_from_another_thread(server, sequencer, for_
     assert len(ended) == 1 + for_good  # the held one, and the next one if no more are to be held
 
 
+def test_the_held_request_of_one_miner_is_ended_and_no_other(server, sequencer):
+    server.script += [HOLD, HOLD]
+    ended = []
+
+    def ask(miner_id):
+        try:
+            sequencer.request(miner_id, ["4"], wait=60.0)
+        except Aborted:
+            ended.append(miner_id)
+
+    threads = [threading.Thread(target=ask, args=[miner_id]) for miner_id in (ME, f"{ME}-1")]
+    for thread in threads:
+        thread.start()
+    assert server.reaches(lambda: len(server.requests) == 2)
+    for miner_id, thread in zip((f"{ME}-1", ME), reversed(threads), strict=True):
+        sequencer.end_wait(miner_id)
+        thread.join(5)
+        assert ended[-1] == miner_id
+    assert len(ended) == 2
+
+
 def test_nothing_of_the_environment_goes_along(server, sequencer, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
