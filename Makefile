@@ -11,7 +11,7 @@ TASKS ?= 1000
 SEED ?= 1
 JSON ?=
 MINERS ?= 10000
-MINUTES ?= 5
+MINUTES ?=
 
 OF_COMFYUI = $(if $(COMFYUI_HOME),--comfyui-home $(COMFYUI_HOME)) $(if $(COMFYUI_PYTHON),--comfyui-python $(COMFYUI_PYTHON)) \
 	$(if $(MODELS),--models $(MODELS))
@@ -38,14 +38,14 @@ lint: .venv/.test ## check style, formatting, types and import layers
 bench: .venv/.test ## measure startup, memory and throughput; write bench.json
 	@$(BIN)/python -m tests.campaigns.bench $(ARGS)
 
-chaos: .venv/.test ## inject random faults and judge what became of each task (TASKS=1000 SEED=1 COMFYUI_HOME=… ARGS=--managed)
+chaos: .venv/.test ## inject random faults and judge what became of each task (TASKS=1000 SEED=1 COMFYUI_HOME=…)
 	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
 
-soak: .venv/.test ## keep the miner at full speed and see what grows (MINUTES=60 COMFYUI_HOME=… JSON=file)
-	@$(BIN)/python -m tests.campaigns.soak --minutes $(MINUTES) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
+soak: .venv/.test ## keep the miner at full speed and see what grows (MINUTES=60 COMFYUI_HOME=…)
+	@$(BIN)/python -m tests.campaigns.soak --minutes $(or $(MINUTES),60) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)
 
 fuzz: .venv/.test ## send arbitrary JSON as tasks and replies (MINUTES=5)
-	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(MINUTES)
+	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(or $(MINUTES),5)
 
 fleet: .venv/.test ## simulate a fleet on one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)
