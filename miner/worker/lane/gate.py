@@ -1,7 +1,7 @@
 """The gate: all requests for tasks to the sequencer, one at a time.
 
-So each reply is compared with the tasks in hand at its request. Leases are in the ledger, and so in the journal, before
-any work starts. Running tasks that are unknown here are answered.
+So each reply is compared with the tasks in hand at its request, and no two requests lease past the limit. Leases are in
+the ledger, and so in the journal, before any work starts. Running tasks that are unknown here are answered.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from miner.task.policy import Allowance
 from miner.task.stages import Lease, Outcome
 from miner.telemetry import clock, metrics
 from miner.worker.lane.answers import Answers
+from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
 MAX_UNACKNOWLEDGED = 16  # above, unknown tasks are not answered
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
+SHUTTING_DOWN = "miner is shutting down"
 DROPPED_TASK = "the miner stopped this task when the sequencer no longer named it; please create it again"
 
 
 class Gate:
-    """Thread-safe. Only `ask` blocks, for a request at most."""
+    """Thread-safe. Only `ask` and `close` block, for a request at most."""
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class Gate:
         ledger: Ledger,
         journal: Journal,
         answers: Answers,
+        shutdown: Shutdown,
         prefetch: int,
         clock: Callable[[], float] = clock.now,
     ) -> None:
@@ -48,19 +51,25 @@ class Gate:
         self._ledger = ledger
         self._journal = journal
         self._answers = answers
+        self._shutdown = shutdown
         self._prefetch = prefetch
         self._clock = clock
         self._asking = threading.Lock()
+        self._closed = False
         self._allowance = Allowance()
 
     def ask(self, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
-        """Send one request, put a lease into the ledger, return the reply. Raises Retryable."""
+        """Send one request, put a lease into the ledger, return the reply. Raises Retryable.
+
+        Advertises nothing while paused, draining or holding 1 + `prefetch` tasks.
+        """
         ledger = self._ledger
         with self._asking:
             moment = ledger.closings  # before what is in hand, so that nothing closes unseen
             about, held = [task for task in ledger.view() if not task.answered], ledger.held
             self.asked_at = self._clock()
-            reply = self._request(workflow_ids if self.leasing else (), wait)
+            may_lease = self.leasing and self._shutdown.state == "running" and held <= self._prefetch
+            reply = self._request(workflow_ids, wait) if may_lease else self._request((), 0.0)
             self.answered_at = self._clock()
             named = reply.running or (reply.lease.task_id if reply.lease else None)
             ledger.apply_reply(about, named=named, canceled=reply.canceled)
@@ -76,6 +85,15 @@ class Gate:
             elif reply.running is not None and ledger.get(reply.running) is None:
                 self._answer_unknown(reply.running, moment)
             return reply
+
+    def close(self) -> bool:
+        """No loop takes a lease any more: from now on one is answered at once, which only a heartbeat can bring.
+
+        Waits for a request under way; returns False if that has brought one.
+        """
+        with self._asking:
+            self._closed = not self._ledger.busy
+            return self._closed
 
     def set_leasing(self, wanted: bool) -> None:
         """Lease new tasks, or not; tasks in hand continue."""
@@ -113,6 +131,8 @@ class Gate:
             log.info("stale_lease", task_id=lease.task_id, next="nothing: its answer was accepted during this request")
         elif task is None:
             self._ledger.take(lease)
+            if self._closed:
+                self._answers.fail(lease.task_id, SHUTTING_DOWN)
             log.debug("task_step", task_id=lease.task_id, step="leased")
         elif task.answered:  # submit that answer, not a second one
             self._answers.nudge()

@@ -19,7 +19,6 @@ from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.gate import Gate
 from miner.worker.lane.poll import Poll
-from miner.worker.lane.shutdown import Shutdown
 
 log = structlog.get_logger()
 
@@ -34,7 +33,6 @@ class Heartbeat:
     gate: Gate
     capabilities: Capabilities
     poll: Poll
-    shutdown: Shutdown
     interval: float
     clock: Callable[[], float] = clock.now
     stop: threading.Event = field(default_factory=threading.Event)
@@ -69,6 +67,5 @@ class Heartbeat:
         return (
             self.gate.one_at_a_time
             and not any(task.answered for task in self.ledger.view())
-            and self.shutdown.state == "running"
             and self.poll.not_leasing_reason() is None
         )

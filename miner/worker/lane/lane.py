@@ -97,7 +97,12 @@ class Lane:
         answers = Answers(ledger=ledger, outbox=outbox)
         again = Again(ledger=ledger, answers=answers, capabilities=capabilities)
         self.gate = gate = Gate(
-            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=settings.miner.prefetch
+            sequencer=sequencer,
+            ledger=ledger,
+            journal=journal,
+            answers=answers,
+            shutdown=shutdown,
+            prefetch=settings.miner.prefetch,
         )
         self.cleanup = Cleanup(
             ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled, state=folder.parent
@@ -168,7 +173,6 @@ class Lane:
             gate=gate,
             capabilities=capabilities,
             poll=self.prepare.poll,
-            shutdown=shutdown,
             interval=settings.sequencer.heartbeat,
         )
         self.refresh = Refresh(

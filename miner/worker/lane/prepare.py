@@ -85,11 +85,16 @@ class Prepare:
             elif self.ledger.busy:  # tasks may have to be prepared again
                 self.doing = "draining"
                 self.ledger.wait(WAKE, since=version)
-            else:
+            elif self._nothing_comes():
                 break
-        self.poll.collect_lost_lease()
         self.doing = "stopped"
         self.ledger.end()
+
+    def _nothing_comes(self) -> bool:
+        """Whether no request can bring another lease; one that did is worked on."""
+        self.liveness.beat(REMOTE)
+        self.poll.collect_lost_lease()
+        return self.poll.gate.close()
 
     def _prepare_or_answer(self, task: TaskInHand) -> None:
         self.doing = f"preparing {short(task.task_id)}"

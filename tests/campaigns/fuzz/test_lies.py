@@ -21,6 +21,7 @@ from miner.task.ledger import Ledger
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.gate import MAX_UNACKNOWLEDGED, UNKNOWN_TASK, Gate
 from miner.worker.lane.prepare import UNDELAYED_REFUSALS
+from miner.worker.lane.shutdown import Shutdown
 from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
 from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
 from tests.support.scripted_server import Answer, Request, ScriptedServer, reply
@@ -179,7 +180,9 @@ def test_unknown_running_tasks_that_are_never_acknowledged_do_not_pile_up(tmp_pa
         outbox = Outbox(sequencer)  # not started: nothing is tried again
         ledger = Ledger(miner_id=ME, journal=journal, folder=tmp_path)
         answers = Answers(ledger=ledger, outbox=outbox)
-        gate = Gate(sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=0)
+        gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, shutdown=Shutdown(), prefetch=0
+        )
         for _ in range(MAX_UNACKNOWLEDGED + 20):
             gate.ask(())
         assert outbox.depth == len(journal.unfinished(ME)) == MAX_UNACKNOWLEDGED

@@ -18,6 +18,7 @@ from miner.task.ledger import Ledger
 from miner.task.stages import Answered, Closed, Leased, Outcome
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.gate import Gate
+from miner.worker.lane.shutdown import Shutdown
 from tests.support.script import a_task
 from tests.support.scripted_server import Request, ScriptedServer, reply
 from tests.support.testbed import MINER_ID
@@ -59,7 +60,9 @@ def sides(tmp_path: Path) -> Iterator[Sides]:
         outbox = Outbox(sequencer)
         ledger = Ledger(miner_id=MINER_ID, journal=journal, folder=tmp_path / "lane")
         answers = Answers(ledger=ledger, outbox=outbox)
-        gate = Gate(sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, prefetch=1)
+        gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, shutdown=Shutdown(), prefetch=1
+        )
         sides = Sides(ledger=ledger, answers=answers, gate=gate, server=server)
         server.serve(sides.request, "/miner_request")
         server.serve(sides.submission, "/miner_submit")

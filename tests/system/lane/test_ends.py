@@ -15,6 +15,7 @@ from miner.worker.lane.answers import BUG
 from miner.worker.supervisor import EXIT_BUG
 from tests.support import flows
 from tests.support.relayed_testbed import RelayedTestbed, Step
+from tests.support.scripted_server import reply
 from tests.support.testbed import Process, Testbed, until
 
 
@@ -112,6 +113,26 @@ def test_a_lease_that_arrives_as_the_drain_begins_is_finished(tmp_path: Path) ->
         until(lambda: not relayed.worker.alive, why="the worker's end")
         task = relayed.task(relayed.task_id)
     assert (task["status"], task["msg"]) == ("finished", "")
+
+
+@pytest.mark.parametrize("when", ["working", "acknowledging"])
+def test_a_lease_that_a_heartbeat_brings_during_a_drain_is_answered(relayed: RelayedTestbed, when: str) -> None:
+    """The sequencer's doing: it was asked for nothing. The other loops may have ended by then."""
+    relayed.begin("rendering")
+    relayed.worker.send(signal.SIGTERM)
+    until(lambda: relayed.logged("draining"), why="the drain")
+    acknowledgement = relayed.sequencer.hold("POST /miner_submit", reply=True)
+    if when == "acknowledging":
+        relayed.held.release()
+        acknowledgement.wait()
+    heartbeat = relayed.sequencer.hold("POST /miner_request", reply=True)
+    heartbeat.wait()
+    heartbeat.drop(instead=reply({"task_id": "late", "task_type": "upscaler", "task_details": {"parameters": {}}}))
+    until(lambda: relayed.logged("task_refused", task_id="late"), why="an answer")
+    relayed.held.release()
+    acknowledgement.release()
+    until(lambda: not relayed.worker.alive, why="the worker's end")
+    assert relayed.task(relayed.task_id)["status"] == "finished"
 
 
 def test_an_unwritable_log_stops_nothing(testbed: Testbed) -> None:

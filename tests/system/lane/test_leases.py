@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from miner.sequencer import Sequencer
+from miner.sequencer.outbox import Outbox
+from miner.task.journal import Journal
+from miner.task.ledger import Ledger
+from miner.worker.lane.answers import Answers
+from miner.worker.lane.gate import Gate
+from miner.worker.lane.shutdown import Shutdown
 from tests.support import flows
-from tests.support.testbed import Testbed, until
+from tests.support.script import a_task
+from tests.support.scripted_server import Request, ScriptedServer
+from tests.support.testbed import MINER_ID, Testbed, until
 
 
-def start(testbed: Testbed, leases: int) -> None:
+def start(testbed: Testbed, leases: int, **settings: Any) -> None:
     testbed.start_devnet("--leases", str(leases))
     testbed.add_workflow("gated", flows.wait(3600.0, until="gate"))
-    testbed.start_worker(testbed.start_engine(), workflows={"4": ["gated"]}, sequencer__poll_interval=0.01)
+    testbed.start_worker(testbed.start_engine(), workflows={"4": ["gated"]}, sequencer__poll_interval=0.01, **settings)
 
 
 def open_gate(testbed: Testbed) -> None:
@@ -59,6 +71,49 @@ def test_a_heartbeat_leases_a_second_task_that_comes_later(testbed: Testbed) -> 
     until(lambda: held(testbed) == 2, why="the second lease")
     open_gate(testbed)
     assert [task["status"] for task in testbed.ended(first, second)] == ["finished"] * 2
+
+
+def test_without_prefetch_one_task_is_held_at_a_time(testbed: Testbed) -> None:
+    """Although the sequencer's `running` looks like a limit of one while there is no second task."""
+    start(testbed, leases=2, miner__prefetch=0)
+    first = testbed.create(parameters={})
+    until(lambda: held(testbed) == 1, why="the lease")
+    before = len(asked(testbed))
+    until(lambda: len(asked(testbed)) >= before + 2, why="`running`")
+    second = testbed.create(parameters={})
+    before = len(asked(testbed))
+    until(lambda: len(asked(testbed)) >= before + 4, why="heartbeats")
+    assert held(testbed) == 1
+    open_gate(testbed)
+    assert [task["status"] for task in testbed.ended(first, second)] == ["finished"] * 2
+
+
+def test_two_requests_at_once_lease_no_more_than_the_limit(tmp_path: Path) -> None:
+    """The second waits for the first, and finds a task in hand."""
+    asked, go = threading.Event(), threading.Event()
+
+    def answer(_: Request) -> Any:
+        asked.set()
+        return [go, a_task("t")]
+
+    with (
+        ScriptedServer(answer) as server,
+        closing(Sequencer(server.url)) as sequencer,
+        closing(Journal(tmp_path)) as journal,
+    ):
+        ledger = Ledger(miner_id=MINER_ID, journal=journal, folder=tmp_path / "lane")
+        answers = Answers(ledger=ledger, outbox=Outbox(sequencer))
+        gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, shutdown=Shutdown(), prefetch=0
+        )
+        threads = [threading.Thread(target=gate.ask, args=(["4"],)) for _ in range(2)]
+        threads[0].start()
+        assert asked.wait(30)
+        threads[1].start()
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert [request.json()["workflow_ids"] for request in server.requests] == [["4"], []]
 
 
 def test_a_raised_limit_is_detected(testbed: Testbed) -> None:
