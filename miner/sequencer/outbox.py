@@ -114,20 +114,21 @@ class Outbox:
         return None
 
     def _try(self, letter: _Letter) -> None:
+        """An unexpected error (a bug) is logged, and the letter is tried again like any other."""
         task_id = letter.outcome.task_id
         try:
-            verdict = self._sequencer.submit(letter.miner_id, letter.outcome)
+            self._submit(letter)
         except Retryable as error:
-            letter.attempt += 1
-            pause = backoff(letter.attempt, rng=self._rng, at_least=error.retry_after or 0.0)
-            metrics.SUBMISSIONS.labels("error").inc()
-            metrics.RETRIES.labels("answer").inc()
+            pause = self._again(letter, at_least=error.retry_after or 0.0)
             log.warning("answer_not_accepted", task_id=task_id, reason=error.message, next=f"again in {pause:.1f} s")
-            with self._changed:
-                letter.due = self._clock() + pause
-                letter.in_hand = False
-                self._changed.notify_all()
-            return
+        except Exception:
+            metrics.LOOP_CRASHES.labels("outbox").inc()
+            pause = self._again(letter)
+            log.exception("answer_crashed", task_id=task_id, next=f"again in {pause:.1f} s; please report this bug")
+
+    def _submit(self, letter: _Letter) -> None:
+        task_id = letter.outcome.task_id
+        verdict = self._sequencer.submit(letter.miner_id, letter.outcome)
         metrics.SUBMISSIONS.labels(verdict).inc()
         if verdict != "acknowledged":
             log.warning("answer_undeliverable", task_id=task_id, verdict=verdict, next="it is recorded; going on")
@@ -135,3 +136,15 @@ class Outbox:
             letter.on_closed(task_id, verdict)
             del self._letters[letter.miner_id, task_id]
             self._changed.notify_all()
+
+    def _again(self, letter: _Letter, *, at_least: float = 0.0) -> float:
+        """Try the letter later; returns in how many seconds."""
+        letter.attempt += 1
+        pause = backoff(letter.attempt, rng=self._rng, at_least=at_least)
+        metrics.SUBMISSIONS.labels("error").inc()
+        metrics.RETRIES.labels("answer").inc()
+        with self._changed:
+            letter.due = self._clock() + pause
+            letter.in_hand = False
+            self._changed.notify_all()
+        return pause

@@ -12,6 +12,7 @@ from typing import Literal
 
 from miner.task.stages import Hold, Job, Lease, Prompted, Rendered, TaskInHand, Uploaded
 
+MAX_SECONDS = 3600.0  # for a task, unless its workflow's timeout is longer
 MAX_CRASHES = 2  # of the program, during one task
 
 
@@ -130,7 +131,7 @@ def after_restart(task: TaskInHand, *, now: float) -> Resume:
 
 
 def deadline_of(work: Lease | Job) -> float:
-    """Unix seconds; infinity if the workflow is to set it."""
+    """Unix seconds. For a lease without a time-out, until its workflow sets it: MAX_SECONDS."""
     if isinstance(work, Job):
         return work.deadline
-    return work.leased_at + work.timeout_seconds if work.timeout_seconds else float("inf")
+    return work.leased_at + (work.timeout_seconds or MAX_SECONDS)

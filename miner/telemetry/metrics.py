@@ -109,7 +109,7 @@ for _metric, _values in (
     (LEASE_REQUESTS, ("task", "nothing", "running", "refused", "error")),
     (SUBMISSIONS, ("acknowledged", "refused", "gone", "error")),
     (TASK_CRASHES, ("prepare", "render", "deliver")),
-    (LOOP_CRASHES, ("prepare", "render", "deliver", "heartbeat", "refresh")),
+    (LOOP_CRASHES, ("prepare", "render", "deliver", "heartbeat", "refresh", "outbox")),
 ):
     for _value in _values:
         _metric.labels(_value)  # present from the start, so that a rate sees the first one

@@ -142,9 +142,9 @@ class Cleanup:
         return None
 
     def _clean_up(self, due: _Due) -> None:
-        if due.file is not None:
-            self._keep_thumbnail(due.task_id, due.file)
-            due.file = None
+        file, due.file = due.file, None  # one try: a picture that breaks the decoder must not keep its files here
+        if file is not None:
+            self._keep_thumbnail(due.task_id, file)
         places = due.places
         if places.prompts and not places.scrubbed:
             self.host.scrub_log(due.strings, since=due.since)

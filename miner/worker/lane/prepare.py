@@ -22,7 +22,7 @@ from miner.media.pictures import clean_image
 from miner.media.uploads import Uploader
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
-from miner.task.policy import backoff, deadline_of
+from miner.task.policy import MAX_SECONDS, backoff, deadline_of
 from miner.task.prompt_ids import new_prompt_id
 from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
 from miner.telemetry import clock, metrics
@@ -40,7 +40,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-MAX_SECONDS = 3600.0  # for a task, unless its workflow's timeout is longer
 UNDELAYED_REFUSALS = 5  # wrong tasks in a row to answer without a pause
 TRIES = 4  # of one step, with faults of this machine that may pass
 DETAILS = 2000  # characters of ComfyUI's refusal in the log

@@ -38,20 +38,25 @@ class Recover:
     def run(self) -> None:
         """Restore or answer every task; blocks for one request per answer."""
         decided = [(task, self._action(task)) for task in self.journal.unfinished(self.ledger.miner_id)]
-        for task, action in decided:  # first, for their heartbeats and loops
-            log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
-            if isinstance(task.stage, Prompted):  # even if given up: the render loop cancels it in ComfyUI
-                self.ledger.restore(replace(self._as_left(task), given_up=_REASONS.get(action, "")))
-            elif action == "continue":
-                self.ledger.restore(self._as_left(task))
-        for task, action in decided:
-            if isinstance(task.stage, Answered):
-                self.answers.resume(task, task.stage)
-            elif isinstance(task.stage, Uploaded):
-                self.answers.answer(success(task.task_id, task.stage), left=task)
-            elif action != "continue" and not isinstance(task.stage, Prompted):
-                outcome = Outcome(task_id=task.task_id, success=False, msg=_REASONS[action])
-                self.answers.answer(outcome, left=task)
+        for step in (self._restore, self._answer):  # all are restored first, for their heartbeats and loops
+            for task, action in decided:
+                with self.answers.guard(task.task_id, loop="prepare"):
+                    step(task, action)
+
+    def _restore(self, task: TaskInHand, action: str) -> None:
+        log.info("task_picked_up", task_id=task.task_id, step=task.stage.name, next=action)
+        if isinstance(task.stage, Prompted):  # even if given up: the render loop cancels it in ComfyUI
+            self.ledger.restore(replace(self._as_left(task), given_up=_REASONS.get(action, "")))
+        elif action == "continue":
+            self.ledger.restore(self._as_left(task))
+
+    def _answer(self, task: TaskInHand, action: str) -> None:
+        if isinstance(task.stage, Answered):
+            self.answers.resume(task, task.stage)
+        elif isinstance(task.stage, Uploaded):
+            self.answers.answer(success(task.task_id, task.stage), left=task)
+        elif action != "continue" and not isinstance(task.stage, Prompted):
+            self.answers.answer(Outcome(task_id=task.task_id, success=False, msg=_REASONS[action]), left=task)
 
     def _action(self, task: TaskInHand) -> policy.Resume | str:
         action = policy.after_restart(task, now=self.clock())

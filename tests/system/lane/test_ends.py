@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.support.testbed import Process, Testbed, until
 
 
 @pytest.fixture
-def broken(testbed: Testbed) -> Iterator[Callable[[str], Process]]:
+def broken(testbed: Testbed) -> Iterator[Callable[[str, int], Process]]:
     """A worker with a bug in it, at a devnet and an engine."""
     testbed.start_devnet()
     testbed.start_worker(testbed.start_engine())
@@ -28,7 +29,9 @@ def broken(testbed: Testbed) -> Iterator[Callable[[str], Process]]:
     command = [sys.executable, "-m", "tests.system.lane.with_a_bug", str(testbed.folder / "config.toml")]
     log = testbed.folder / "broken.log"
     with ExitStack() as stack:
-        yield lambda where: stack.enter_context(closing_by_kill(Process([*command, where], log).start()))
+        yield lambda where, times: stack.enter_context(
+            closing_by_kill(Process([*command, where, str(times)], log).start())
+        )
 
 
 @contextmanager
@@ -39,25 +42,56 @@ def closing_by_kill(process: Process) -> Iterator[Process]:
         process.kill()
 
 
-def test_a_bug_in_a_task_ends_only_that_task(testbed: Testbed, broken: Callable[[str], Process]) -> None:
-    process = broken("task")
+ALWAYS = 1_000_000
+
+
+def lines_of(process: Process, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_bug_in_a_task_ends_only_that_task(testbed: Testbed, broken: Callable[[str, int], Process]) -> None:
+    process = broken("task", ALWAYS)
     for _ in range(2):
         (task,) = testbed.ended(testbed.create())
         assert (task["status"], task["msg"]) == ("failed", BUG)
     assert process.popen is not None
     assert process.popen.poll() is None
-    lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
-    crashed = [line for line in lines if line["event"] == "task_crashed"]
+    crashed = lines_of(process, "task_crashed")
     assert len(crashed) == 2
     assert "ZeroDivisionError" in crashed[0]["exception"]
 
 
-def test_a_bug_outside_of_a_task_exits_70(testbed: Testbed, broken: Callable[[str], Process]) -> None:
+@pytest.mark.parametrize(
+    ("where", "event"),
+    [
+        *((loop, "loop_crashed") for loop in ("poll", "refresh", "heartbeat", "render", "deliver")),
+        ("answer", "answer_crashed"),
+        ("close", "answer_crashed"),
+    ],
+)
+def test_a_bug_outside_of_a_task_ends_nothing(
+    testbed: Testbed, broken: Callable[[str, int], Process], where: str, event: str
+) -> None:
+    process = broken(where, 2)
+    first, second = testbed.create(), testbed.create()
+    assert {task["status"] for task in testbed.ended(first, second)} == {"finished"}
+    crashed = until(lambda: lines_of(process, event), why="the crash")
+    assert "ZeroDivisionError" in crashed[0]["exception"]
+    assert process.popen is not None
+    assert process.popen.poll() is None
+    assert testbed.devnet.stats()["violations"] == 0
+
+
+@pytest.mark.parametrize("where", ["poll", "refresh", "heartbeat"])
+def test_a_bug_outside_of_a_task_that_repeats_without_end_exits_70(
+    testbed: Testbed, broken: Callable[[str, int], Process], where: str
+) -> None:
     """So that the service manager restarts it."""
     task_id = testbed.create()
-    process = broken("loop")
+    process = broken(where, ALWAYS)
     assert process.popen is not None
-    assert process.popen.wait(30) == EXIT_BUG, process.log.read_text()
+    assert process.popen.wait(60) == EXIT_BUG, process.log.read_text()
     assert "ZeroDivisionError" in process.log.read_text()
     testbed.restart_worker()
     (task,) = testbed.ended(task_id)
