@@ -135,7 +135,7 @@ class View:
         verdicts = [lane.capabilities.verdicts.get(name) for lane in lanes]
         checked = [reasons for reasons in verdicts if reasons is not None]
         runs = [lane for lane, reasons in zip(lanes, verdicts, strict=True) if reasons == ()]
-        rests = [wall(lane.capabilities.rests_until(name)) for lane in runs]
+        rests = [wall(lane.capabilities.pauses.until(name)) for lane in runs]
         state: WorkflowState = "offered"
         if not enabled:
             state = "not enabled"
@@ -156,7 +156,7 @@ class View:
             state=state,
             lanes=tuple(lane.name for lane in runs),
             rests_until=min(rests) if state == "resting" else 0.0,
-            trouble=clean(next(filter(None, (lane.capabilities.trouble(name) for lane in runs)), "")),
+            trouble=clean(next(filter(None, (lane.capabilities.pauses.reason(name) for lane in runs)), "")),
             reasons=tuple(dict.fromkeys(reason.text for reason in reasons)),
             cure=reasons[0].cure if reasons else "",
             command=_COMMANDS.get(reasons[0].kind, "").format(workflow=name) if reasons else "",

@@ -34,7 +34,9 @@ class Again:
     def spoiled(self, task: TaskInHand, job: Job, fault: MachineFault) -> None:
         """Count the fault on the workflow's health; render the task again, unless that happened too often."""
         larger = self.capabilities.exceeds_defaults(job)
-        self.capabilities.failed(job.workflow, fault, task_id=task.task_id, attempts=task.attempts, larger=larger)
+        self.capabilities.pauses.failed(
+            job.workflow, fault, task_id=task.task_id, attempts=task.attempts, larger=larger
+        )
         can = not isinstance(task.stage, (Leased, Prepared)) and self.clock() < job.deadline
         if can and may_try_again(fault.fault, attempts=task.attempts):
             log.warning(

@@ -93,7 +93,7 @@ class Deliver:
         except LeaseLost:
             self.answers.lost(task.task_id)
         except JobFault as fault:
-            self.capabilities.ended_badly(rendered.job, task_id=task.task_id, reason=fault.message)
+            self.capabilities.pauses.ended_badly(rendered.job.workflow, task_id=task.task_id, reason=fault.message)
             self.answers.fail(task.task_id, fault.message)
         except MachineFault as fault:  # the output is gone, or broken
             self.again.spoiled(task, rendered.job, fault)
@@ -104,7 +104,7 @@ class Deliver:
             self.ledger.leave(task_id)
             return
         self.ledger.advance(task_id, uploaded)
-        self.capabilities.succeeded(rendered.job.workflow)
+        self.capabilities.pauses.succeeded(rendered.job.workflow)
         self.says = f"answering {short(task_id)}"
         self.liveness.beat(REMOTE)
         self.answers.answer(success(task_id, uploaded))

@@ -135,7 +135,7 @@ class Poll:
         if not self.capabilities.has_ids:
             return "no workflow id maps to a runnable workflow; see [workflows] ids"
         if not self.capabilities.healthy(in_hand=self.ledger.workflows):
-            reasons = dict.fromkeys(filter(None, map(self.capabilities.trouble, self.capabilities.runnable)))
+            reasons = dict.fromkeys(filter(None, map(self.capabilities.pauses.reason, self.capabilities.runnable)))
             said = f": {next(iter(reasons))}" if reasons else ""
             return f"every runnable workflow is paused after faults of this machine{said}"
         return None

@@ -61,7 +61,7 @@ class Refresh:
         now = self.clock()
         came = self.folder_watch.changed()
         self.capabilities.model_folders.writing = self.folder_watch.writing
-        if self._changed_at is None and (came or self._disk_suffices() or self.capabilities.doubted):
+        if self._changed_at is None and (came or self._disk_suffices() or self.capabilities.pauses.doubted):
             self._changed_at = now
         if self._is_time(now):
             self._ask()

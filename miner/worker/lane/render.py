@@ -111,7 +111,7 @@ class Render:
 
     def _try_paused_workflow(self) -> None:
         """A render of our own for a workflow whose pause is over."""
-        name = self.capabilities.due_for_trial()
+        name = self.capabilities.pauses.due(self.capabilities.runnable)
         if name is None or self.shutdown.state != "running":
             return
         self._trial = name
@@ -129,11 +129,11 @@ class Render:
         except ComfyDown as down:
             self.host.condemn(down.message)
         except MachineFault as fault:
-            self.capabilities.failed(name, fault, task_id="", attempts=1)
+            self.capabilities.pauses.failed(name, fault, task_id="", attempts=1)
         except JobFault:  # only a consumer's task can tell
-            self.capabilities.tried(name)
+            self.capabilities.pauses.tried(name)
         else:
-            self.capabilities.tried(name)
+            self.capabilities.pauses.tried(name)
         finally:
             self._trial = ""
         self.ask_anew()
@@ -273,7 +273,7 @@ class Render:
         allowed = job.deadline - task.lease.leased_at
         if not task.started_at or self.clock() - task.started_at < allowed / 2:
             return NOT_READY
-        self.capabilities.ended_badly(job, task_id=task.task_id, reason=OVERRAN)
+        self.capabilities.pauses.ended_badly(job.workflow, task_id=task.task_id, reason=OVERRAN)
         return OVERRAN
 
     def _note(self, event: Event) -> None:

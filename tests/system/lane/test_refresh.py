@@ -240,7 +240,7 @@ def test_weights_that_failed_to_load_are_looked_at_again(bench: Bench) -> None:
     os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
     assert bench.at(1003) == 0
     fault = MachineFault("ComfyUI could not load its weights", fault="weights")
-    bench.capabilities.failed("upscaler", fault, task_id="t", attempts=1)
+    bench.capabilities.pauses.failed("upscaler", fault, task_id="t", attempts=1)
     assert bench.at(1004) == 1
     assert "begins with zeros" in bench.capabilities.verdicts["upscaler"][0].text
 
