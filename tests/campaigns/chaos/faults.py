@@ -45,8 +45,13 @@ def miner_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
 
 def badly_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
     """A configuration that cannot work changes nothing."""
-    enabled = '["upscaler-lanczos", "no-such-workflow"]'
-    wrong = [{"enabled": enabled}, {"poll_interval": '"soon"'}, {"id": '"not an address"'}]
+    taken = urlsplit(testbed.devnet.url).port
+    wrong: list[dict[str, Any]] = [
+        {"enabled": '["upscaler-lanczos", "no-such-workflow"]'},
+        {"suffixes": '["one", "too_many"]'},
+        {"poll_interval": '"soon"'},
+        {"port": taken},  # ComfyUI's where the miner starts it, else the dashboard's
+    ]
     if isinstance(testbed.comfyui, Managed):
         wrong += [{"home": f'"{testbed.folder}"'}, {"python": '"/no/such/python"'}]
     testbed.reload_worker(**rng.choice(wrong))

@@ -22,7 +22,8 @@ from tests.support.small_disk import SmallDisk
 from tests.support.testbed import Testbed, free_port, until
 
 DISK = 1400  # MB; above what a bundled workflow wants to be free
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
+    "miner__suffixes": [],
     "sequencer__heartbeat": 0.5,
     "sequencer__poll_interval": 0.05,
     "sequencer__wait": 1.0,
