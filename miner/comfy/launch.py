@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,6 @@ PASSED_ON = frozenset(
     }
 )
 PASSED_ON_PREFIXES = ("CUDA_", "PYTORCH_", "HIP_", "HSA_", "ROCR_", "MALLOC_")
-MODEL_PATHS = "model_paths.yaml"
 
 MODEL_FOLDERS = (
     *("audio_encoders", "checkpoints", "clip", "clip_vision", "configs", "controlnet", "diffusers", "diffusion_models"),
@@ -139,12 +139,15 @@ def _launch(
     custom_nodes: Sequence[str] = (),
 ) -> Launch:
     folder = lane_folder(state, lane)
+    text = model_paths(models_dir.absolute()) if models_dir is not None else ""
+    # named by its content: another configuration neither changes a running ComfyUI's nor adopts that one
+    paths = folder / f"model_paths-{zlib.crc32(text.encode()):08x}.yaml" if text else None
     launch = Launch(
         lane=lane,
         # the last flag wins: the operator's over our defaults, and those that the miner needs over the operator's
         argv=(
             *(*program, "--preview-method", "auto", *extra_args),
-            *_needed_flags(folder, port, models_dir, custom_nodes),
+            *_needed_flags(folder, port, paths, custom_nodes),
         ),
         cwd=cwd,
         env=env,
@@ -153,13 +156,15 @@ def _launch(
         input_dir=folder / "input",
     )
     try:
-        _make_folder(folder, models_dir)
+        _make_folder(folder)
+        if paths is not None:
+            paths.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unusable(state, error) from error
     return launch
 
 
-def _needed_flags(folder: Path, port: int, models_dir: Path | None, custom_nodes: Sequence[str]) -> tuple[str, ...]:
+def _needed_flags(folder: Path, port: int, paths: Path | None, custom_nodes: Sequence[str]) -> tuple[str, ...]:
     return (
         *("--listen", "127.0.0.1", "--port", str(port)),
         *("--output-directory", str(folder / "output"), "--input-directory", str(folder / "input")),
@@ -167,16 +172,14 @@ def _needed_flags(folder: Path, port: int, models_dir: Path | None, custom_nodes
         *("--database-url", f"sqlite:///{folder}/comfyui.db"),  # the default is shared by all and locked by the first
         *("--disable-metadata", "--disable-auto-launch", "--disable-api-nodes", "--disable-all-custom-nodes"),
         *(("--whitelist-custom-nodes", *custom_nodes) if custom_nodes else ()),
-        *(("--extra-model-paths-config", str(folder / MODEL_PATHS)) if models_dir is not None else ()),
+        *(("--extra-model-paths-config", str(paths)) if paths is not None else ()),
     )
 
 
-def _make_folder(folder: Path, models_dir: Path | None) -> None:
+def _make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("output", "input", "temp", "user"):
         (folder / name).mkdir(exist_ok=True)
-    if models_dir is not None:
-        (folder / MODEL_PATHS).write_text(model_paths(models_dir.absolute()), encoding="utf-8")
 
 
 def model_paths(models_dir: Path) -> str:

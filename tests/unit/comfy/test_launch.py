@@ -95,6 +95,17 @@ def test_shared_models_are_searched_first_whatever_the_folder_is_called(home: Pa
     assert Path(str(kinds["loras"]).replace("''", "'")) == models / "loras"  # YAML doubles a quote
 
 
+def test_another_models_folder_leaves_the_file_of_a_running_comfyui_alone(home: Path) -> None:
+    """A reload that is refused has built its launch, too."""
+    first, second = (managed(home, models_dir=home / name) for name in ("a", "b"))
+    files = [Path(launch.argv[-1]) for launch in (first, second)]
+    assert [("/a/loras" in file.read_text(), "/b/loras" in file.read_text()) for file in files] == [
+        (True, False),
+        (False, True),
+    ]
+    assert managed(home, models_dir=home / "a").argv == first.argv
+
+
 def test_a_home_without_comfyui_is_named_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"comfyui\.home: no ComfyUI at"):
         managed(tmp_path)
