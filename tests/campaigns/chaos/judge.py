@@ -14,10 +14,13 @@ from tests.campaigns.chaos.work import Order
 OURS = re.compile(r"\b(this|the) miner\b|^miner is shutting down$")
 """How an answer says that its miner is to blame."""
 
+HONEST = re.compile("restart|lost|shutting down|no longer named|cannot run workflow_id")
+"""… before it has looked at the task."""
+
 OTHERS: Mapping[str, re.Pattern[str]] = {
     "upload 403": re.compile("upload target refused"),
     "input 500": re.compile("server answered 500"),
-    "input reset": re.compile("the connection to the server|the server does not answer|no whole answer"),
+    "input reset": re.compile(r"the connection to the server failed( \(connection reset by peer\))?$"),
 }
 """Faults of the consumer's own servers → how their failures may be told."""
 
@@ -40,7 +43,7 @@ def wrongly_blamed(order: Order, task: Mapping[str, Any], struck: Counter[str]) 
     if order.blame == "either":
         return False
     if order.blame == "wrong":
-        return bool(OURS.search(told)) and not re.search("restart|lost|shutting down|no longer named", told)
+        return bool(OURS.search(told)) and not HONEST.search(told)
     return not OURS.search(told) and not any(struck[kind] and words.search(told) for kind, words in OTHERS.items())
 
 

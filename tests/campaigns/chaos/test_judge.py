@@ -35,6 +35,7 @@ def order(blame: Blame) -> Order:
         ("wrong", THEIRS, "", False),
         ("wrong", OURS, "", True),
         ("wrong", LOST, "", False),
+        ("wrong", "this miner cannot run workflow_id '4' now", "", False),
         ("either", OURS, "", False),
         ("either", THEIRS, "", False),
     ],
