@@ -46,6 +46,11 @@ class Dashboard:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it serves, or is about to."""
+        return self._thread.is_alive()
+
     def rehearse(self) -> None:
         """Raise ConfigError if `start` could not listen now."""
         host, port = self.settings.host, self.settings.port

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 WATCH = 0.5  # seconds between checks of the lanes
 PRUNE_EVERY = 3600.0
+SERVE_AGAIN = 60.0  # seconds between starts of the status server, if its port is in use or it ended by a bug
 LAST_WORDS = 60.0  # seconds at most in which /healthz says why, before the worker exits without a ComfyUI
 EXIT_FORCED = 1
 EXIT_NO_COMFYUI = 69  # EX_UNAVAILABLE of sysexits.h
@@ -46,6 +47,8 @@ class StatusServer(Protocol):
 
     @property
     def settings(self) -> Status: ...
+    @property
+    def alive(self) -> bool: ...
     def rehearse(self) -> None:
         """Raise ConfigError if it could not listen."""
 
@@ -88,6 +91,7 @@ class Worker:
         self._reload = False
         self._woken = threading.Event()
         self._journal: Journal  # set by `run`
+        self._served_at = float("-inf")
         self._pruned_at = float("-inf")
         self._notified_at = float("-inf")
 
@@ -173,8 +177,11 @@ class Worker:
         while lanes.alive and not lanes.failed:
             self._woken.wait(WATCH)
             self._woken.clear()
-            self._update_status_server(lanes.settings)
-            self._housekeep(lanes)
+            try:
+                self._update_status_server(lanes.settings)
+                self._housekeep(lanes)
+            except Exception:
+                log.exception("watch_crashed", next="going on; please report this bug")
             if self._reload:
                 self._reload = False
                 coming = self._build_again(coming or lanes) or coming
@@ -210,11 +217,14 @@ class Worker:
         os._exit(EXIT_FORCED)
 
     def _update_status_server(self, settings: Settings) -> None:
-        """Start or stop it as configured; after the lanes, to keep their first request fast."""
-        if self._status_server is not None and self._status_server.settings != settings.status:
-            self._status_server.stop()
-            self._status_server = None
-        if self._status_server is None and self._serve is not None and settings.status.enabled:
+        """Start or stop it as configured, or start it again; after the lanes, to keep their first request fast."""
+        server = self._status_server
+        ended = server is not None and not server.alive and self._clock() - self._served_at >= SERVE_AGAIN
+        if server is not None and (ended or server.settings != settings.status):
+            server.stop()
+            server = self._status_server = None
+        if server is None and self._serve is not None and settings.status.enabled:
+            self._served_at = self._clock()
             self._status_server = self._serve(self, settings, self._journal)
             self._status_server.start()
 

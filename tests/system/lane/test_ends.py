@@ -68,6 +68,7 @@ def test_a_bug_in_a_task_ends_only_that_task(testbed: Testbed, broken: Callable[
         *((loop, "loop_crashed") for loop in ("poll", "refresh", "heartbeat", "render", "deliver")),
         ("answer", "answer_crashed"),
         ("close", "answer_crashed"),
+        ("watch", "watch_crashed"),
     ],
 )
 def test_a_bug_outside_of_a_task_ends_nothing(

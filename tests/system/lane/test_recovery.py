@@ -59,6 +59,24 @@ def test_with_a_shared_folder_a_result_is_uploaded_while_comfyui_is_down(testbed
     assert task["status"] == "finished"
 
 
+def test_a_start_that_is_refused_counts_as_no_crash_of_a_task(relayed: RelayedTestbed) -> None:
+    relayed.begin("rendering")
+    relayed.worker.kill()
+    config = relayed.folder / "config.toml"
+    right = config.read_text()
+    config.write_text(right.replace("[miner]\n", '[miner]\nsuffixes = ["a", "b"]\n'))
+    for _ in range(3):
+        relayed.restart_worker()
+        assert relayed.worker.popen is not None
+        assert relayed.worker.popen.wait(30) == 78
+        relayed.worker.kill()
+    config.write_text(right)
+    relayed.restart_worker()
+    until(lambda: relayed.logged("task_picked_up"), why="the new start")
+    relayed.held.release()
+    assert relayed.end()["status"] == "finished"
+
+
 def test_a_task_that_crashed_two_runs_is_answered_and_not_retried(relayed: RelayedTestbed) -> None:
     relayed.begin("rendering")
     for run in range(2):

@@ -1,7 +1,7 @@
 """`xalora-miner run` with a bug in it: `CONFIG WHERE TIMES`, which raises the first TIMES times.
 
 `task`: in what is done with a task. `poll`, `refresh`, `heartbeat`, `render`, `deliver`: outside of a task. `answer`:
-when one is sent. `close`: when one was accepted.
+when one is sent. `close`: when one was accepted. `watch`: in the main thread.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from miner.telemetry import log
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cleanup import Cleanup
 from miner.worker.lane.render import Render
+from miner.worker.lanes import Lanes
 from miner.worker.supervisor import Worker
 from miner.workflows import Library, load_library
 
@@ -33,6 +34,7 @@ PLACES: dict[str, tuple[type, str]] = {
     "deliver": (Cleanup, "run_next"),
     "answer": (Sequencer, "submit"),
     "close": (Answers, "_closed"),
+    "watch": (Lanes, "says"),
 }
 
 
