@@ -92,7 +92,7 @@ def bench_lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _figures(one: Measurement) -> tuple[str, str, str, str]:
-    from miner.machine.sizes import gb
+    from miner.telemetry.sizes import gb
 
     memory = gb(one.peak_memory) if one.peak_memory is not None else "unknown"
     return f"{one.tasks_an_hour:,.0f}", f"{one.warm:.1f} s", f"{one.cold:.1f} s", memory

@@ -126,8 +126,8 @@ def prune(
 ) -> None:
     """Delete downloads of workflows that are not enabled. Asks first."""
     from miner.cli.tables import unused_table
-    from miner.machine.sizes import gb
     from miner.models.prune import remove
+    from miner.telemetry.sizes import gb
 
     console = plain_console()
     with _local_models(config) as local:

@@ -12,10 +12,10 @@ from rich.text import Text
 from miner.cli.status import COLORS, SIGNS
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
 from miner.machine.disk import free_bytes
-from miner.machine.sizes import gb
 from miner.models.catalogue import FileStatus
 from miner.models.prune import UnusedFile
 from miner.telemetry.health import Mark
+from miner.telemetry.sizes import gb
 
 NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
 _STATES = {

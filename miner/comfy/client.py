@@ -36,12 +36,13 @@ from miner.net.errors import answered, in_words, is_passing
 from miner.net.pools import read_bounded
 from miner.task.errors import MachineFault
 from miner.task.stages import Graph, OutputFile
+from miner.telemetry.sizes import GIGABYTE, MEGABYTE, gb
 
 CHUNK = 1 << 20  # bytes read at a time
 POOL = 4  # connections that are kept: the loops of a lane, and a spare one
 BRIEF = 3.0  # seconds for a request that nothing depends on
-MAX_REPLY = 64 << 20  # bytes of JSON; a history with a large graph is far smaller
-MAX_OUTPUT = 8 << 30  # bytes of one output file
+MAX_REPLY = 64 * MEGABYTE  # bytes of JSON; a history with a large graph is far smaller
+MAX_OUTPUT = 8 * GIGABYTE  # bytes of one output file
 
 
 class ComfyFault(MachineFault):
@@ -177,12 +178,12 @@ class ComfyClient:
         body, kind = encode_multipart_formdata({"image": (name, data, "application/octet-stream"), **form})
         status, answer = self._send("POST", "/upload/image", body=body, kind=kind, timeout=60.0)
         if status == 413:
-            megabytes = f"{len(data) / 1e6:.1f} MB"
+            size = gb(len(data))
             raise ComfyRefused(
                 status,
-                f"an input image of {megabytes}",
+                f"an input image of {size}",
                 hint="raise its --max-upload-size",
-                told=f"this miner's renderer does not accept the input image: as PNG it has {megabytes}",
+                told=f"this miner's renderer does not accept the input image: as PNG it has {size}",
             )
         if status != 200:
             raise ComfyRefused(status, "/upload/image", hint="check the disk and the permissions of its input folder")
@@ -216,7 +217,7 @@ class ComfyClient:
         with self._exchange(method, path, body=body, kind=kind, timeout=timeout) as response:
             data = read_bounded(response, MAX_REPLY)
             if data is None:  # another program may be listening on that port
-                raise ComfyDown(f"ComfyUI sent more than {MAX_REPLY >> 20} MiB in one reply")
+                raise ComfyDown(f"ComfyUI sent more than {gb(MAX_REPLY)} in one reply")
             return response.status, data
 
     @contextmanager
@@ -264,7 +265,7 @@ def _save(response: urllib3.BaseHTTPResponse, target: Path) -> None:
             for chunk in response.stream(CHUNK, decode_content=False):
                 size += len(chunk)
                 if size > MAX_OUTPUT:
-                    raise MachineFault(f"an output is larger than {MAX_OUTPUT >> 30} GiB")
+                    raise MachineFault(f"an output is larger than {gb(MAX_OUTPUT)}")
                 out.write(chunk)
     except (urllib3.exceptions.HTTPError, MachineFault):
         target.unlink(missing_ok=True)

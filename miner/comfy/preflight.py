@@ -16,6 +16,7 @@ from typing import Any, Literal
 from miner.comfy.replies import Stats, one_slash
 from miner.comfy.weights import WEIGHTS, Weights, replaced, weights_of
 from miner.task.stages import Graph
+from miner.telemetry.sizes import GIGABYTE, gb
 from miner.workflows import Workflow
 from miner.workflows.graph import Place, is_link, links
 from miner.workflows.parameters import (
@@ -36,7 +37,6 @@ ObjectInfo = Mapping[str, Any]
 _ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from any other
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _UNFOLDING = (_DYNAMIC_COMBO, "COMFY_AUTOGROW_V3", "COMFY_DYNAMICSLOT_V3")  # inputs that expand into others
-_GIGABYTE = 10**9
 
 Kind = Literal["node", "input", "link", "value", "model", "lora", "version", "vram", "disk"]
 
@@ -299,11 +299,11 @@ def check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
         text = f"{workflow.name} needs a GPU; this ComfyUI runs on the CPU"
         cure = f"give ComfyUI a GPU, or add {workflow.name} to `workflows.on_cpu` if slow renders are fine"
         yield Reason(kind="vram", text=text, cure=cure)
-    if machine.vram is not None and machine.vram < needs.vram_gb * _GIGABYTE:
-        text = f"the GPU has {machine.vram / _GIGABYTE:.1f} GB of memory, but {workflow.name} needs {needs.vram_gb:g}"
+    if machine.vram is not None and machine.vram < needs.vram_gb * GIGABYTE:
+        text = f"the GPU has {gb(machine.vram)} of memory, but {workflow.name} needs {needs.vram_gb:g}"
         yield Reason(kind="vram", text=text, cure="use a larger GPU, or remove it from `workflows.enabled`")
-    if machine.free_disk is not None and machine.free_disk < needs.disk_gb * _GIGABYTE:
-        text = f"{machine.free_disk / _GIGABYTE:.1f} GB of disk are free, but {workflow.name} needs {needs.disk_gb:g}"
+    if machine.free_disk is not None and machine.free_disk < needs.disk_gb * GIGABYTE:
+        text = f"{gb(machine.free_disk)} of disk are free, but {workflow.name} needs {needs.disk_gb:g}"
         yield Reason(kind="disk", text=text, cure="free some space, for example with `xalora-miner models prune`")
 
 

@@ -186,7 +186,7 @@ class Network(Section):
     allow: Annotated[tuple[HostPort, ...], Strict(False)] = Field(
         default=(), description="private host:port that inputs and uploads may reach"
     )
-    input_max_mb: int = Field(default=50, ge=1, le=1024, description="largest input in MB")
+    input_max_mb: int = Field(default=50, ge=1, le=1024, description="largest input in MB (10**6 bytes)")
     input_timeout: Seconds = Field(default=30.0, description="seconds to fetch one input")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from miner.dashboard.gpus import Card
 from miner.dashboard.snapshot import LaneSnapshot, Snapshot
 from miner.telemetry.health import Level, Mark
+from miner.telemetry.sizes import GIGABYTE, gb
 
 HOT = 87.0  # °C; consumer GPUs throttle from about here
 _PAUSED = "see execution_error and workflow_paused in the log; the miner tries again when the pause is over"
@@ -144,8 +145,7 @@ def _outbox(now: Snapshot) -> Mark:
 
 
 def _disk(inputs: HealthInputs) -> Mark:
-    free, least = inputs.free_disk / 1e9, inputs.least_disk / 1e9
-    says = f"{free:.1f} GB free; the minimum is {least:g} GB"
+    says = f"{gb(inputs.free_disk)} free; the minimum is {inputs.least_disk / GIGABYTE:g} GB"
     if inputs.free_disk < inputs.least_disk:
         return Mark(name="Disk", level="bad", says=f"{says}: leasing stopped", cure="free disk space")
     tight = inputs.free_disk < 2 * inputs.least_disk

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 from miner.dashboard.view import View
 from miner.telemetry import metrics
 from miner.telemetry.clock import wall
+from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane import Lane
 
 
@@ -20,7 +21,7 @@ def exposition(view: View) -> bytes:
     metrics.PAUSED.set(view.controls.paused)
     metrics.DRAINING.set(view.controls.draining)
     metrics.DISK_FREE.set(view.free_disk())
-    metrics.DISK_NEEDED.set(lanes.settings.miner.min_free_disk_gb * 1e9)
+    metrics.DISK_NEEDED.set(lanes.settings.miner.min_free_disk_gb * GIGABYTE)
     healthy = {name for lane in lanes for name in lane.capabilities.healthy()}
     runnable = {name for lane in lanes for name in lane.capabilities.runnable}
     for name in lanes.settings.workflows.enabled:

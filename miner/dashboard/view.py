@@ -21,6 +21,7 @@ from miner.task.journal import Journal
 from miner.telemetry.clock import wall
 from miner.telemetry.health import Mark
 from miner.telemetry.log import clean
+from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lanes import Lanes
 from miner.workflows import Workflow
 
@@ -115,7 +116,7 @@ class View:
             enabled=len(lanes.settings.workflows.enabled),
             resting=tuple(f"{w.name}: {w.trouble}" for w in self.workflows() if w.state == "resting"),
             free_disk=self.free_disk(),
-            least_disk=int(lanes.settings.miner.min_free_disk_gb * 1e9),
+            least_disk=int(lanes.settings.miner.min_free_disk_gb * GIGABYTE),
             wait=lanes.settings.sequencer.wait,
             give_up_after=lanes.settings.comfyui.give_up_after,
             cards=self.cards(),

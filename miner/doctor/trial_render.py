@@ -12,10 +12,10 @@ from miner.comfy.replies import History
 from miner.doctor.comfy_session import ComfySession
 from miner.doctor.decode import Color, Decoded, decode
 from miner.doctor.peak import PeakMemory
-from miner.machine.sizes import gb
 from miner.media.outputs import finish
 from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import Graph
+from miner.telemetry.sizes import gb
 from miner.workflows import Workflow
 
 PICTURE_URL = "https://localhost/"  # of an input picture; passes the check of the parameters and is never fetched

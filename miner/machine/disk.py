@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from miner.machine.sizes import GIGABYTE
+from miner.telemetry.sizes import GIGABYTE
 
 LOOK_EVERY = 5.0  # seconds
 

@@ -23,6 +23,7 @@ from miner.net.pools import read_bounded
 from miner.net.session import Guard, Resolve, Response, Session, redirect, resolve
 from miner.task import policy
 from miner.task.errors import JobFault, Retryable
+from miner.telemetry.sizes import gb
 
 _ATTEMPTS = 3
 _REDIRECTS = 3
@@ -128,4 +129,4 @@ def _decode_data(url: str, max_bytes: int) -> bytes:
 
 
 def _too_large(max_bytes: int) -> Refused:
-    return Refused(f"it is larger than {max_bytes / (1 << 20):.3g} MB")
+    return Refused(f"it is larger than {gb(max_bytes)}")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from miner.machine.sizes import GIGABYTE
 from miner.task.errors import ConfigError
+from miner.telemetry.sizes import GIGABYTE
 from miner.workflows import Model, Workflow
 
 State = Literal["present", "partial", "missing", "differs", "broken"]

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from miner.machine.disk import existing_folder, free_bytes
-from miner.machine.sizes import gb
 from miner.models.catalogue import FileStatus
 from miner.task.errors import MachineFault
+from miner.telemetry.sizes import gb
 
 _FREE_SPACE = "free some space, for example with `xalora-miner models prune`"
 _HINTS = {

@@ -19,7 +19,6 @@ import requests
 import urllib3
 
 from miner import __version__
-from miner.machine.sizes import gb
 from miner.models.catalogue import ModelFile
 from miner.models.digest import CHUNK
 from miner.models.disk import require_free
@@ -30,6 +29,7 @@ from miner.models.source import Locate, Source, account_hint, without_query
 from miner.net.errors import answered, in_words, passing
 from miner.task.errors import MachineFault, Retryable
 from miner.task.policy import backoff
+from miner.telemetry.sizes import gb
 
 _TIMEOUT = (10.0, 30.0)  # seconds: to connect, and without a byte
 _LONGEST_WAIT = 900.0  # seconds; the download fails where a server asks for more

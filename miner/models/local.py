@@ -8,7 +8,6 @@ import structlog
 
 from miner.config import Settings
 from miner.machine.gpu import probe_for
-from miner.machine.sizes import GIGABYTE
 from miner.models.catalogue import FileStatus, ModelFile, fitting
 from miner.models.disk import disk_errors, require_room
 from miner.models.hash_db import HashDatabase
@@ -17,6 +16,7 @@ from miner.models.prune import UnusedFile, unused_files
 from miner.models.pull import JOBS, Report, in_parallel, pull
 from miner.models.store import store_of
 from miner.models.verify import verified
+from miner.telemetry.sizes import GIGABYTE
 from miner.workflows import Library, Workflow
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from miner.sdk.replies import Reply
 from miner.sdk.transport import call_of, open_session, send, why
 
 TRANSFER_TIMEOUT = 60.0  # seconds of silence
-DATA_LIMIT = 512 << 10  # bytes of a picture inside a task: a miner takes no reply of the sequencer above 1 MiB
+DATA_LIMIT = 500_000  # bytes of a picture inside a task: a miner takes no reply of the sequencer above 1 MiB
 _CHUNK = 1 << 20  # bytes
 
 
@@ -36,7 +36,7 @@ def image_url(path: Path, *, workflow_url: str) -> str:
         return url
     if len(data) > DATA_LIMIT:
         raise InvalidTask(
-            f"{path} has {len(data) >> 10} KiB; a picture inside a task may have {DATA_LIMIT >> 10}: "
+            f"{path} has {len(data) / 1000:.0f} KB; a picture inside a task may have {DATA_LIMIT / 1000:.0f}: "
             "upload it somewhere public, and pass its URL"
         )
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"

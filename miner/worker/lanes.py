@@ -24,6 +24,7 @@ from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
 from miner.telemetry import clock
+from miner.telemetry.sizes import MEGABYTE
 from miner.worker.lane import Lane
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.shutdown import Shutdown
@@ -52,7 +53,7 @@ class Lanes(Sequence[Lane]):
         self.shutdown = Shutdown()
         self._fetcher = Fetcher(
             allow=allow,
-            max_bytes=settings.network.input_max_mb << 20,
+            max_bytes=settings.network.input_max_mb * MEGABYTE,
             timeout=settings.network.input_timeout,
         )
         self._uploader = Uploader(

@@ -35,7 +35,7 @@ export function seconds(value) {
 }
 
 export function bytes(value) {
-  if (value < 1e6) return `${Math.max(Math.round(value / 1e3), 1)} kB`;
+  if (value < 1e6) return `${Math.max(Math.round(value / 1e3), 1)} KB`;
   if (value < 1e9) return `${(value / 1e6).toFixed(value < 1e7 ? 1 : 0)} MB`;
   return `${(value / 1e9).toFixed(1)} GB`;
 }

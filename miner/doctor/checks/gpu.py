@@ -10,8 +10,8 @@ from miner.comfy import process_tree
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.machine.gpu import Gpu, Gpus, User
-from miner.machine.sizes import GIGABYTE, gb
 from miner.telemetry.health import Mark
+from miner.telemetry.sizes import GIGABYTE, gb
 
 FOREIGN = GIGABYTE  # bytes used by other processes before it is a warning; a desktop uses half of that
 OLDEST = (7, 5)

@@ -15,8 +15,8 @@ from miner.dashboard.bind import listen
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.machine.disk import existing_folder, free_bytes
-from miner.machine.sizes import GIGABYTE, MEGABYTE, gb
 from miner.telemetry.health import Mark
+from miner.telemetry.sizes import GIGABYTE, MEGABYTE, gb
 
 SAMPLE = 64 * MEGABYTE  # bytes written to measure the disk
 LONGEST = 3.0  # seconds for writing them

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from miner.doctor.facts import Facts
 from miner.doctor.report import good, note, warning
-from miner.machine.sizes import gb
 from miner.models.catalogue import FileStatus
 from miner.task.errors import ConfigError
 from miner.telemetry.health import Mark
+from miner.telemetry.sizes import gb
 
 
 def models(facts: Facts) -> Iterator[Mark]:

@@ -23,6 +23,7 @@ from miner.task import policy
 from miner.task.policy import Average
 from miner.task.stages import Job, Lease
 from miner.telemetry import clock
+from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.pauses import Pauses
 from miner.workflows import Checked, Library, Workflow
 
@@ -117,7 +118,7 @@ class Capabilities:
         """Bytes of free disk for one more runnable workflow; None if no workflow lacks disk."""
         lacking = (name for name, reasons in self._offer.verdicts.items() if any(r.kind == "disk" for r in reasons))
         needs = (self.library.get(name).manifest.needs.disk_gb for name in lacking)
-        return min((int(gigabytes * 1e9) for gigabytes in needs), default=None)
+        return min((int(gigabytes * GIGABYTE) for gigabytes in needs), default=None)
 
     @property
     def loras(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from miner.task.policy import backoff
 from miner.task.stages import Lease, Media, PresignedPut, Rendered, TaskInHand, Uploaded
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
+from miner.telemetry.sizes import gb
 from miner.worker.lane.again import Again
 from miner.worker.lane.answers import Answers, success
 from miner.worker.lane.capabilities import Capabilities
@@ -192,5 +193,5 @@ class Deliver:
         return key
 
     def _progress(self, sent: int, size: int) -> None:
-        self.says = f"uploading {sent / 1e6:.0f} of {size / 1e6:.0f} MB"
+        self.says = f"uploading {gb(sent)} of {gb(size)}"
         self.liveness.beat(REMOTE)

@@ -33,6 +33,7 @@ from miner.task.ledger import Ledger
 from miner.task.policy import backoff
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, Liveness
+from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.again import Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
@@ -129,7 +130,7 @@ class Lane:
             shutdown=shutdown,
             interrupt_grace=settings.comfyui.interrupt_grace,
             stall=settings.comfyui.stall_timeout,
-            max_rss=settings.comfyui.max_rss_gb * 1e9,
+            max_rss=settings.comfyui.max_rss_gb * GIGABYTE,
             warmup=settings.miner.warmup,
             ask_anew=gate.ask_anew,
             lane=name,

@@ -13,6 +13,7 @@ import structlog
 from miner.task.stages import Facts, Outcome, TaskInHand
 from miner.telemetry import metrics
 from miner.telemetry.log import clean
+from miner.telemetry.sizes import MEGABYTE
 
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ def log_end(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
         render_s=_rounded(facts.render),
         upload_s=_rounded(outcome.upload_latency) if outcome.success else None,
         total_s=_rounded(facts.total),
-        mb=round(facts.size / 1e6, 2) if facts.size else None,
+        mb=round(facts.size / MEGABYTE, 2) if facts.size else None,
         ignored=len(task.ignored) or None,
         reason=told(outcome.msg) or None,
     )

@@ -69,8 +69,8 @@ ROWS = {
         status=413,
         fault="machine",
         burned=3,
-        told="this miner's renderer does not accept the input image: as PNG it has 0.3 MB",
-        shown="answered 413 to an input image of 0.3 MB",
+        told="this miner's renderer does not accept the input image: as PNG it has 270 KB",
+        shown="answered 413 to an input image of 270 KB",
     ),
     "prompt 500": Row(request="POST /prompt", status=500, fault="machine", burned=1, shown="answered 500 to /prompt"),
     "prompt refused": Row(

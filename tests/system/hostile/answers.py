@@ -28,11 +28,11 @@ from tests.system.hostile.addresses import resolve
 from tests.system.hostile.cases import Bench, Case
 from tests.system.hostile.forge import encoded, noise, zeros
 
-MAX_BYTES = 1 << 18
+MAX_BYTES = 250_000
 GOOD = encoded(noise(), "PNG")
 OK = whole(GOOD, "Content-Type: image/png")
 
-LATE, LARGE, LOST = "no whole answer within", "it is larger than 0.25 MB", "connection to the server failed"
+LATE, LARGE, LOST = "no whole answer within", "it is larger than 250 KB", "connection to the server failed"
 NOT_HTTP, NOT_PUBLIC, NO_URL = f"does not speak HTTP|{LOST}", "not public", "plain http or https URL"
 PACKED, BROKEN, NONE_OF, MANY = (
     "compresses its answer",

@@ -10,12 +10,12 @@ from miner.media.pictures import clean_image
 from tests.system.hostile.cases import Bench, Case
 from tests.system.hostile.forge import encoded, noise
 
-MAX_BYTES = 1 << 17
+MAX_BYTES = 125_000
 GOOD = encoded(noise(), "PNG")
 BASE64 = base64.b64encode(GOOD).decode()
 
 NO_IMAGE, STRANGE, NOT_BASE64 = "not an image", "contains invalid characters", "not valid base64"
-LARGE, LONG = "larger than 0.125 MB", "too long"
+LARGE, LONG = "larger than 125 KB", "too long"
 
 ROWS = [
     Case("base64", f"data:image/png;base64,{BASE64}", None),

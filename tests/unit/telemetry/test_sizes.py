@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from miner.machine.sizes import gb
+from miner.telemetry.sizes import gb
 
 
 @pytest.mark.parametrize(
@@ -11,8 +11,10 @@ from miner.machine.sizes import gb
         (None, "?"),
         (0, "0.0 GB"),
         (1_500_000, "1.5 MB"),
-        (49_999_999, "50.0 MB"),
-        (50_000_000, "0.1 GB"),
+        (131_072, "131 KB"),
+        (50_000_000, "50 MB"),
+        (999_949_999, "999.9 MB"),
+        (10**9, "1.0 GB"),
         (2.4e9, "2.4 GB"),
     ],
 )
