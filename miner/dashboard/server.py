@@ -77,7 +77,7 @@ class Dashboard:
                 "dashboard_not_served",
                 reason=f"{host} port {port}: {error.strerror or error}",
                 hint=PORT_HINT,
-                next="mining without it",
+                next="mining without it; trying again in a minute",
             )
             return
         log.info("dashboard", url=url_of(host, listener.getsockname()[1]))

@@ -150,8 +150,7 @@ def _connected(placement: Placement, settings: Settings, process: ComfyProcess |
 
 @contextmanager
 def _locked_state(state: Path) -> Iterator[None]:
-    """Lock the state folder against miners, as a miner does."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Lock the state folder against miners, as a miner does. Raises ConfigError."""
     handle = lock(state)
     try:
         yield

@@ -116,21 +116,17 @@ class Journal:
         self.news = 0  # changes with the history
         self._erased = 1  # counts records that erase something, and an earlier run's as one
         self._forgotten = 0  # what it was at the last `forget`
+        self._lock_file = lock(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with contextlib.suppress(PermissionError):  # owned by another user
-                folder.chmod(0o700)
-            self._lock_file = lock(folder)
-            try:
-                self._db = open_database(folder / "journal.db")
-                self._begin_run()
-                with contextlib.suppress(MachineFault):
-                    self.forget()
-            except BaseException:
-                os.close(self._lock_file)
-                raise
-        except (OSError, sqlite3.Error) as error:
-            raise unusable(folder, error) from error
+            self._db = open_database(folder / "journal.db")
+            self._begin_run()
+            with contextlib.suppress(MachineFault):
+                self.forget()
+        except BaseException as error:
+            os.close(self._lock_file)
+            if isinstance(error, OSError | sqlite3.Error):
+                raise unusable(folder, error) from error
+            raise
 
     def close(self) -> None:
         """Close after a clean shutdown: counts as no task's crash."""

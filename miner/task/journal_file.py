@@ -125,12 +125,23 @@ def unusable(folder: Path, error: Exception) -> ConfigError:
 
 
 def lock(folder: Path) -> int:
-    """Lock `folder`/lock until the process ends; returns the file descriptor. Raises ConfigError if in use; OSError."""
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Make `folder` if needed, and lock `folder`/lock until the process ends; returns the file descriptor.
+
+    Raises ConfigError if it is in use or cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(PermissionError):  # owned by another user
+            folder.chmod(0o700)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(folder, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except OSError as error:
         os.close(handle)
+        if not isinstance(error, BlockingIOError):
+            raise unusable(folder, error) from error
         raise ConfigError(
             f"[state] dir {folder}: another xalora-miner is using it",
             hint="stop the other one, or set another folder with XALORA_STATE_DIR",

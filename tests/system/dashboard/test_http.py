@@ -198,7 +198,10 @@ def test_a_port_that_is_taken_costs_the_page_and_nothing_else(testbed, tmp_path)
             status__port=testbed.port,
         )
         (line,) = until(lambda: other.logged("dashboard_not_served"), why="the complaint")
-        assert (line["next"], str(testbed.port) in line["reason"]) == ("mining without it", True)
+        assert (line["next"], str(testbed.port) in line["reason"]) == (
+            "mining without it; trying again in a minute",
+            True,
+        )
         details = {"parameters": {"image": other.picture()}}
         (task,) = other.ended(other.devnet.create(task_type="upscaler", workflow_id="taken", task_details=details))
         assert task["status"] == "finished", task["msg"]

@@ -129,7 +129,7 @@ def test_another_miner_uses_it(busy: Path) -> None:
     assert "another xalora-miner is using it" in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "models list", "models verify"])
+@pytest.mark.parametrize("command", ["doctor", "models verify", "bench upscaler-lanczos"])
 @pytest.mark.parametrize("make", [a_file, of_another, with_("models.db"), with_("lock", mode=0)])
 def test_no_other_command_fails_with_a_traceback(tmp_path: Path, make: Callable[[Path], Path], command: str) -> None:
     ended = run(make(tmp_path / "folder"), command)
