@@ -29,11 +29,13 @@ PASSED_ON = frozenset(
 PASSED_ON_PREFIXES = ("CUDA_", "PYTORCH_", "HIP_", "HSA_", "ROCR_", "MALLOC_")
 
 MODEL_FOLDERS = (
-    *("audio_encoders", "checkpoints", "clip", "clip_vision", "configs", "controlnet", "diffusers", "diffusion_models"),
-    *("embeddings", "gligen", "hypernetworks", "latent_upscale_models", "loras", "model_patches", "photomaker"),
-    *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
+    *("audio_encoders", "background_removal", "checkpoints", "classifiers", "clip", "clip_vision", "configs"),
+    *("controlnet", "detection", "diffusers", "diffusion_models", "embeddings", "frame_interpolation"),
+    *("geometry_estimation", "gligen", "hypernetworks", "latent_upscale_models", "loras", "model_patches"),
+    *("optical_flow", "photomaker", "style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
 )
-"""ComfyUI's model folders (`folder_paths.py`). ComfyUI maps the old names `clip` and `unet` itself."""
+"""ComfyUI's model folders (`folder_paths.py`); an older one ignores the newer names. It maps the old names `clip` and
+`unet` itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

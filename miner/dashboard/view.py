@@ -6,6 +6,7 @@ their own. Never changes anything.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,12 +32,7 @@ LATEST = 8  # thumbnails on the first page
 
 WorkflowState = Literal["offered", "resting", "not runnable", "unknown", "not enabled"]
 
-_COMMANDS = {
-    "model": "xalora-miner models pull {workflow}",
-    "lora": "xalora-miner models pull-lora URL",
-    "disk": "xalora-miner models prune",
-}
-"""The fix, by kind of preflight reason."""
+_COMMAND = re.compile(r"`(xalora-miner [^`]+)`")  # in a cure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,5 +156,11 @@ class View:
             trouble=clean(next(filter(None, (lane.capabilities.pauses.reason(name) for lane in runs)), "")),
             reasons=tuple(dict.fromkeys(reason.text for reason in reasons)),
             cure=reasons[0].cure if reasons else "",
-            command=_COMMANDS.get(reasons[0].kind, "").format(workflow=name) if reasons else "",
+            command=_command(reasons[0].cure) if reasons else "",
         )
+
+
+def _command(cure: str) -> str:
+    """The command that a preflight reason names as its cure, or ""."""
+    found = _COMMAND.search(cure)
+    return found[1] if found else ""

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from miner.models import safetensors, torch_pickle
 
 _HEAD = 512  # bytes
-_TORCH = (".ckpt", ".pt", ".pt2", ".pth", ".pkl")  # ComfyUI gives these, and .bin, to torch.load
+_TORCH = (".ckpt", ".pt", ".pth", ".pkl")  # ComfyUI gives these to torch.load, and .bin, which others use, too
 _POINTERS = {
     b"version https://git-lfs": "is a Git LFS pointer: run `git lfs pull` for the file itself",
     b"/annex/objects/": "is a git-annex pointer: run `git annex get` for the file itself",
@@ -62,7 +62,7 @@ def _flaw(file: BinaryIO, suffix: str, size: int) -> str | None:
     if suffix not in (*_TORCH, ".bin"):
         return None
     if head.startswith(b"PK\3\4"):
-        return _zip_flaw(file)
+        return _zip_flaw(file, has_pickle=suffix != ".bin")
     if head.startswith(torch_pickle.MAGIC):
         return torch_pickle.flaw_in(file, size)
     if head[8:9] == b"{" and not safetensors.flaw_in(file, size):
@@ -85,13 +85,15 @@ def _foreign(head: bytes) -> str:
     return "is text, not weights" if all(byte > 31 or byte in b"\t\n\r\f" for byte in head) else ""
 
 
-def _zip_flaw(file: BinaryIO) -> str:
+def _zip_flaw(file: BinaryIO, *, has_pickle: bool) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError):
         return "is cut off: its ZIP archive has no end"
-    if not any(member.filename.endswith("/data.pkl") for member in members):
+    if has_pickle and not any(member.filename.endswith("/data.pkl") for member in members):
         return "is a ZIP archive without weights"
-    whole = min(member.header_offset for member in members) == 0  # else as many bytes are missing or too many
+    whole = (
+        min((member.header_offset for member in members), default=0) == 0
+    )  # else as many bytes are missing or too many
     return "" if whole else "is damaged: its ZIP archive has other offsets than it says"

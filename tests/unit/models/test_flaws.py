@@ -47,6 +47,8 @@ WHOLE = {
     "x.ckpt": LEGACY,
     "x.pt": b"\x80\x04\x95" + content(100),  # another pickle: it does not tell
     "x.bin": content(500),  # formats of custom nodes
+    "y.bin": archive("model/other.txt"),
+    "x.pt2": archive("x/models/model.json"),
     "x.gguf": gguf(500),
     "x.onnx": content(500),
 }
