@@ -51,6 +51,7 @@ class Leftovers:
     def _over_http(self, prompt_id: str, files: Collection[OutputFile]) -> None:
         entry = self._client.entry(prompt_id)
         if entry is None and self._client.queue().has(prompt_id):
+            self._client.cancel(prompt_id)  # of an unreadable record, or submitted by a request that failed
             raise ComfyFault("ComfyUI has not ended the prompt yet")
         entry = entry or self._client.entry(prompt_id)  # it may have ended between the two
         known = dict.fromkeys([*files, *(_files(entry) if entry else ())])
