@@ -161,7 +161,8 @@ class Health:
     comes one consumer's task at a time, the canary, until one succeeds.
     """
 
-    faults: int = 0  # in a row
+    faults: int = 0  # of this machine, in a row
+    alike: int = 0  # tasks in a row that failed alike, by their own fault as it seems
     not_before: float = 0.0  # not advertised before, Unix seconds
     tried: bool = False  # our own render has succeeded since
     last: Incident = Incident()
@@ -193,9 +194,11 @@ class Health:
         return Health(faults=faults, not_before=max(self.not_before, incident.at + pause), last=incident)
 
     def after_task(self, incident: Incident) -> Health:
-        """A task failed in a way that seems to be its own fault: counts if the task before it failed alike."""
+        """A task failed in a way that seems to be its own fault: counts once several different ones failed alike."""
         if incident.task_id == self.last.task_id:
             return self
-        if incident.cause != self.last.cause:
-            return replace(self, faults=max(self.faults, 1), last=incident)
-        return self.after_fault(incident)
+        alike = self.alike + 1 if incident.cause == self.last.cause else 1
+        if alike < self.FAULTS_UNTIL_TRIAL:
+            return replace(self, alike=alike, last=incident)
+        before = replace(self, faults=max(self.faults, self.FAULTS_UNTIL_TRIAL - 1))
+        return replace(before.after_fault(incident), alike=alike)

@@ -186,7 +186,7 @@ class Library:
         for workflow in candidates:
             if workflow.name in runnable:
                 return workflow
-        raise JobFault(f"this miner cannot run workflow_id {shown(lease.workflow_id)} now")
+        raise JobFault(f"this miner cannot run workflow_id {shown(lease.workflow_id)} now; please create it again")
 
 
 def load_library(folders: Sequence[Path], *, ids: Mapping[str, Sequence[str]]) -> Library:

@@ -20,13 +20,12 @@ from miner.task.policy import Allowance
 from miner.task.stages import Lease, Outcome
 from miner.telemetry import clock, metrics
 from miner.worker.lane.answers import Answers
-from miner.worker.lane.shutdown import Shutdown
+from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 
 log = structlog.get_logger()
 
 MAX_UNACKNOWLEDGED = 16  # above, unknown tasks are not answered
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
-SHUTTING_DOWN = "miner is shutting down"
 DROPPED_TASK = "the miner stopped this task when the sequencer no longer named it; please create it again"
 
 

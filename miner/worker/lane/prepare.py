@@ -32,7 +32,7 @@ from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.poll import WAKE, Poll
-from miner.worker.lane.shutdown import Shutdown
+from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import redacted
 
@@ -149,7 +149,7 @@ class Prepare:
             self.uploader.check(lease.target)
         except MachineFault as fault:
             log.error("cannot_upload", task_id=lease.task_id, reason=fault.message, hint=fault.hint, next="refusing it")
-            raise JobFault("this miner is not set up for the task's upload target") from fault
+            raise JobFault("this miner is not set up for the task's upload target; please create it again") from fault
         workflow = self.capabilities.choose(lease)
         self.ledger.note(lease.task_id, workflow=workflow.name)
         checked = self.capabilities.check(workflow, lease)
@@ -263,6 +263,6 @@ class Prepare:
         if task is None or task.taken_away:
             raise LeaseLost("taken away by the sequencer")
         if self.shutdown.state == "aborting":
-            raise JobFault("miner is shutting down")
+            raise JobFault(SHUTTING_DOWN)
         if self.clock() >= deadline:
             raise JobFault(NOT_READY)

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 WORKFLOW_GONE = "this miner no longer has the task's workflow; please create it again"
 TIME_OVER = "the task's time ran out while the miner was restarting"
-CRASHED = f"this miner crashed {policy.MAX_CRASHES} times during the task; giving up"
+CRASHED = f"this miner crashed {policy.MAX_CRASHES} times during the task; please create it again"
 _REASONS = {"workflow missing": WORKFLOW_GONE, "too late": TIME_OVER, "crashed": CRASHED}
 
 

@@ -25,7 +25,7 @@ from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
-from miner.worker.lane.shutdown import Shutdown
+from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
 from miner.worker.lane.warmup import WARMING_UP, render_smallest, warm_up
@@ -259,7 +259,7 @@ class Render:
         if task is None or task.taken_away:
             raise LeaseLost("taken away by the sequencer")
         if self.shutdown.state == "aborting":
-            raise JobFault("miner is shutting down")
+            raise JobFault(SHUTTING_DOWN)
         if self.clock() >= job.deadline:
             raise JobFault(self._overran(task, job) if alive else NOT_READY)
         if alive:

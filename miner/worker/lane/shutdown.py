@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from typing import Literal
 
+SHUTTING_DOWN = "this miner is shutting down; please create the task again"
+
 State = Literal["running", "draining", "aborting"]
 
 
@@ -26,7 +28,7 @@ class Shutdown:
             self.draining.set()
 
     def abort(self) -> None:
-        """Cancel the tasks in hand and answer `miner is shutting down`."""
+        """Cancel the tasks in hand and answer that this miner is shutting down."""
         self.drain()
         self.state = "aborting"
         self.aborting.set()

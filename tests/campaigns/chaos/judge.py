@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.campaigns.chaos.work import Order
 
-OURS = re.compile(r"\b(this|the) miner\b|^miner is shutting down$")
+OURS = re.compile(r"\b(this|the) miner\b")
 """How an answer says that its miner is to blame."""
 
 HONEST = re.compile("restart|lost|shutting down|no longer named|cannot run workflow_id")

@@ -35,7 +35,7 @@ def order(blame: Blame) -> Order:
         ("wrong", THEIRS, "", False),
         ("wrong", OURS, "", True),
         ("wrong", LOST, "", False),
-        ("wrong", "this miner cannot run workflow_id '4' now", "", False),
+        ("wrong", "this miner cannot run workflow_id '4' now; please create it again", "", False),
         ("either", OURS, "", False),
         ("either", THEIRS, "", False),
     ],

@@ -74,7 +74,7 @@ def test_each_task_came_to_the_end_that_was_meant(over: Over) -> None:
     """Else the searches below would find nothing for want of anything."""
     ends = {answer["task_id"]: answer for answer in over.answers}
     assert {task_id for task_id, answer in ends.items() if answer["success"]} == set(RIGHT)
-    assert ends["cut-off"]["msg"] == "miner is shutting down"
+    assert ends["cut-off"]["msg"] == "this miner is shutting down; please create the task again"
     assert not over.testbed.logged("loop_failed")
 
 

@@ -74,7 +74,7 @@ def test_a_second_signal_cancels_the_task_with_the_reason(testbed):
     until(lambda: testbed.logged("draining"), why="the drain")
     assert worker.stop() == 0
     task = testbed.task(task_id)
-    assert (task["status"], task["msg"]) == ("failed", "miner is shutting down")
+    assert (task["status"], task["msg"]) == ("failed", "this miner is shutting down; please create the task again")
 
 
 def test_a_warm_up_renders_each_workflow_before_the_first_task(testbed):

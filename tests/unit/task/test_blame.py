@@ -113,6 +113,11 @@ class TestHealth:
         assert health.on_trial
         assert health.after_fault(incident("a")).not_before == health.not_before
 
+    def test_tasks_that_fail_each_in_their_own_way_do_not_count_with_the_machines_faults(self) -> None:
+        health = Health().after_task(incident("a", cause="time")).after_task(incident("b", cause="refused"))
+        health = health.after_fault(incident("c")).after_fault(incident("c"))
+        assert health.may_advertise(now=0.0, in_hand=True)
+
     @pytest.mark.parametrize(
         ("tasks", "paused"),
         [

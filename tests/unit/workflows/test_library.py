@@ -80,8 +80,8 @@ def test_an_unknown_name_is_a_config_error_that_lists_the_known(tmp_path: Path) 
         ("9" * 500, "txt2img", ["first"], "unknown workflow_id"),
         ("7", "upscaler", ["first"], "task_type is 'upscaler'; workflow_id '7' requires txt2img"),
         ("7", "\x1b[2J\n" * 50, ["first"], "requires txt2img"),
-        ("7", "txt2img", ["third"], "this miner cannot run workflow_id '7' now"),
-        ("7", "txt2img", [], "this miner cannot run workflow_id '7' now"),
+        ("7", "txt2img", ["third"], "this miner cannot run workflow_id '7' now; please create it again"),
+        ("7", "txt2img", [], "this miner cannot run workflow_id '7' now; please create it again"),
     ],
 )
 def test_a_lease_without_a_workflow_is_told_why(
