@@ -115,7 +115,11 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
     for name, parameter in workflow.manifest.parameters.items():
         for bind in parameter.bind:
             reasons += _check_bind(name, parameter, place_of(bind), workflow.graph, machine.object_info)
-    return (*reasons, *_broken(workflow, machine), *check_needs(workflow, machine))
+    broken = tuple(_broken(workflow, machine))
+    told = {
+        reason.missing for reason in broken if reason.missing
+    }  # a folder under a model's name is missing for ComfyUI
+    return (*broken, *(one for one in reasons if one.missing not in told), *check_needs(workflow, machine))
 
 
 def broken_model(name: str, flaw: str, *, workflow: str = "") -> Reason:

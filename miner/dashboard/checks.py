@@ -5,8 +5,8 @@ The page's Health, /healthz and /readyz all use these, so that they never disagr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from miner.dashboard.gpus import Card
 from miner.dashboard.snapshot import LaneSnapshot, Snapshot
@@ -32,6 +32,7 @@ class HealthInputs:
     wait: float  # seconds that the sequencer may hold a request open
     give_up_after: float  # seconds without a ComfyUI
     cards: Sequence[Card] = ()
+    broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong: "it is empty"
 
 
 def alive(inputs: HealthInputs) -> tuple[Mark, ...]:
@@ -47,7 +48,13 @@ def ready(inputs: HealthInputs) -> tuple[Mark, ...]:
 
 def marks(inputs: HealthInputs) -> tuple[Mark, ...]:
     """All checks, for people."""
-    return (*ready(inputs), _outbox(inputs.now), *(_heat(card) for card in inputs.cards))
+    return (*ready(inputs), _outbox(inputs.now), *_loras(inputs.broken_loras), *(_heat(card) for card in inputs.cards))
+
+
+def _loras(broken: Mapping[str, str]) -> Iterator[Mark]:
+    if broken:
+        says = "; ".join(f"{name} is broken: {flaw}" for name, flaw in broken.items())
+        yield Mark(name="LoRAs", level="warning", says=says, cure="delete them and download them again")
 
 
 def is_alive(inputs: HealthInputs) -> bool:

@@ -116,6 +116,7 @@ class View:
             wait=lanes.settings.sequencer.wait,
             give_up_after=lanes.settings.comfyui.give_up_after,
             cards=self.cards(),
+            broken_loras={name: flaw for lane in lanes for name, flaw in lane.capabilities.broken_loras.items()},
         )
 
     def health(self) -> tuple[Mark, ...]:

@@ -126,6 +126,11 @@ class Capabilities:
         return self._offer.loras
 
     @property
+    def broken_loras(self) -> dict[str, str]:
+        """LoRAs that ComfyUI lists and could not load → what is wrong with them: "it is empty"."""
+        return dict(self._offer.broken_loras)
+
+    @property
     def verdicts(self) -> dict[str, tuple[Reason, ...]]:
         """Enabled workflow → why it cannot run; empty if it can."""
         return dict(self._offer.verdicts)

@@ -22,7 +22,7 @@ from miner.config.bundled import WORKFLOWS
 from miner.machine.disk import Disk
 from miner.models.folder_watch import FolderWatch
 from miner.models.folders import ModelFolders
-from miner.task.errors import MachineFault
+from miner.task.errors import ConfigError, MachineFault
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import Lease
@@ -212,6 +212,20 @@ def test_a_broken_model_is_not_advertised_until_it_is_replaced(bench: Bench) -> 
         assert [bench.at(now) for now in (1004, 1005)] == [0, 1]
     assert bench.capabilities.runnable == ("upscaler",)
     assert [line["event"] for line in lines] == ["workflows_advertised"]
+
+
+def test_a_folder_under_the_name_of_a_model_is_told(bench: Bench) -> None:
+    (bench.models / MODEL).mkdir(parents=True)
+    bench.capabilities.refresh(bench.host.client.object_info(), bench.host.client.stats())
+    assert [reason.text for reason in bench.capabilities.verdicts["upscaler"]] == [
+        f"the model {MODEL.name} is broken: it is a folder"
+    ]
+
+
+def test_a_name_that_no_workflow_has_is_not_allowed_on_a_cpu() -> None:
+    library = load_library([WORKFLOWS], ids={})
+    with pytest.raises(ConfigError, match="unknown workflow 'upscalr'"):
+        Capabilities(library, enabled=["upscaler"], refuse_unknown=False, on_cpu=["upscalr"])
 
 
 def test_a_broken_lora_is_not_offered_and_told_once(bench: Bench) -> None:

@@ -96,6 +96,10 @@ PROBLEMS = {
     "answers wait": (now(unacknowledged=3, outbox=OUTBOX), True, True, "Outbox", "warning", "3 answers"),
     "disk is tight": (replace(HEALTHY, free_disk=9 * 10**9), True, True, "Disk", "warning", "9.0 GB free"),
     "disk is full": (replace(HEALTHY, free_disk=10**9), True, False, "Disk", "bad", "leasing stopped"),
+    "a broken LoRA": (
+        replace(HEALTHY, broken_loras={"a.safetensors": "it is empty"}),
+        *(True, True, "LoRAs", "warning", "a.safetensors is broken: it is empty"),
+    ),
     "a hot GPU": (replace(HEALTHY, cards=(HOT,)), True, True, "GPU 0", "warning", "91 °C"),
 }
 
