@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from tests.campaigns.chaos.testbed import ChaosTestbed
 from tests.support import proc
 from tests.support.comfyui import Managed
+from tests.support.testbed import until
 
 Fault = Callable[[ChaosTestbed, random.Random], None]
 
@@ -94,6 +95,12 @@ def comfyui_wedged(testbed: ChaosTestbed, rng: random.Random) -> None:
     """Alive, and deaf and dumb."""
     with _stopped(testbed):
         _last(rng, 8.0)
+
+
+def comfyui_wedged_for_good(testbed: ChaosTestbed, _rng: random.Random) -> None:
+    """Its owner, the miner, has to replace it."""
+    pid = testbed.comfyui.send(signal.SIGSTOP)
+    until(lambda: testbed.comfyui.pid not in (pid, None), why="another ComfyUI", patience=120.0)
 
 
 @contextmanager
@@ -272,6 +279,7 @@ DISKS = {
     "ComfyUI's disk read-only": disk_read_only,
     "state's disk full": state_disk_full,
 }
+OWNED = {"ComfyUI wedged for good": comfyui_wedged_for_good}
 RELAYED = {"websocket dropped": websocket_dropped, "websocket deaf": websocket_deaf, "ComfyUI cut off": comfyui_cut}
 WITH_WEIGHTS = {
     "weights cut": partial(weights, become=_a_third),
@@ -285,6 +293,7 @@ def possible(testbed: ChaosTestbed) -> tuple[dict[str, Fault], list[str]]:
     groups = (
         (PRELOADED, testbed.clock is not None),
         (DISKS, testbed.state_disk.mounted),
+        (OWNED, testbed.to_comfyui is None),
         (RELAYED, testbed.to_comfyui is not None),
         (WITH_WEIGHTS, testbed.comfyui.models is not None),
     )
