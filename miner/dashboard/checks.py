@@ -48,7 +48,9 @@ def ready(inputs: HealthInputs) -> tuple[Mark, ...]:
 
 def marks(inputs: HealthInputs) -> tuple[Mark, ...]:
     """All checks, for people."""
-    return (*ready(inputs), _outbox(inputs.now), *_loras(inputs.broken_loras), *(_heat(card) for card in inputs.cards))
+    leftovers = (_leftovers(lane) for lane in inputs.now.lanes if lane.uncleaned)
+    loras = _loras(inputs.broken_loras)
+    return (*ready(inputs), _outbox(inputs.now), *leftovers, *loras, *(_heat(card) for card in inputs.cards))
 
 
 def _loras(broken: Mapping[str, str]) -> Iterator[Mark]:
@@ -142,6 +144,16 @@ def _workflows(inputs: HealthInputs) -> Mark:
         return Mark(name=name, level="good" if inputs.runnable == inputs.enabled else "note", says=says)
     return Mark(
         name=name, level="bad", says="no enabled workflow can run", cure="see the reasons on the page Workflows"
+    )
+
+
+def _leftovers(lane: LaneSnapshot) -> Mark:
+    tasks = "one finished task" if lane.uncleaned == 1 else f"{lane.uncleaned} finished tasks"
+    return Mark(
+        name=f"Leftovers of lane {lane.name}",
+        level="warning",
+        says=f"something of {tasks} cannot be erased: {lane.uncleaned_why}",
+        cure="give the miner write permission in ComfyUI's folders; it keeps trying",
     )
 
 

@@ -87,6 +87,8 @@ class LaneSnapshot:
     comfyui_restarts: int
     without_comfyui_since: float  # when the lane's own ComfyUI ceased to be ready; 0.0: it is, or is an external one
     failed: bool  # a thread crashed
+    uncleaned: int = 0  # finished tasks of which something cannot be erased
+    uncleaned_why: str = ""  # for one of them
     loops: tuple[LoopSnapshot, ...]
     tasks: tuple[TaskSnapshot, ...]
 
@@ -148,6 +150,8 @@ def _lane(lane: Lane) -> LaneSnapshot:
         comfyui_restarts=lane.restarts,
         without_comfyui_since=wall(lane.without_comfyui_since),
         failed=lane.failed is not None,
+        uncleaned=lane.cleanup.failing,
+        uncleaned_why=clean(lane.cleanup.why),
         loops=tuple(_loop(name, loop) for name, loop in lane.loops.items()),
         tasks=tuple(_task(lane, task) for task in lane.ledger.view()),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.machine.disk import existing_folder
-from miner.task.journal_file import SCHEMA
+from miner.task.journal_file import DAMAGED, SCHEMA
 from miner.telemetry.health import Mark
 
 _ELSEWHERE = "give this user write permission there, or set XALORA_STATE_DIR to another folder"
@@ -28,6 +28,7 @@ class JournalSummary:
     unacknowledged: int  # answers that the sequencer has not acknowledged
     oldest: float  # Unix seconds of the oldest of them; 0.0 without one
     unfinished: int  # tasks without an answer
+    uncleaned: int = 0  # finished tasks of which something is left in ComfyUI or on disk
 
 
 def state_folder(facts: Facts) -> Iterator[Mark]:
@@ -64,6 +65,25 @@ def journal(facts: Facts) -> Iterator[Mark]:
     if summary.unfinished and not facts.worker().has_state_lock:
         says = f"{summary.unfinished} unfinished tasks"
         yield warning("Tasks in hand", says, "xalora-miner run resumes them")
+    yield from leftovers_marks(facts, summary.uncleaned)
+
+
+def leftovers_marks(facts: Facts, uncleaned: int) -> Iterator[Mark]:
+    """What is left of finished tasks, and where it cannot be helped."""
+    name, comfyui = "Leftovers", facts.settings.comfyui
+    if uncleaned:
+        says = f"something of {uncleaned} finished tasks is still in ComfyUI or on this disk"
+        yield warning(name, says, "start the miner, which erases it; if it stays, see cleanup_delayed in its log")
+    if damaged := list(facts.settings.state.dir.glob(DAMAGED)):
+        says = f"{damaged[0]} holds secrets of the tasks that were in hand"
+        yield note(name, says, f"delete it when you do not need it; the miner does after {_days(facts)}")
+    if comfyui.url and (comfyui.output_dir is None or comfyui.input_dir is None):
+        says = "of each task, empty files with random names stay in ComfyUI's folders input/xalora and output/xalora"
+        yield note(name, says, "set XALORA_COMFYUI_INPUT_DIR and _OUTPUT_DIR where both programs see the same folders")
+
+
+def _days(facts: Facts) -> str:
+    return f"{facts.settings.state.keep_days:g} days"
 
 
 def read_journal(path: Path) -> JournalSummary:
@@ -75,8 +95,14 @@ def read_journal(path: Path) -> JournalSummary:
         empty = not schema or schema > SCHEMA
         unacknowledged, oldest = (0, 0.0) if empty else db.execute(f"{counts} = 'answered'").fetchone()
         unfinished = 0 if empty else db.execute(f"{counts} NOT IN ('answered', 'closed')").fetchone()[0]
+        uncleaned = 0 if empty or schema < 4 else db.execute(f"{counts} = 'closed' AND places != ''").fetchone()[0]
     return JournalSummary(
-        schema=schema, sound=sound, unacknowledged=unacknowledged, oldest=oldest, unfinished=unfinished
+        schema=schema,
+        sound=sound,
+        unacknowledged=unacknowledged,
+        oldest=oldest,
+        unfinished=unfinished,
+        uncleaned=uncleaned,
     )
 
 

@@ -117,3 +117,10 @@ def test_one_lane_without_comfyui_leaves_the_miner_alive_and_ready():
     away = replace(LANE, name="1", **gone(1e6))
     inputs = replace(HEALTHY, now=replace(NOW, lanes=(LANE, away)))
     assert (is_alive(inputs), is_ready(inputs)) == (True, True)
+
+
+def test_what_cannot_be_erased_is_shown_and_stops_nothing():
+    inputs = lane(uncleaned=2, uncleaned_why="cannot delete /x: Permission denied")
+    (mark,) = [mark for mark in marks(inputs) if mark.name == "Leftovers of lane 0"]
+    assert (mark.level, "2 finished tasks" in mark.says, "Permission denied" in mark.says) == ("warning", True, True)
+    assert is_ready(inputs)

@@ -161,3 +161,14 @@ def test_a_running_worker_is_queried_and_not_disturbed(facts_of, tmp_path, engin
 def test_a_paused_worker_with_a_task_in_hand_is_not_idle():
     assert WorkerStatus(has_state_lock=True, state="paused").is_idle
     assert not WorkerStatus(has_state_lock=True, state="paused", in_hand=1).is_idle
+
+
+# ---- leftovers --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_of_finished_tasks_is_told(facts_of, folder):
+    (folder / "journal.damaged-1.db").touch()
+    with closing(sqlite3.connect(folder / "journal.db")) as db, db:
+        db.execute("UPDATE tasks SET places = '{}' WHERE step = 'closed'")
+    facts = facts_of(comfyui={"url": "http://127.0.0.1:1"})
+    assert [mark.level for mark in journal(facts) if mark.name == "Leftovers"] == ["warning", "note", "note"]
