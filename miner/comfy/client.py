@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import unquote_to_bytes, urlencode, urlsplit
 
 import urllib3
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.filepost import encode_multipart_formdata
 
 from miner.comfy.replies import (
@@ -33,7 +32,7 @@ from miner.comfy.replies import (
     with_one_slash,
 )
 from miner.net.errors import answered, in_words, is_passing
-from miner.net.pools import read_bounded
+from miner.net.pools import operators_pools, read_bounded
 from miner.task.errors import MachineFault
 from miner.task.stages import Graph, OutputFile
 from miner.telemetry.sizes import GIGABYTE, MEGABYTE, gb
@@ -95,7 +94,7 @@ class ComfyClient:
         self._timeout = timeout
         self._headers = {"Accept-Encoding": "identity", **headers}
         self._names: Names = {}  # of the last `object_info`; replaced as a whole
-        self._pools = urllib3.PoolManager(maxsize=POOL, ca_certs=DEFAULT_CA_BUNDLE_PATH)
+        self._pools = operators_pools(self.url, kind=None, maxsize=POOL)
 
     def close(self) -> None:
         self._pools.clear()

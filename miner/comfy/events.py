@@ -18,6 +18,7 @@ from typing import Any
 import websocket
 
 from miner.comfy.client import without_user
+from miner.net.environment import websocket_options
 from miner.task.stages import Progress
 
 FIRST_PAUSE = 0.1  # seconds between connections; doubles up to LONGEST_PAUSE
@@ -66,6 +67,7 @@ class EventStream:
     ) -> None:
         base, self._headers = without_user(url)
         self._address = f"{base.replace('http', 'ws', 1)}/ws?clientId={client_id}"
+        self._options = websocket_options(base)
         self._clock = clock
         self._socket: websocket.WebSocket | None = None
         self._closed = threading.Event()
@@ -119,6 +121,7 @@ class EventStream:
                 timeout=CONNECT_TIMEOUT,
                 skip_utf8_validation=True,
                 enable_multithread=False,
+                **self._options,
             )
             self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
         except (websocket.WebSocketException, OSError):

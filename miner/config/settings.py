@@ -187,7 +187,7 @@ class Network(Section):
         default=(), description="private host:port that inputs and uploads may reach"
     )
     input_max_mb: int = Field(default=50, ge=1, le=1024, description="largest input in MB (10**6 bytes)")
-    input_timeout: Seconds = Field(default=30.0, description="seconds to fetch one input")
+    input_timeout: Seconds = Field(default=30.0, description="seconds to fetch one input, plus one per 250 KB")
 
 
 class Upload(Section):
@@ -197,7 +197,7 @@ class Upload(Section):
     endpoint: Url = Field(default="", description="store URL; default: AWS")
     region: str = Field(default="auto", min_length=1, description="bucket region")
     prefix: str = Field(default="", description="prefix of object keys")
-    timeout: Seconds = Field(default=300.0, description="seconds per upload")
+    timeout: Seconds = Field(default=300.0, description="seconds that an upload may stand still")
 
 
 class Log(Section):

@@ -1,7 +1,7 @@
 """Untrusted inputs, fetched safely and within bounds.
 
-Promises: a task's URL is requested under the guard of `miner.net`, for `timeout` seconds and `max_bytes` in all, and
-the answer is kept as bytes, for `pictures.clean_image`.
+Promises: a task's URL is requested under the guard of `miner.net`, for `max_bytes` and `timeout` seconds in all, with a
+second more for each RATE bytes that arrive; the answer is kept as bytes, for `pictures.clean_image`.
 
 Never: tells a consumer which address a name has.
 """
@@ -18,51 +18,74 @@ from urllib.parse import unquote_to_bytes
 
 from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Deadline
-from miner.net.errors import answered, passing
+from miner.net.egress import Egress
+from miner.net.errors import Kind, Unreached, answered, passing
 from miner.net.pools import read_bounded
-from miner.net.session import Guard, Resolve, Response, Session, redirect, resolve
+from miner.net.session import Guard, NotPublic, Resolve, Response, Session, redirect, resolve
 from miner.task import policy
 from miner.task.errors import JobFault, Retryable
 from miner.telemetry.sizes import gb
+
+RATE = 250_000  # bytes a second; slower servers use up the time-out, since the prepare loop waits for them
 
 _ATTEMPTS = 3
 _REDIRECTS = 3
 _DATA_HEAD = re.compile(r"data:(?:image/[a-z0-9.+-]{1,64})?(?P<base64>;base64)?", re.IGNORECASE | re.ASCII)
 _STRANGE = re.compile(r"[^!-~]|%(?![0-9a-fA-F]{2})")  # in the body of a data: URL
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
-_MAX_DATA_URL = 2 << 20  # characters; a reply from the sequencer has at most 1 MiB
+_PAGE = re.compile(rb"\s*<(?:!doctype|html|head|meta|script)", re.IGNORECASE)
 
 
 class Fetcher:
     """Fetches what a task names by URL. Threads may share one."""
 
     def __init__(
-        self, *, allow: Allow, max_bytes: int, timeout: float, backoff: float = 0.5, resolve: Resolve = resolve
+        self,
+        *,
+        allow: Allow,
+        max_bytes: int,
+        timeout: float,
+        backoff: float = 0.5,
+        resolve: Resolve = resolve,
+        egress: Egress | None = None,
     ) -> None:
-        """`timeout` is in seconds, and so is `backoff`, the longest pause before the second attempt."""
+        """`timeout` is in seconds, and so is `backoff`, the longest pause before the second attempt. `egress`: whose
+        network failed."""
         self._guard = Guard(allow=allow, resolve=resolve)
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._backoff = backoff
+        self._egress = egress or Egress()
         self._rng = random.Random()
         self._closed = threading.Event()
 
-    def fetch(self, url: str, *, name: str = "image") -> bytes:
-        """The bytes of an http, https or data URL. Blocks for at most `timeout` seconds.
+    def fetch(self, url: str, *, name: str = "image", within: float = float("inf")) -> bytes:
+        """The bytes of an http, https or data URL. Blocks for at most `within` seconds, and `timeout` for what is slow.
 
         A server that is down or overloaded is asked three times. Raises JobFault, with `name` (the parameter) before
-        a reason that the consumer can act on, and Retryable if the fetcher is closed meanwhile.
+        a reason that the consumer can act on, NetworkFault if this machine's network failed, and Retryable if the
+        fetcher is closed meanwhile.
         """
         try:
             if url[:5].lower() == "data:":
                 return _decode_data(url, self._max_bytes)
-            with Deadline(self._timeout) as limit, closing(Session(self._guard)) as session:
-                return self._persist(session, url, limit)
+            limit = Deadline(
+                max(min(self._timeout, within), 0.001),
+                longest=min(self._timeout + self._max_bytes / RATE, within),
+            )
+            with limit, closing(Session(self._guard)) as session:
+                body = self._persist(session, url, limit)
+            if _PAGE.match(body):  # a captive portal's, perhaps
+                self._egress.judge(Retryable("a web page came"), who=name)
+            return body
         except Refused as refusal:
+            kind: Kind = "address" if isinstance(refusal, NotPublic) else "answer"
+            self._egress.judge(Unreached(str(refusal), kind=kind), who=name)
             raise JobFault(f"{name}: {refusal}") from None
         except Retryable as error:
             if self._closed.is_set():
                 raise Retryable(f"{name}: the miner is stopping") from None
+            self._egress.judge(error, who=name)
             raise JobFault(f"{name}: {error.message}") from None
 
     def close(self) -> None:
@@ -75,7 +98,7 @@ class Fetcher:
         while True:
             attempt += 1
             try:
-                return self._follow(session, url)
+                return self._follow(session, url, limit)
             except Retryable as error:
                 asked = error.retry_after or 0.0
                 pause = policy.backoff(
@@ -84,16 +107,16 @@ class Fetcher:
                 if attempt == _ATTEMPTS or pause >= limit.ends - time.monotonic() or self._closed.wait(pause):
                     raise
 
-    def _follow(self, session: Session, url: str) -> bytes:
+    def _follow(self, session: Session, url: str, limit: Deadline) -> bytes:
         for _ in range(1 + _REDIRECTS):
             with session.exchange("GET", url, headers={"Accept": "image/*", "Accept-Encoding": "identity"}) as response:
                 target = redirect(response, url)
                 if target is None:
-                    return self._body(response)
+                    return self._body(response, limit)
                 url = target
         raise Refused(f"the server redirects more than {_REDIRECTS} times")
 
-    def _body(self, response: Response) -> bytes:
+    def _body(self, response: Response, limit: Deadline) -> bytes:
         status = response.status
         if error := passing("the server", status, response.headers):
             raise error
@@ -102,7 +125,7 @@ class Fetcher:
         # Identity was requested; a body that is compressed anyway could be a bomb, so it is not unpacked.
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise Refused("the server compresses its answer")
-        body = read_bounded(response, self._max_bytes)
+        body = read_bounded(response, self._max_bytes, limit=limit, rate=RATE)
         if body is None:
             raise _too_large(self._max_bytes)
         return body
@@ -114,8 +137,8 @@ def _decode_data(url: str, max_bytes: int) -> bytes:
     match = _DATA_HEAD.fullmatch(head)
     if not comma or match is None:
         raise Refused("the data: URL is not an image")
-    if len(url) > _MAX_DATA_URL:
-        raise Refused("the data: URL is too long; give the URL of a file")
+    if len(url) > 3 * max_bytes + len(head) + 1:  # all of it percent-encoded
+        raise _too_large(max_bytes)
     if _STRANGE.search(url, len(head) + 1):
         raise Refused("the data: URL contains invalid characters")
     data = unquote_to_bytes(url[len(head) + 1 :])

@@ -26,6 +26,7 @@ from miner.models.http_range import classify, origin_of, range_headers, resume_a
 from miner.models.partial_file import PartialFile
 from miner.models.progress import Progress, Stop, Stopped
 from miner.models.source import Locate, Source, account_hint, without_query
+from miner.net.environment import trust
 from miner.net.errors import answered, in_words, passing
 from miner.task.errors import MachineFault, Retryable
 from miner.task.policy import backoff
@@ -80,6 +81,7 @@ class Download:
         Blocks until then. Raises MachineFault where it cannot be downloaded, and Stopped.
         """
         with requests.Session() as session:
+            session.verify = trust().path
             session.headers["User-Agent"] = f"xalora-miner/{__version__}"
             while True:
                 source = self._until_complete(session)

@@ -29,6 +29,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from miner import __version__
 from miner.models.source import HubFile, Source
+from miner.net.environment import trust
 from miner.net.errors import answered, in_words, is_passing, retry_after
 from miner.task.errors import MachineFault, MinerError, Retryable
 
@@ -45,6 +46,7 @@ def locate(file: HubFile, *, page: str) -> Source:
 
     Blocks for _TIMEOUT a redirect. Raises Retryable for temporary errors, MachineFault for what needs the operator.
     """
+    trust().export()
     try:
         url = hf_hub_url(file.repo, file.path, revision=file.revision)
         found = get_hf_file_metadata(url, timeout=_TIMEOUT, library_name=_LIBRARY, library_version=__version__)

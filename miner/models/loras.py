@@ -11,6 +11,7 @@ import requests
 
 from miner.models.catalogue import ModelFile
 from miner.models.source import account_hint, hub_file, without_query
+from miner.net.environment import trust
 from miner.net.errors import answered, in_words
 from miner.task.errors import ConfigError, MachineFault
 
@@ -65,7 +66,7 @@ def _server_name(url: str) -> str:
     """The server's name of the file, or ""."""
     host = urlsplit(url).hostname or "the server"
     try:
-        with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
+        with requests.get(url, stream=True, timeout=_TIMEOUT, verify=trust().path) as response:
             if response.status_code in (401, 403):
                 text = f"loras: {answered(host, response.status_code)}"
                 raise MachineFault(text, hint=account_hint(url))

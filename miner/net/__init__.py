@@ -1,1 +1,1 @@
-"""HTTP to addresses that a task names: which may be reached, for how long, and what a failure is called."""
+"""HTTP: which addresses may be reached, for how long, how, and what a failure is called and whose it is."""

@@ -132,6 +132,14 @@ def require_elsewhere(own: str, peer: str) -> None:
         raise Refused("the address is in the miner's own network")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its spelling."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def is_public(address: str) -> bool:
     """Whether anyone on the Internet can reach this IP address. Raises ValueError if it is not an IP address."""
     ip = ipaddress.ip_address(address)

@@ -1,7 +1,8 @@
 """Kept connections that the deadline in force can cut.
 
-Promises: certificates are verified against certifi's list; no connection outlasts the deadline that it is used under,
-TLS handshake and reuse included. Never: reads proxies or credentials from the environment.
+Promises: certificates are verified, against certifi's list for hosts that tasks name; no connection outlasts the
+deadline that it is used under, TLS handshake and reuse included. Never: takes a proxy or an authority from the
+environment, except for a host that the operator named (`operators_pools`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import io
 import socket
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection
 
 from miner.net.addresses import require_elsewhere, require_public
-from miner.net.deadline import in_force
+from miner.net.deadline import Deadline, in_force
+from miner.net.environment import proxy_for, shown, trust
 
 _CHUNK = 1 << 16  # bytes
 
@@ -41,7 +44,9 @@ class Watched(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            in_force().watch(self.sock)
+            limit = in_force()
+            limit.watch(self.sock)
+            self.timeout = limit.left  # else urllib3 would send under the time-out for connecting
         super().request(*args, **kwargs)
 
 
@@ -63,17 +68,40 @@ class Pools(urllib3.PoolManager):
     """urllib3's pools, with one of the kinds of connection above. Every request needs a `Deadline` around it."""
 
     def __init__(self, kind: type[Watched] = Watched, **options: Any) -> None:
-        super().__init__(cert_reqs="CERT_REQUIRED", ca_certs=DEFAULT_CA_BUNDLE_PATH, **options)
-
-        def of_kind(pool: Any) -> Any:
-            connection = type(kind.__name__, (kind, pool.ConnectionCls), {})
-            return type(pool.__name__, (pool,), {"ConnectionCls": connection})
-
-        self.pool_classes_by_scheme = {scheme: of_kind(pool) for scheme, pool in self.pool_classes_by_scheme.items()}
+        super().__init__(**{"cert_reqs": "CERT_REQUIRED", "ca_certs": DEFAULT_CA_BUNDLE_PATH, **options})
+        _set_kind(self, kind)
 
 
-def read_bounded(response: urllib3.BaseHTTPResponse, most: int) -> bytes | None:
-    """The body as it was sent, or None if it is longer than `most` bytes. Raises urllib3's HTTPError."""
+def _set_kind(pools: urllib3.PoolManager, kind: type[Watched]) -> None:
+    def of_kind(pool: Any) -> Any:
+        connection = type(kind.__name__, (kind, pool.ConnectionCls), {})
+        return type(pool.__name__, (pool,), {"ConnectionCls": connection})
+
+    pools.pool_classes_by_scheme = {scheme: of_kind(pool) for scheme, pool in pools.pool_classes_by_scheme.items()}
+
+
+def operators_pools(url: str, *, kind: type[Watched] | None = Watched, **options: Any) -> urllib3.PoolManager:
+    """Pools for a host that the operator named, which trust and go where the environment says. `kind` None: plain ones,
+    without a `Deadline`. Raises ConfigError.
+    """
+    options = {"cert_reqs": "CERT_REQUIRED", **trust().options(), **options}
+    proxy, pools = proxy_for(url), urllib3.PoolManager(**options)
+    if proxy:
+        user, _, _ = urlsplit(proxy).netloc.rpartition("@")
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
+        pools = urllib3.ProxyManager(shown(proxy), proxy_headers=headers, **options)
+    if kind is not None:
+        _set_kind(pools, kind)
+    return pools
+
+
+def read_bounded(
+    response: urllib3.BaseHTTPResponse, most: int, *, limit: Deadline | None = None, rate: float = 0.0
+) -> bytes | None:
+    """The body as it was sent, or None if it is longer than `most` bytes. Raises urllib3's HTTPError.
+
+    `limit` is extended by a second for each `rate` bytes.
+    """
     body = io.BytesIO()
     if (response.length_remaining or 0) > most:
         return None
@@ -81,5 +109,7 @@ def read_bounded(response: urllib3.BaseHTTPResponse, most: int) -> bytes | None:
         body.write(chunk)
         if body.tell() > most:
             return None
+        if limit is not None:
+            limit.grant(len(chunk) / rate)
     response.release_conn()  # urllib3 does not release it after an empty body
     return body.getvalue()

@@ -4,8 +4,8 @@ Promises: a session connects only to public addresses, or to hosts that the oper
 name is judged, and the connection goes to one of those, so a DNS answer that changes in between has no effect. The
 deadline in force covers look-up, handshake, headers and body together.
 
-Never: follows a redirect, carries cookies, reads proxies or credentials from the environment, or puts an address or a
-URL into an error.
+Never: follows a redirect, carries cookies, reads credentials from the environment, or puts an address or a URL into an
+error. A proxy counts only for a host that the operator named (`OperatorsSession`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin
 
@@ -24,9 +24,9 @@ import urllib3
 from miner import __version__
 from miner.net.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_public
 from miner.net.deadline import in_force
-from miner.net.errors import in_words, too_slow
-from miner.net.pools import Pools, Public, Watched
-from miner.task.errors import Retryable
+from miner.net.environment import proxy_for
+from miner.net.errors import Unreached, look_up_kind, unreached
+from miner.net.pools import Pools, Public, Watched, operators_pools
 
 Resolve = Callable[[str, int], Sequence[str]]
 """Host and port to IP addresses, best first. Blocks; raises OSError or UnicodeError."""
@@ -72,34 +72,49 @@ class Guard:
         """The address to connect to for a name, after judging all of its addresses.
 
         `turn` counts failed attempts: each uses another address, next one of the other IP version. Blocks until the
-        deadline in force at most. Raises Refused and Retryable.
+        deadline in force at most. Raises Refused and Unreached.
         """
         found = [host] if is_literal(host) else _in_time(lambda: list(self._resolve(host, port)))
-        if not found:
-            raise Retryable("the host name does not resolve")
         if not self.allows(host, port):
-            require_public(found)
+            _require_public(found, literal=is_literal(host))
         versions = [[a for a in found if ":" in a], [a for a in found if ":" not in a]]
         versions.sort(key=lambda same: found[0] not in same)
         in_turn = [a for pair in itertools.zip_longest(*versions) for a in pair if a is not None]
         return in_turn[turn % len(in_turn)]
 
 
+class NotPublic(Refused):
+    """A name has a private address: the name's fault, or that of a resolver which answers for everything."""
+
+
+def _require_public(found: Sequence[str], *, literal: bool) -> None:
+    try:
+        require_public(found)
+    except Refused as refusal:
+        raise refusal if literal else NotPublic(str(refusal)) from None
+
+
 def _in_time(look_up: Callable[[], list[str]]) -> list[str]:
     """Look up in another thread, since it cannot be interrupted; the resolver's own limit ends it if it hangs."""
-    answer: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    answer: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
     def run() -> None:
-        with suppress(OSError, UnicodeError):  # an unknown name: an empty answer
+        try:
             answer.put(look_up())
-        answer.put([])
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
 
     threading.Thread(target=run, name="resolve", daemon=True).start()
     limit = in_force()
     try:
-        return answer.get(timeout=limit.left)
+        found = answer.get(timeout=limit.patience)
     except queue.Empty:
-        raise too_slow(_SERVER, limit.seconds) from None
+        raise Unreached(f"{_SERVER} {limit.why}", kind="look-up") from None
+    if isinstance(found, OSError):
+        raise Unreached("the host name does not resolve", kind=look_up_kind(found)) from None
+    if isinstance(found, Exception) or not found:  # a name that cannot exist
+        raise Unreached("the host name does not resolve", kind="name") from None
+    return found
 
 
 class Session:
@@ -119,32 +134,76 @@ class Session:
     def exchange(self, method: str, url: str, *, headers: Mapping[str, str], body: Any = None) -> Iterator[Response]:
         """One request; the body of its answer is still unread. Raises Refused and Retryable, also while it is read."""
         self._guard.check(url)
-        limit = in_force()
         place = parse_url(url)
         address = self._guard.address(place.host, place.port, turn=self._turn)
         name = {"assert_hostname": place.host, "server_hostname": place.host} if place.scheme == "https" else {}
         port = "" if place.port == PORTS[place.scheme] else f":{place.port}"
-        ours = {"Host": _bracketed(place.host) + port, "User-Agent": f"xalora-miner/{__version__}"}
+        pools = self._pools[self._guard.allows(place.host, place.port)]
+        pool = pools.connection_from_host(_bracketed(address), place.port, place.scheme, pool_kwargs=name)
         try:
-            pools = self._pools[self._guard.allows(place.host, place.port)]
-            pool = pools.connection_from_host(_bracketed(address), place.port, place.scheme, pool_kwargs=name)
-            with pool.urlopen(
+            with _exchange(
+                pool,
                 method,
                 urllib3.util.parse_url(url).request_uri,
                 body=body,
-                headers={**headers, **ours},
-                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, limit.left), read=limit.left),
-                redirect=False,
-                retries=False,
-                preload_content=False,
+                headers={**headers, "Host": _bracketed(place.host) + port},
             ) as response:
                 yield response
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except Unreached:
             self._turn += 1
-            # without the cause: its text holds addresses and the URL, whose query may be a secret
-            raise (too_slow(_SERVER, limit.seconds) if limit.expired else Retryable(in_words(error, _SERVER))) from None
-        if limit.expired:  # a cut also ends a body that has no length
-            raise too_slow(_SERVER, limit.seconds)
+            raise
+
+
+class OperatorsSession:
+    """Connections to one host that the operator named: trusted and proxied as the environment says. With a proxy, which
+    looks the name up itself, only the URL is judged."""
+
+    def __init__(self, guard: Guard, url: str, *, blocksize: int = 1 << 16) -> None:
+        """Raises ConfigError."""
+        self._guard = guard
+        self._proxied = bool(proxy_for(url))
+        self._pools = operators_pools(url, kind=Watched, blocksize=blocksize)
+
+    def close(self) -> None:
+        self._pools.clear()
+
+    @contextmanager
+    def exchange(self, method: str, url: str, *, headers: Mapping[str, str], body: Any = None) -> Iterator[Response]:
+        """As `Session.exchange`."""
+        self._guard.check(url)
+        if not self._proxied:
+            place = parse_url(url)
+            self._guard.address(place.host, place.port)
+        with _exchange(self._pools, method, url, headers=headers, body=body) as response:
+            yield response
+
+
+@contextmanager
+def _exchange(pool: Any, method: str, url: str, *, headers: Mapping[str, str], body: Any) -> Iterator[Response]:
+    """One request of a pool, or of pools. Raises Unreached, also while its answer is read."""
+    limit = in_force()
+    agent = (
+        {} if any(name.lower() == "user-agent" for name in headers) else {"User-Agent": f"xalora-miner/{__version__}"}
+    )
+    try:
+        with pool.urlopen(
+            method,
+            url,
+            body=body,
+            headers={**headers, **agent},
+            timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, limit.patience), read=limit.left),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        ) as response:
+            yield response
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        # without the cause: its text holds addresses and the URL, whose query may be a secret
+        failure = unreached(error, _SERVER)
+        late = limit.expired or isinstance(error, urllib3.exceptions.ReadTimeoutError)  # which waits for what was left
+        raise (Unreached(f"{_SERVER} {limit.why}", kind=failure.kind) if late else failure) from None
+    if limit.expired:  # a cut also ends a body that has no length
+        raise Unreached(f"{_SERVER} {limit.why}", kind="connection")
 
 
 def _bracketed(host: str) -> str:

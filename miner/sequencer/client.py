@@ -8,6 +8,7 @@ the wire.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import threading
@@ -20,15 +21,20 @@ import urllib3
 
 from miner import __version__
 from miner.net.deadline import Deadline
-from miner.net.errors import answered, in_words, retry_after, too_slow
-from miner.net.pools import Pools, read_bounded
-from miner.sequencer.replies import Reply, parse_object, parse_reply
+from miner.net.egress import Egress
+from miner.net.errors import answered, http_date, in_words, retry_after
+from miner.net.pools import operators_pools
+from miner.sequencer.replies import Reply, parse_object, parse_reply, parse_salvage
+from miner.sequencer.salvage import Salvage
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
 from miner.telemetry import clock
 from miner.telemetry.log import cut
 
-MAX_REPLY_BYTES = 1 << 20
+SLACK = 1 << 20  # bytes of a reply besides pictures
+LONGEST_SCAN = 4  # times that, to look for the id of a task that is too large
+CHUNK = 1 << 16  # bytes read at a time
+RATE = 250_000  # bytes a second that a large reply may take
 # Seconds for a new connection. Linux retries after 1 and 3 s; a longer limit would let more of a fleet connect at once
 # when a host comes back (docs/scale.md).
 CONNECT = 4.0
@@ -82,10 +88,23 @@ class Waits:
 class Sequencer:
     """One sequencer. Methods block, and may be called from any thread."""
 
-    def __init__(self, url: str, *, api_key: str = "", timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str = "",
+        timeout: float = 30.0,
+        max_input: int = 0,
+        egress: Egress | None = None,
+    ) -> None:
+        """`max_input`: bytes of a picture that a task may hold as a `data:` URL. `egress` is told the sequencer's time.
+        Raises ConfigError for a proxy or certificates that cannot be used.
+        """
         self._url = url.rstrip("/")
         self._timeout = timeout
-        self._pools = Pools(maxsize=KEPT)
+        self._max_reply = SLACK + max_input * 4 // 3
+        self._egress = egress or Egress()
+        self._pools = operators_pools(self._url, maxsize=KEPT)
         self._waits = Waits()
         self._headers = {
             "User-Agent": f"xalora-miner/{__version__}",
@@ -107,7 +126,7 @@ class Sequencer:
             "version": __version__,
         }
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
-        limit = Deadline(self._timeout + wait)
+        limit = Deadline(self._timeout + wait, longest=self._timeout + wait + self._max_reply / RATE)
         try:
             with self._waits.cancellable(limit, miner_id) if headers else nullcontext():
                 response, data = self._post("/miner_request", body, limit, headers=headers)
@@ -115,7 +134,11 @@ class Sequencer:
             raise Aborted("the miner ended its request") if limit.over and not limit.expired else error from error
         if response.status not in (200, 204):
             raise _failure("/miner_request", response, data)
-        reply = parse_reply(data if response.status == 200 else b"{}", leased_at=clock.now())
+        if isinstance(data, Salvage):
+            says = f"the task is larger than {self._max_reply / 1e6:.0f} MB, which is all that this miner takes"
+            reply = parse_salvage(data, f"{says}: pass pictures as URLs of files", leased_at=clock.now())
+        else:
+            reply = parse_reply(data if response.status == 200 else b"{}", leased_at=clock.now())
         applied = _APPLIED.search(response.headers.get("Preference-Applied", ""))
         return replace(reply, held_for=min(float(applied[1]), wait) if applied else 0.0)
 
@@ -143,7 +166,7 @@ class Sequencer:
 
     def _post(
         self, path: str, body: Mapping[str, Any], limit: Deadline, *, headers: Mapping[str, str] | None = None
-    ) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+    ) -> tuple[urllib3.BaseHTTPResponse, bytes | Salvage]:
         """POST JSON and read a bounded body, all within `limit`, however slowly it arrives."""
         try:
             with (
@@ -159,28 +182,40 @@ class Sequencer:
                     preload_content=False,
                 ) as response,
             ):
-                data = _read(response)
+                data = self._read(response, limit)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             if not limit.expired:
                 raise Retryable(in_words(error, "the sequencer")) from error
         if limit.expired:  # a cut also ends a body that has no length
-            raise too_slow("the sequencer", limit.seconds)
+            raise Retryable(f"the sequencer {limit.why}")
+        if (date := http_date(response.headers.get("Date", ""))) is not None:
+            self._egress.heard(date)
         return response, data
 
+    def _read(self, response: urllib3.BaseHTTPResponse, limit: Deadline) -> bytes | Salvage:
+        """The body; of one that is too long, the task's id. Large ones get more time."""
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Retryable("the sequencer compressed its reply, although it was asked not to")
+        body, salvage = io.BytesIO(), None
+        while chunk := response.read1(CHUNK, decode_content=False):
+            limit.grant(len(chunk) / RATE)
+            if salvage is None:
+                body.write(chunk)
+                if body.tell() <= self._max_reply:
+                    continue
+                salvage, chunk = Salvage(), body.getvalue()
+                body.close()
+            salvage.feed(chunk)
+            if salvage.found or salvage.size > LONGEST_SCAN * self._max_reply:
+                return salvage  # the rest is not read
+        response.release_conn()  # urllib3 does not release it after an empty body
+        return salvage or body.getvalue()
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Retryable("the sequencer compressed its reply, although it was asked not to")
-    data = read_bounded(response, MAX_REPLY_BYTES)
-    if data is None:
-        raise Retryable(f"the sequencer's reply is longer than {MAX_REPLY_BYTES} bytes")
-    return data
 
-
-def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes) -> Retryable:
+def _failure(path: str, response: urllib3.BaseHTTPResponse, data: bytes | Salvage) -> Retryable:
     """The error for any other status."""
     status = response.status
-    said = _said(data)
+    said = "" if isinstance(data, Salvage) else _said(data)
     if status in (401, 403):
         return Unauthorized(
             f"the sequencer refused this miner ({status}){said}",

@@ -1,6 +1,7 @@
 """The sequencer's replies, validated and typed. Pure.
 
-The client bounds a reply in bytes, this module in nesting. A reply that is not a JSON object raises Retryable.
+The client bounds a reply in bytes, this module in nesting. A reply that is not a JSON object raises Retryable, unless
+it is a task whose id can be read: that one is answered.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from miner.sequencer.salvage import Salvage
 from miner.task.errors import Retryable
 from miner.task.stages import Lease, PresignedPut, TemporaryS3, UploadTarget
 
 MAX_REPLY_DEPTH = 64
 MAX_ID_LENGTH = 256
+MAX_ANSWERED_ID = 4096  # characters of an id that is too long for a task, but can be answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +36,52 @@ def parse_reply(data: bytes, *, leased_at: float) -> Reply:
 
     A task with an invalid field is a lease all the same and must be answered; `Lease.fault` names the problem.
     """
-    reply = parse_object(data)
+    try:
+        reply = parse_object(data)
+    except Retryable as flaw:
+        salvage = Salvage()
+        salvage.feed(data)
+        if not salvage.found:
+            raise
+        return parse_salvage(salvage, flaw.message.replace("the sequencer's reply", "the task"), leased_at=leased_at)
     msg = reply["msg"][:1000] if isinstance(reply.get("msg"), str) else ""
     canceled = reply.get("canceled")
     gone = tuple(c for c in canceled if isinstance(c, str)) if isinstance(canceled, list) else ()
     task_id = reply.get("task_id")
     if task_id is None or task_id == "":
         return Reply(msg=msg, canceled=gone)
-    if not _is_name(task_id):
-        raise Retryable("the sequencer sent a task_id that is not a printable string of at most 256 characters")
+    task_id = _parse_id(task_id)
     if "running" in msg.lower() and "task_details" not in reply:
         return Reply(running=task_id, msg=msg, canceled=gone)
     return Reply(lease=_parse_lease(task_id, reply, leased_at), msg=msg, canceled=gone)
 
 
+def parse_salvage(salvage: Salvage, fault: str, *, leased_at: float) -> Reply:
+    """The reply to answer, of which only the id was read. Raises Retryable without one."""
+    if not salvage.found:
+        raise Retryable("the sequencer's reply is too long, and names no task")
+    return Reply(lease=Lease.unknown(_parse_id(salvage.task_id), at=leased_at, fault=fault))
+
+
+def _parse_id(value: Any) -> str:
+    """The id, even one that only serves for an answer. Raises Retryable for one that is of no use."""
+    task_id = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(task_id, str) or len(task_id) > MAX_ANSWERED_ID or _is_torn(task_id):
+        raise Retryable(f"the sequencer sent a task_id that is not a string of at most {MAX_ANSWERED_ID} characters")
+    return task_id
+
+
+def _is_torn(text: str) -> bool:
+    """Whether it has half a character of UTF-16, which no file and no database takes."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _parse_lease(task_id: str, reply: Mapping[str, Any], leased_at: float) -> Lease:
     parameters, fault = _parse_parameters(reply.get("task_details"))
+    if not _is_name(task_id):
+        fault = f"task_id must be a printable string of at most {MAX_ID_LENGTH} characters"
+    target, flaw = _parse_target(reply)
+    fault = fault or flaw
     timeout = reply.get("timeout_seconds")
     if timeout is not None and not (_is_number(timeout) and 0 < timeout <= 7 * 86400):
         timeout, fault = None, fault or "timeout_seconds must be a number of seconds above 0"
@@ -61,7 +94,7 @@ def _parse_lease(task_id: str, reply: Mapping[str, Any], leased_at: float) -> Le
         task_type=_text(names["task_type"]),
         workflow_id=_text(names["workflow_id"]),
         parameters=parameters,
-        target=_parse_target(reply),
+        target=target,
         timeout_seconds=float(timeout) if timeout is not None else None,
         leased_at=leased_at,
         fault=fault,
@@ -85,18 +118,23 @@ def _parse_parameters(details: Any) -> tuple[Mapping[str, Any], str]:
     return parameters, ""
 
 
-def _parse_target(reply: Mapping[str, Any]) -> UploadTarget | None:
+def _parse_target(reply: Mapping[str, Any]) -> tuple[UploadTarget | None, str]:
+    """The target, and what is wrong with it: a header that is left out would cost a render."""
     url, credential = reply.get("upload_url"), reply.get("credential")
     if isinstance(url, str) and url:
-        headers = reply.get("upload_headers")
-        pairs = headers.items() if isinstance(headers, dict) else ()
-        return PresignedPut(url=url, headers={k: v for k, v in pairs if isinstance(v, str)})
+        headers = reply.get("upload_headers") or {}
+        if not isinstance(headers, dict):
+            return PresignedPut(url=url), "upload_headers must be an object"
+        values = {k: str(v) if _is_number(v) else v for k, v in headers.items()}
+        if not all(isinstance(value, str) for value in values.values()):
+            return PresignedPut(url=url), "upload_headers must have strings as values"
+        return PresignedPut(url=url, headers=values), ""
     if isinstance(credential, dict):
         keys = ("access_key_id", "secret_access_key", "session_token")
         parts = {key: credential.get(key) for key in keys}
         if all(isinstance(part, str) and part for part in parts.values()):
-            return TemporaryS3(**parts)  # type: ignore[arg-type]  # just checked
-    return None
+            return TemporaryS3(**parts), ""  # type: ignore[arg-type]  # just checked
+    return None, ""
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

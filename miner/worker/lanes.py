@@ -20,6 +20,7 @@ from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
 from miner.models.folders import folders_of
 from miner.net.addresses import parse_allow
+from miner.net.egress import Egress
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
@@ -43,10 +44,13 @@ class Lanes(Sequence[Lane]):
         self.library = library
         self._journal = journal
         key = settings.sequencer.api_key
+        egress = Egress(settings.sequencer.url)
         self._sequencer = Sequencer(
             settings.sequencer.url,
             api_key=key.get_secret_value() if key else "",
             timeout=settings.sequencer.timeout,
+            max_input=settings.network.input_max_mb * MEGABYTE,
+            egress=egress,
         )
         self.outbox = Outbox(self._sequencer)
         allow = parse_allow(settings.network.allow)
@@ -55,6 +59,7 @@ class Lanes(Sequence[Lane]):
             allow=allow,
             max_bytes=settings.network.input_max_mb * MEGABYTE,
             timeout=settings.network.input_timeout,
+            egress=egress,
         )
         self._uploader = Uploader(
             allow=allow,
@@ -62,6 +67,7 @@ class Lanes(Sequence[Lane]):
             endpoint=settings.upload.endpoint,
             region=settings.upload.region,
             timeout=settings.upload.timeout,
+            egress=egress,
         )
         self._model_folders = folders_of(settings)
         self._lanes = [self._lane(placement) for placement in layout(settings)]

@@ -7,7 +7,7 @@ from miner.doctor.checks.configuration import configuration, permissions
 from miner.doctor.checks.gpu import gpu
 from miner.doctor.checks.machine import disk, disk_speed, ports
 from miner.doctor.checks.models import models
-from miner.doctor.checks.network import name_lookup, sequencer
+from miner.doctor.checks.network import environment, name_lookup, sequencer
 from miner.doctor.checks.state import journal, state_folder
 from miner.doctor.checks.worker import worker
 from miner.doctor.checks.workflows import workflows
@@ -18,6 +18,7 @@ PROBE_LIMIT = 150.0  # seconds; for a cold import of torch from a slow disk, or 
 CHECKS = (
     Check(name="configuration", title="Configuration", run=configuration),
     Check(name="permissions", title="Permissions", run=permissions),
+    Check(name="environment", title="Environment", run=environment),
     Check(name="name_lookup", title="DNS", run=name_lookup),
     Check(name="sequencer", title="Sequencer", run=sequencer, limit=45.0),
     Check(name="gpu", title="GPU", run=gpu, limit=PROBE_LIMIT),

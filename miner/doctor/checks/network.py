@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,9 @@ from miner import __version__
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.net.addresses import is_literal
+from miner.net.environment import proxy_for, shown, trust
 from miner.net.errors import in_words, is_tls_fault, too_slow
+from miner.task.errors import ConfigError
 from miner.telemetry.health import Mark
 
 LONGEST = 10.0  # seconds for one reply
@@ -71,6 +73,33 @@ def name_lookup(facts: Facts) -> Iterator[Mark]:
     yield resolved(host, len(found), time.monotonic() - began)
 
 
+def environment(facts: Facts) -> Iterator[Mark]:
+    """Which certificates and proxies of the environment count, and where."""
+    settings = facts.settings
+    try:
+        source = trust().source
+        named = {
+            "sequencer": settings.sequencer.url,
+            "S3 store": settings.upload.endpoint,
+            **{f"ComfyUI {number}": url for number, url in enumerate(settings.comfyui.urls, 1)},
+        }
+        proxies = {name: shown(proxy) for name, url in named.items() if url and (proxy := proxy_for(url))}
+    except ConfigError as error:
+        yield bad("Proxy and certificates", error.message, error.hint)
+        return
+    yield from surroundings(source, proxies)
+
+
+def surroundings(source: str, proxies: Mapping[str, str]) -> Iterator[Mark]:
+    """Pure. Silent where the environment says nothing."""
+    scope = "sequencer, S3 store, ComfyUI and downloads of models; never for inputs and upload URLs of tasks"
+    if source != "certifi":
+        yield good("Certificates", f"{source} counts for {scope}")
+    if proxies:
+        says = ", ".join(f"{name} over {proxy}" for name, proxy in proxies.items())
+        yield good("Proxy", f"{says}; inputs and upload URLs of tasks are reached directly, or not at all")
+
+
 def resolved(host: str, addresses: int, seconds: float) -> Mark:
     """Pure."""
     says = f"{host} has {addresses} address{'es'[: 2 * (addresses != 1)]}, found in {seconds * 1000:.0f} ms"
@@ -96,6 +125,8 @@ def ask(url: str, key: str, *, timeout: float) -> Answer | NoAnswer:
     host = urlsplit(url).netloc.rpartition("@")[2]
     with closing(requests.Session()) as session:
         session.trust_env = False
+        session.verify = trust().path
+        session.proxies = {"all": proxy_for(url)}  # "": none
         began = time.time()
         try:
             with session.post(

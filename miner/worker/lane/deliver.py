@@ -16,6 +16,7 @@ from miner.comfy.client import ComfyDown, ComfyRefused, DiskFault
 from miner.comfy.host import ComfyHost
 from miner.media.outputs import finish
 from miner.media.uploads import Uploader, object_key, presigned_key
+from miner.net.egress import NetworkFault
 from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
@@ -119,7 +120,7 @@ class Deliver:
             lease = self._lease(task_id)
             try:
                 uploaded = self._try(rendered, lease)
-            except (Retryable, ComfyDown, ComfyRefused, DiskFault) as error:
+            except (Retryable, ComfyDown, ComfyRefused, DiskFault, NetworkFault) as error:
                 attempt += 1
                 if isinstance(error, ComfyRefused) and (not error.passing or attempt == TRIES):
                     raise
@@ -128,6 +129,8 @@ class Deliver:
                 metrics.RETRIES.labels("upload").inc()
                 self.liveness.beat(pause + TURN)
                 if self.clock() + pause > rendered.job.deadline + LATE:
+                    if isinstance(error, NetworkFault):
+                        raise
                     raise JobFault("the result could not be uploaded in time") from error
                 log.warning("upload_failed", task_id=task_id, reason=error.message, next=f"retrying in {pause:.1f} s")
                 if self.shutdown.aborting.wait(pause):
@@ -189,7 +192,8 @@ class Deliver:
                 format=format,
             )
         )
-        self.uploader.upload(media, target, key=key, progress=self._progress)
+        within = rendered.job.deadline + LATE - self.clock()
+        self.uploader.upload(media, target, key=key, within=within, progress=self._progress)
         return key
 
     def _progress(self, sent: int, size: int) -> None:

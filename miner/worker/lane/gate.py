@@ -135,7 +135,7 @@ class Gate:
             log.debug("task_step", task_id=lease.task_id, step="leased")
         elif task.answered:  # submit that answer, not a second one
             self._answers.nudge()
-        else:
+        elif not lease.fault:
             self._ledger.lease_again(lease)
 
     def _answer_unknown(self, task_id: str, moment: int) -> None:

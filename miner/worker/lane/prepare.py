@@ -235,7 +235,7 @@ class Prepare:
         self.doing = f"fetching {name} of {short(task_id)}"
         self.liveness.beat(REMOTE)
         limit = self.capabilities.library.get(job.workflow).manifest.needs.max_pixels or 0
-        data = self.fetcher.fetch(url, name=name)
+        data = self.fetcher.fetch(url, name=name, within=job.deadline - self.clock())
         metrics.INPUT_BYTES.inc(len(data))
         picture, _size = clean_image(data, max_pixels=limit, name=name)
         return picture

@@ -12,7 +12,7 @@ from tests.system.hostile.cases import Bench, Case
 
 SPELLING, PRIVATE, HTTPS = "plain http or https URL", "not public", "not https"
 HEADER, OURS = "not valid HTTP", "a target may not set the header"
-LATE, LOST, SHORT = "no whole answer within", "connection to the server failed", 0.15
+LATE, LOST, SHORT = "neither took nor sent anything for", "connection to the server failed", 0.15
 Serve = Callable[[Answer], PresignedPut]
 
 

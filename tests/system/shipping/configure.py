@@ -36,6 +36,11 @@ AFTER = """
 - `XALORA_CONFIG`: path of `config.toml`.
 - `CREDENTIALS_DIRECTORY`: folder of credential files, set by systemd's `LoadCredential=`; also works in containers.
 - `HF_TOKEN`, `HF_ENDPOINT`: used by huggingface_hub in `xalora-miner models`.
+- `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`, `SSL_CERT_FILE` or `SSL_CERT_DIR`, the first that is set: certificates of the
+  authorities to trust instead of the bundled ones; `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`: http or https
+  proxies. Both count for hosts that you name: the sequencer, the S3 store, ComfyUI (never on loopback) and downloads of
+  models. They never count for inputs and upload URLs of tasks: a proxy would connect to addresses that the miner
+  refuses. `xalora-miner doctor` shows what counts.
 """
 
 TABLE = """\

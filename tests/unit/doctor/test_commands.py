@@ -70,7 +70,17 @@ def test_json_is_one_object(run):
     assert ended.returncode == shown["exit_code"] == 2
     names = [check["check"] for check in shown["checks"]]
     assert names == [
-        *("configuration", "permissions", "name_lookup", "sequencer", "gpu", "comfyui", "models", "workflows"),
+        *(
+            "configuration",
+            "permissions",
+            "environment",
+            "name_lookup",
+            "sequencer",
+            "gpu",
+            "comfyui",
+            "models",
+            "workflows",
+        ),
         *("disk", "disk_speed", "state_folder", "journal", "ports", "worker"),
     ]
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in ended.stdout + ended.stderr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections import deque
@@ -11,7 +12,7 @@ import pytest
 from miner.sequencer import Aborted, Sequencer, Unauthorized
 from miner.task.errors import Retryable
 from miner.task.stages import Outcome
-from tests.support.scripted_server import ScriptedServer, reply, says
+from tests.support.scripted_server import ScriptedServer, floods, head, reply, says
 
 ME = "0x0000000000000000000000000000000000000001"
 DONE = Outcome(task_id="t", success=True, result="key", inference_latency=1.5, upload_latency=0.5)
@@ -84,7 +85,8 @@ def test_what_becomes_of_a_submission(server, sequencer, status, ack):
         (reply(b"", "Location: http://127.0.0.1:1/", status=302), "answered 302"),
         (reply(b"", "Location: http://[::1/", status=302), "answered 302"),
         (reply(b"<html>"), "not JSON"),
-        (reply(b" " * (1 << 21)), "longer than"),
+        (reply(b" " * (1 << 21)), "too long, and names no task"),
+        (reply(b'{"msg": "' + b"x" * (1 << 21) + b'"}'), "too long, and names no task"),
         (reply(b"\x1f\x8b", "Content-Encoding: gzip"), "compressed"),
         (says(reply(b"{", "Content-Length: 100")), "connection to the sequencer failed"),
     ],
@@ -93,6 +95,51 @@ def test_a_wrong_reply_is_asked_again(server, sequencer, reply, reason):
     server.script += [reply, reply]
     with pytest.raises(Retryable, match=reason):
         sequencer.request(ME, ["4"])
+
+
+def task(size: int, **more: object) -> dict[str, object]:
+    return {"task_id": "t-1", "task_details": {"parameters": {"image": "data:image/png;base64," + "A" * size}}, **more}
+
+
+@pytest.mark.parametrize("size", [1000, 1_000_000, 65 << 20])
+def test_a_picture_inside_a_task_may_be_as_large_as_any_other(server, size):
+    server.script.append(reply(task(size)))
+    sequencer = Sequencer(server.url, max_input=50 << 20)
+    lease = sequencer.request(ME, ["4"]).lease
+    assert (lease.task_id, lease.fault) == ("t-1", "")
+    assert len(lease.parameters["image"]) == size + 22
+    sequencer.close()
+
+
+@pytest.mark.parametrize("id_first", [True, False])
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 3 << 20])
+def test_a_task_that_is_too_large_is_answered_with_the_reason(server, sequencer, size, id_first):
+    whole = task(size)
+    server.script.append(reply(whole if id_first else dict(reversed(whole.items()))))
+    lease = sequencer.request(ME, ["4"]).lease
+    assert lease.task_id == "t-1"
+    assert "larger than 1 MB" in lease.fault
+    assert "URLs" in lease.fault
+    server.script.append(reply(b"{}"))
+    assert sequencer.request(ME, ["4"]).lease is None  # and the next request is as any other
+
+
+def test_of_a_task_without_an_end_no_more_is_read_than_its_id_takes(server, sequencer):
+    server.script.append(floods(head(200) + b'{"task_id": "t-1", "task_details": "', b"A" * 65536))
+    assert sequencer.request(ME, ["4"]).lease.task_id == "t-1"
+    server.script.append(floods(head(200) + b'{"task_details": "', b"A" * 65536))
+    with pytest.raises(Retryable, match="names no task"):
+        sequencer.request(ME, ["4"])
+
+
+def test_a_large_reply_that_arrives_slowly_gets_more_time(server):
+    data = json.dumps(task(3_000_000)).encode()
+    pieces = [data[at : at + 300_000] for at in range(0, len(data), 300_000)]
+    steps = [step for piece in pieces for step in (piece, 0.08)]
+    server.script.append(says(head(200, f"Content-Length: {len(data)}"), *steps))
+    sequencer = Sequencer(server.url, timeout=0.5, max_input=3 << 20)
+    assert sequencer.request(ME, ["4"]).lease.task_id == "t-1"
+    sequencer.close()
 
 
 @pytest.mark.parametrize("status", [401, 403])

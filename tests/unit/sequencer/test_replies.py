@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.sequencer.replies import Reply, parse_reply
+from miner.sequencer.salvage import Salvage
 from miner.task.errors import Retryable
 from miner.task.stages import PresignedPut, TemporaryS3
 
@@ -61,6 +62,11 @@ class TestATask:
             ({"workflow_id": 4}, "workflow_id"),
             ({"task_type": ["upscaler"]}, "task_type"),
             ({"task_type": "x" * 300}, "task_type"),
+            ({"upload_headers": "x"}, "upload_headers must be an object"),
+            ({"upload_headers": ["x"]}, "upload_headers must be an object"),
+            ({"upload_headers": {"x-a": None}}, "upload_headers must have strings"),
+            ({"upload_headers": {"x-a": True}}, "upload_headers must have strings"),
+            ({"upload_headers": {"x-a": ["1"]}}, "upload_headers must have strings"),
         ],
     )
     def test_with_a_wrong_form_is_a_lease_all_the_same_so_that_it_is_answered(self, changes, fault):
@@ -72,8 +78,8 @@ class TestATask:
         ("changes", "target"),
         [
             ({"upload_headers": {"x-a": "1"}}, PresignedPut(url=TASK["upload_url"], headers={"x-a": "1"})),
-            ({"upload_headers": {"x-a": 1}}, PresignedPut(url=TASK["upload_url"])),
-            ({"upload_headers": "x"}, PresignedPut(url=TASK["upload_url"])),
+            ({"upload_headers": {"x-a": 1}}, PresignedPut(url=TASK["upload_url"], headers={"x-a": "1"})),
+            ({"upload_headers": None}, PresignedPut(url=TASK["upload_url"])),
             ({"upload_url": ..., "credential": S3}, TemporaryS3(**S3)),
             ({"upload_url": "", "credential": S3}, TemporaryS3(**S3)),
             ({"upload_url": ..., "credential": {**S3, "session_token": ""}}, None),
@@ -121,16 +127,76 @@ def test_canceled_tasks_are_named_in_any_reply():
         (b'{"a": 1' + b"0" * 5000 + b"}", "not JSON"),
         (b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}", "nested deeper"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
-        (b'{"task_id": 7}', "task_id"),
         (b'{"task_id": ["x"]}', "task_id"),
-        (b'{"task_id": "a\\nb"}', "task_id"),
         (b'{"task_id": "\\ud800"}', "task_id"),
-        (b'{"task_id": "' + b"x" * 257 + b'"}', "task_id"),
+        (b'{"task_id": true}', "task_id"),
+        (b'{"task_id": 1.5}', "task_id"),
+        (b'{"task_id": "' + b"x" * 4097 + b'"}', "task_id"),
     ],
 )
 def test_what_is_no_reply_is_asked_again(data, reason):
     with pytest.raises(Retryable, match=reason):
         parse_reply(data, leased_at=1.0)
+
+
+DEEP = b'"task_details": ' + b"[" * 100 + b"]" * 100
+
+
+@pytest.mark.parametrize(
+    ("data", "task_id", "fault"),
+    [
+        (b'{"task_id": "t", "task_details": {"parameters": {"a": NaN}}}', "t", "the task is not JSON"),
+        (b'{"task_details": {"parameters": {"a": -Infinity}}, "task_id": "t"}', "t", "not JSON"),
+        (b'{"task_id": "t", "task_details": {"parameters": {"a": 1' + b"0" * 5000 + b"}}}", "t", "not JSON"),
+        (b'{"task_id": "t", ' + DEEP + b"}", "t", "the task is nested deeper than 64 levels"),
+        (b"{" + DEEP + b', "task_id": "t"}', "t", "nested deeper"),
+        (b'{"task_id": "t", "task_details": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "t", "not JSON"),
+        (b'{"task_id": "t", "task_details": {"parameters": {"prompt": "\xff"}}}', "t", "not JSON"),
+        (b'{"task_id": "t", "task_details": {"parameters": {"prompt": "a\nb"}}}', "t", "not JSON"),
+        (b'{"task_id": "t", "task_details": {"parameters": {"prompt": "cut', "t", "not JSON"),
+        (b'{"task_id": "t", "task_details": {},}', "t", "not JSON"),
+        (b'{"task_id": "a\\nb", "task_details": {}}', "a\nb", "task_id must be a printable string"),
+        (b'{"task_id": "\\u202e", "task_details": {}}', "\u202e", "task_id must be a printable string"),
+        (b'{"task_id": "' + b"x" * 257 + b'", "task_details": {}}', "x" * 257, "at most 256 characters"),
+        (b'{"task_id": "a\\"}{\\u0062", "task_details": {"x": NaN}}', 'a"}{b', "not JSON"),
+        (b'{"a": {"task_id": "no"}, "b": ["task_id", "no"], "task_id": "t", "task_details": NaN}', "t", "not JSON"),
+    ],
+)
+def test_a_broken_task_whose_id_can_be_read_is_answered_with_the_reason(data, task_id, fault):
+    lease = parse_reply(data, leased_at=1.0).lease
+    assert lease.task_id == task_id
+    assert fault in lease.fault
+    for at in range(1, min(len(data), 200), 7):  # wherever the bytes are cut on their way
+        salvage = Salvage()
+        salvage.feed(data[:at])
+        salvage.feed(data[at:])
+        assert salvage.task_id in ("", task_id)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"task_id": "t", "msg": "running", "a": NaN}',  # not a task: a remark about one
+        b'{"task_id": "t',
+        b'[{"task_id": "t", "task_details": NaN}]',
+        b'<html>{"task_id": "t", "task_details": NaN}',
+        b'{"a": {"task_id": "t", "task_details": NaN}}',
+        b'{"task_id": "\\ud800", "task_details": NaN}',
+    ],
+)
+def test_what_only_looks_like_a_task_is_asked_again(data):
+    with pytest.raises(Retryable):
+        parse_reply(data, leased_at=1.0)
+
+
+@pytest.mark.parametrize("number", [7, 0, -1, 10**200])
+def test_an_id_that_is_a_number_is_answered_in_digits(number):
+    lease = parse(task_id=number).lease
+    assert (lease.task_id, lease.fault) == (str(number), "")
+
+
+def test_of_a_name_that_comes_twice_the_last_counts():
+    assert parse_reply(b'{"task_id": "a", "task_id": "b", "task_details": {}}', leased_at=1.0).lease.task_id == "b"
 
 
 JSON = st.recursive(

@@ -1,0 +1,50 @@
+"""AWS Signature Version 4 of one S3 `PUT`, with temporary credentials. Pure.
+
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. The body is not part of it, since it is
+streamed: TLS protects it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
+
+from miner.task.stages import TemporaryS3
+
+_UNSIGNED = "UNSIGNED-PAYLOAD"
+
+
+def object_url(endpoint: str, bucket: str, key: str) -> str:
+    """The URL of an object, in path style. Raises ValueError for a key that some store would change."""
+    if not key.isprintable() or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError("not a key")
+    return f"{endpoint}/{quote(bucket, safe='')}/{quote(key, safe='/-._~')}"
+
+
+def signed(url: str, credential: TemporaryS3, *, region: str, host: str, at: float) -> Mapping[str, str]:
+    """The headers for a `PUT` to `url`, signed at Unix time `at`. `host`: the Host header that will be sent."""
+    stamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
+    headers = {
+        "host": host,
+        "x-amz-content-sha256": _UNSIGNED,
+        "x-amz-date": stamp,
+        "x-amz-security-token": credential.session_token,
+    }
+    names = ";".join(headers)  # sorted
+    lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    request = "\n".join(("PUT", urlsplit(url).path, "", lines, names, _UNSIGNED))
+    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    text = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(request.encode()).hexdigest()))
+    key = f"AWS4{credential.secret_access_key}".encode()
+    for part in scope.split("/"):
+        key = _hmac(key, part)
+    claim = f"Credential={credential.access_key_id}/{scope}, SignedHeaders={names}, Signature={_hmac(key, text).hex()}"
+    del headers["host"]
+    return {**headers, "Authorization": f"AWS4-HMAC-SHA256 {claim}"}
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
