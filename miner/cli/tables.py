@@ -72,7 +72,7 @@ def print_summary(console: Console, statuses: Sequence[FileStatus], root: Path) 
         return
     missing = sum(status.state != "present" for status in statuses)
     to_fetch = gb(sum(status.missing_bytes for status in statuses))
-    text = f"{missing} of {len(statuses)} files are missing, {to_fetch}" if missing else "no file is missing"
+    text = f"{missing} of {len(statuses)} files are missing or differ, {to_fetch}" if missing else "no file is missing"
     console.print(f"\n{root}: {text}; {gb(free_bytes(root))} free")
     for status in statuses:
         if status.reason:

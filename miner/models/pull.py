@@ -115,10 +115,10 @@ class _Pull:
         if status.state in ("differs", "broken"):
             ours, here = self.hash_db.downloaded_hash(status.path), status.path == self.store.target(file)
             if not here or not (ours or self.replace):
-                what = "is broken" if status.state == "broken" else "another file has this name"
+                what = " is broken" if status.state == "broken" else ": another file has this name"
                 ways = "move {} away or use --replace" if here else "move {}, which ComfyUI finds first, away"
                 hint = f"{ways.format(status.path)}; xalora-miner did not download it"
-                raise MachineFault(f"{file.relative_path}: {what}: {status.reason}", hint=hint)
+                raise MachineFault(f"{file.relative_path}{what}: {status.reason}", hint=hint)
         return status
 
     def _download(self, file: ModelFile, partial: PartialFile) -> str:
