@@ -50,7 +50,14 @@ class Ended:
     prompt_id: str
 
 
-Event = Started | Progress | Preview | Ended
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """Any other message about a prompt: its executing thread lives."""
+
+    prompt_id: str
+
+
+Event = Started | Progress | Preview | Ended | Other
 
 
 class EventStream:
@@ -81,6 +88,15 @@ class EventStream:
     @property
     def connected(self) -> bool:
         return self._socket is not None
+
+    @property
+    def connected_for(self) -> float:
+        """Seconds since it connected; 0.0 if it is not connected."""
+        return self._clock() - self._connected_at if self.connected else 0.0
+
+    def reconnect(self) -> None:
+        """Close the connection; `next` opens another one."""
+        self._drop()
 
     def next(self, timeout: float) -> Event | None:
         """The next event, or None after about `timeout` seconds (plus CONNECT_TIMEOUT if it must connect)."""
@@ -143,7 +159,7 @@ class EventStream:
 
 
 def parse(opcode: int, data: bytes) -> Event | None:
-    """One frame as an event; None for those that do not matter to a miner."""
+    """One frame as an event; None for those about no prompt, which come from ComfyUI's web server."""
     if opcode == websocket.ABNF.OPCODE_BINARY:
         return _parse_preview(data)
     if opcode != websocket.ABNF.OPCODE_TEXT:
@@ -160,9 +176,8 @@ def parse(opcode: int, data: bytes) -> Event | None:
         return Ended(prompt_id=prompt_id)
     if kind == "execution_start":
         return Started(prompt_id=prompt_id)
-    if kind == "progress_state":
-        return _parse_progress(prompt_id, body.get("nodes"))
-    return None
+    progress = _parse_progress(prompt_id, body.get("nodes")) if kind == "progress_state" else None
+    return progress or Other(prompt_id=prompt_id)
 
 
 def _parse_progress(prompt_id: str, nodes: Any) -> Progress | None:

@@ -35,7 +35,9 @@ LOOK_TIMEOUT = 5.0
 # takes up to a minute or two to restart, with many custom nodes.
 LEAST_PATIENCE = 20.0
 MOST_PATIENCE = 120.0
-TOO_LARGE = "its memory is over the limit"  # a reason to restart that does not count as a death
+TOO_LARGE = "its memory is over the limit"
+DEAF = "its event stream is silent"
+RECYCLED = (TOO_LARGE, DEAF)  # reasons to restart that do not count as a death
 
 
 class ComfyHost:
@@ -59,6 +61,7 @@ class ComfyHost:
         self.stats: Stats | None = None
         self.trouble = "starting"  # a sentence while it is not ready
         self.unready_since = clock()  # while it is not ready
+        self.deaf = False  # its event stream is connected and silent: set by the lane
         self.output_dir = output_dir
         folders = {kind: path for kind, path in (("input", input_dir), ("output", output_dir)) if path is not None}
         self.leftovers = Leftovers(client, folders=folders, ours=process is not None)
@@ -108,7 +111,7 @@ class ComfyHost:
         if condemned is None:
             self.process.start(stop)
         else:
-            self.process.restart(condemned, stop, death=condemned != TOO_LARGE)
+            self.process.restart(condemned, stop, death=condemned not in RECYCLED)
 
     def _get_ready(self) -> None:
         self.client.queue()

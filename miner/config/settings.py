@@ -142,7 +142,10 @@ class ComfyUI(Section):
         default=1800.0, description="seconds without a ready ComfyUI of the miner's own until it exits, to be restarted"
     )
     interrupt_grace: Seconds = Field(default=15.0, description="seconds to obey an interrupt before a restart")
-    stall_timeout: Seconds = Field(default=900.0, description="seconds without progress before a restart")
+    stall_timeout: Seconds = Field(
+        default=900.0,
+        description="seconds of silence before a restart, past a workflow's time limit",
+    )
     max_rss_gb: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="GB of RAM before a restart between tasks; 0: no limit"
     )

@@ -108,6 +108,9 @@ def _comfyui(lane: LaneSnapshot) -> Mark:
     name = f"ComfyUI of lane {lane.name}"
     if lane.comfyui_ready:
         says = f"ready, version {lane.comfyui_version or 'unknown'}, on {lane.device or 'an unknown device'}{again}"
+        if lane.comfyui_deaf:
+            cure = "restart it, and check a proxy before it; until then, ends of renders are noticed later"
+            return Mark(name=name, level="warning", says=f"{says}; its event stream is silent", cure=cure)
         return Mark(name=name, level="warning" if lane.comfyui_restarts > 2 else "good", says=says)
     render = next(loop.says for loop in lane.loops if loop.name == "render")
     cure = f"check that it runs at {lane.comfyui_url}, and its log"

@@ -85,6 +85,7 @@ class LaneSnapshot:
     comfyui_version: str
     comfyui_ready: bool
     comfyui_restarts: int
+    comfyui_deaf: bool  # its event stream is connected and silent
     without_comfyui_since: float  # when the lane's own ComfyUI ceased to be ready; 0.0: it is, or is an external one
     failed: bool  # a thread crashed
     uncleaned: int = 0  # finished tasks of which something cannot be erased
@@ -148,6 +149,7 @@ def _lane(lane: Lane) -> LaneSnapshot:
         comfyui_version=stats.version if stats else "",
         comfyui_ready=lane.host.ready.is_set(),
         comfyui_restarts=lane.restarts,
+        comfyui_deaf=lane.host.deaf,
         without_comfyui_since=wall(lane.without_comfyui_since),
         failed=lane.failed is not None,
         uncleaned=lane.cleanup.failing,

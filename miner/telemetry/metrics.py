@@ -90,6 +90,11 @@ OUTBOX_DEPTH = _gauge("outbox_depth", "Answers not yet acknowledged.")
 # ---- ComfyUI and the machine ------------------------------------------------------------------------------------
 
 COMFYUI_RESTARTS = _counter("comfyui_restarts", "ComfyUI restarts.", "lane")
+COMFYUI_DEAF = _counter(
+    "comfyui_deaf",
+    "Times that ComfyUI's event stream was connected and silent, by what was done: reconnected, restarted, told.",
+    "action",
+)
 COMFYUI_READY = _gauge("comfyui_ready", "1 while ComfyUI is ready for prompts.", "lane")
 COMFYUI_MEMORY = _gauge("comfyui_resident_memory_bytes", "RAM of a managed ComfyUI.", "lane")
 RESTING = _gauge("workflow_paused", "1 while a workflow is paused after faults of this machine.", "workflow")
@@ -107,6 +112,7 @@ GPU_POWER = _gauge("gpu_power_watts", "Power draw of the card.", "gpu")
 for _metric, _values in (
     (RETRIES, ("render", "upload", "answer")),
     (LEASE_REQUESTS, ("task", "nothing", "running", "refused", "error")),
+    (COMFYUI_DEAF, ("reconnected", "restarted", "told")),
     (SUBMISSIONS, ("acknowledged", "refused", "gone", "error")),
     (TASK_CRASHES, ("prepare", "render", "deliver")),
     (LOOP_CRASHES, ("prepare", "render", "deliver", "heartbeat", "refresh", "outbox")),

@@ -14,7 +14,7 @@ import structlog
 from miner.comfy.client import ComfyDown, ComfyRefused
 from miner.comfy.events import Ended, Event, Preview, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
-from miner.comfy.host import TOO_LARGE, ComfyHost
+from miner.comfy.host import DEAF, TOO_LARGE, ComfyHost
 from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
@@ -25,6 +25,7 @@ from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.hearing import Hearing
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
@@ -32,6 +33,7 @@ from miner.worker.lane.warmup import WARMING_UP, render_smallest, warm_up
 
 log = structlog.get_logger()
 
+STUCK = "the task's time ran out while this miner's renderer made no progress; please create it again, or ask for less"
 OVERRAN = "the task's time ran out during the render; ask for less, or allow more time"
 
 
@@ -65,8 +67,10 @@ class Render:
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
     _ended: set[str] = field(default_factory=set)  # prompts that ended before they were followed
     _cancel: Cancel = field(init=False)
+    _hearing: Hearing = field(init=False)
 
     def __post_init__(self) -> None:
+        self._hearing = Hearing(host=self.host, clock=self.clock, on_event=self._note)
         self._cancel = Cancel(
             host=self.host, liveness=self.liveness, grace=self.interrupt_grace, clock=self.clock, on_event=self._note
         )
@@ -100,7 +104,7 @@ class Render:
         while (task := self._next()) is not None:
             with self.answers.guard(task.task_id, loop="render"):
                 self._render_or_answer(task)
-            self._limit_memory()
+            self._restart_between_tasks()
         self._cancel.last_words()
 
     def _warm_up(self) -> None:
@@ -151,16 +155,20 @@ class Render:
         self.host.ensure(self.shutdown.aborting, tick=tick)
         self.ledger.wake()
 
-    def _limit_memory(self) -> None:
-        """Restart a managed ComfyUI above `max_rss`, once none of our prompts is queued."""
+    def _restart_between_tasks(self) -> None:
+        """Restart a managed ComfyUI that is too large or says nothing, once none of our prompts is queued."""
         process = self.host.process
         if process is None:
             return
         process.tidy()
+        why = DEAF if self._hearing.restart_wanted else ""
         if self.max_rss and process.rss_bytes() > self.max_rss:
-            self.host.suspect(TOO_LARGE)  # so that nothing new is queued
+            why = TOO_LARGE
+        if why:
+            self.host.suspect(why)  # so that nothing new is queued
             if self.ledger.first(Prompted) is None:
-                self.host.condemn(TOO_LARGE)
+                self._hearing.restart_wanted = False
+                self.host.condemn(why)
 
     def _next(self) -> TaskInHand | None:
         """The next prompt. Reads the stream meanwhile, since ComfyUI waits for slow readers; a new prompt's event wakes
@@ -217,6 +225,8 @@ class Render:
 
     def _render(self, task: TaskInHand, prompt: Prompted) -> None:
         history = self._follow_or_give_up(task, prompt)
+        if not task.resumed:
+            self._hearing.ended(prompt.prompt_id, after=self.clock() - task.queued_at)
         rendered = self._result(task, prompt, history)
         self.capabilities.rendered(prompt.job.workflow, seconds=rendered.inference_latency)
         self.ledger.advance(task.task_id, rendered)
@@ -248,7 +258,9 @@ class Render:
                     tick=lambda: self._tick(task.task_id, prompt.job),
                     on_event=self._note,
                     look_first=task.resumed or prompt.prompt_id in self._ended,
+                    poll=self._hearing.poll,
                     stall=self.stall,
+                    limit=self.capabilities.library.get(prompt.job.workflow).manifest.timeout_seconds,
                 )
             except ComfyDown as down:
                 self.host.condemn(down.message)
@@ -273,10 +285,13 @@ class Render:
         allowed = job.deadline - task.lease.leased_at
         if not task.started_at or self.clock() - task.started_at < allowed / 2:
             return NOT_READY
-        self.capabilities.pauses.ended_badly(job.workflow, task_id=task.task_id, reason=OVERRAN)
-        return OVERRAN
+        silent = self.clock() - max(task.started_at, self._hearing.heard_at)
+        why = STUCK if silent >= allowed / 2 and not self.host.deaf else OVERRAN
+        self.capabilities.pauses.ended_badly(job.workflow, task_id=task.task_id, reason=why)
+        return why
 
     def _note(self, event: Event) -> None:
+        self._hearing.note(event)
         if isinstance(event, Started):
             self._started[event.prompt_id] = self.clock()
             if event.prompt_id == self._prompt_id:

@@ -15,9 +15,11 @@ from tests.support.relay import Relay
 from tests.support.testbed import Testbed, until
 
 
-def start_managed(testbed: Testbed, graph: flows.Graph, managed: dict[str, Any], **settings: Any) -> None:
+def start_managed(
+    testbed: Testbed, graph: flows.Graph, managed: dict[str, Any], *, timeout: float = 120.0, **settings: Any
+) -> None:
     testbed.start_devnet()
-    testbed.add_workflow("flow", graph)
+    testbed.add_workflow("flow", graph, timeout=timeout)
     testbed.start_worker("", workflows={"4": ["flow"], "5": ["upscaler-lanczos"]}, **managed, **settings)
 
 
@@ -51,11 +53,19 @@ def test_a_result_without_a_folder_is_retried(testbed: Testbed) -> None:
 def test_a_broken_comfyui_is_restarted_and_the_task_rendered_again(
     testbed: Testbed, managed: dict[str, Any], kind: str
 ) -> None:
-    """`exit` ends the executing thread, while HTTP goes on answering and the queue stands still."""
-    start_managed(testbed, flows.fail(kind, times=1), managed, comfyui__stall_timeout=1.0)
-    (task,) = testbed.ended(testbed.create(parameters={}))
+    """`exit` ends the executing thread, while HTTP goes on answering and the queue stands still: that shows once the
+    workflow's own time is over, which is less than the task's."""
+    start_managed(testbed, flows.fail(kind, times=1), managed, timeout=3.0, comfyui__stall_timeout=1.0)
+    (task,) = testbed.ended(testbed.create(parameters={}, timeout_seconds=120.0))
     assert task["status"] == "finished", task["msg"]
     assert processes(testbed) == 2
+
+
+def test_a_long_silent_node_is_not_taken_for_a_dead_thread(testbed: Testbed, managed: dict[str, Any]) -> None:
+    """It uses neither CPU nor GPU, and says nothing for many times `stall_timeout`."""
+    start_managed(testbed, flows.wait(6.0, interruptible=False), managed, comfyui__stall_timeout=0.5)
+    (task,) = testbed.ended(testbed.create(parameters={}))
+    assert (task["status"], processes(testbed)) == ("finished", 1)
 
 
 def test_comfyui_is_restarted_if_a_prompt_ignores_an_interrupt(testbed: Testbed, managed: dict[str, Any]) -> None:

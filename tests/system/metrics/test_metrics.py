@@ -20,6 +20,7 @@ COUNTS = {
     "lease_requests",
     "submissions",
     "comfyui_restarts",
+    "comfyui_deaf",
 }
 LEVELS = {
     "tasks_in_hand",

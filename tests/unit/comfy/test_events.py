@@ -20,11 +20,12 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from miner.comfy.client import without_user
-from miner.comfy.events import Ended, Event, EventStream, Preview, Progress, Started, parse
+from miner.comfy.events import Ended, Event, EventStream, Other, Preview, Progress, Started, parse
 
 PATIENCE = 60.0  # seconds
 TEXT, BINARY = 1, 2
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+OTHER = Other(prompt_id="p")
 END = json.dumps({"type": "executing", "data": {"node": None, "prompt_id": "p"}})
 
 
@@ -200,11 +201,11 @@ def message(kind: str, **data: object) -> bytes:
     [
         (TEXT, message("execution_start", prompt_id="p"), Started(prompt_id="p")),
         (TEXT, message("executing", node=None, prompt_id="p"), Ended(prompt_id="p")),
-        (TEXT, message("executing", node="3", prompt_id="p"), None),
+        (TEXT, message("executing", node="3", prompt_id="p"), OTHER),
         (TEXT, message("executing", node="3"), None),  # on a reconnect in mid-run
         (TEXT, message("status", status={}), None),
-        (TEXT, message("execution_success", prompt_id="p"), None),  # its history is not there yet
-        (TEXT, message("of the future", prompt_id="p"), None),
+        (TEXT, message("execution_success", prompt_id="p"), OTHER),  # its history is not there yet
+        (TEXT, message("of the future", prompt_id="p"), OTHER),
         (
             TEXT,
             message(
@@ -214,7 +215,7 @@ def message(kind: str, **data: object) -> bytes:
             ),
             Progress(prompt_id="p", value=3, of=20, done=1, nodes=2),
         ),
-        (TEXT, message("progress_state", prompt_id="p", nodes={"1": {"state": "running", "value": "x"}}), None),
+        (TEXT, message("progress_state", prompt_id="p", nodes={"1": {"state": "running", "value": "x"}}), OTHER),
         (TEXT, b"not JSON", None),
         (TEXT, b"[1, 2]", None),
         (TEXT, b'{"type": "executing", "data": null}', None),

@@ -20,6 +20,7 @@ LANE = LaneSnapshot(
     comfyui_version="0.33.0",
     comfyui_ready=True,
     comfyui_restarts=0,
+    comfyui_deaf=False,
     without_comfyui_since=0.0,
     failed=False,
     loops=tuple(
@@ -80,6 +81,7 @@ PROBLEMS = {
     "a loop ended by a bug": (lane(failed=True), False, False, "Lane 0", "bad", "a bug"),
     "the outbox is stuck": (now(outbox=replace(OUTBOX, late=9.0)), False, False, "Outbox's loop", "bad", "9 s"),
     "ComfyUI is away": (lane(comfyui_ready=False), True, False, "ComfyUI of lane 0", "bad", "idle"),
+    "ComfyUI is deaf": (lane(comfyui_deaf=True), True, True, "ComfyUI of lane 0", "warning", "stream is silent"),
     "ComfyUI restarts": (lane(comfyui_restarts=4), True, True, "ComfyUI of lane 0", "warning", "restarted 4 times"),
     "its GPU is gone": (lane(**gone(1800.0)), False, False, "ComfyUI", "bad", "for 30 min"),
     "it may come back": (lane(**gone(1799.0)), True, False, "ComfyUI of lane 0", "bad", "idle"),
