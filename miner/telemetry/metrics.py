@@ -93,7 +93,7 @@ COMFYUI_RESTARTS = _counter("comfyui_restarts", "ComfyUI restarts.", "lane")
 COMFYUI_DEAF = _counter(
     "comfyui_deaf",
     "Times that ComfyUI's event stream was connected and silent, by what was done: reconnected, restarted, told.",
-    "action",
+    "what",
 )
 COMFYUI_READY = _gauge("comfyui_ready", "1 while ComfyUI is ready for prompts.", "lane")
 COMFYUI_MEMORY = _gauge("comfyui_resident_memory_bytes", "RAM of a managed ComfyUI.", "lane")
