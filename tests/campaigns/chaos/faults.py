@@ -100,7 +100,7 @@ def comfyui_wedged(testbed: ChaosTestbed, rng: random.Random) -> None:
 def comfyui_wedged_for_good(testbed: ChaosTestbed, _rng: random.Random) -> None:
     """Its owner, the miner, has to replace it."""
     pid = testbed.comfyui.send(signal.SIGSTOP)
-    until(lambda: testbed.comfyui.pid not in (pid, None), why="another ComfyUI", patience=120.0)
+    until(lambda: testbed.comfyui.pid not in (pid, None) and testbed.ready(), why="another ComfyUI", patience=120.0)
 
 
 @contextmanager
