@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 
 
 class SmallDisk:
-    """A tmpfs of `megabytes` on `folder`, which exists. `mounted` is False where this user may not mount one."""
+    """A tmpfs of such a `size` ("32m", "256k") on `folder`, which exists.
 
-    def __init__(self, folder: Path, megabytes: int) -> None:
+    `mounted` is False where this user may not mount one.
+    """
+
+    def __init__(self, folder: Path, size: str) -> None:
         self.folder = folder
-        self.megabytes = megabytes
-        self.mounted = _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder))
+        self.mounted = _run("mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder))
 
     @contextmanager
     def full(self) -> Iterator[None]:
@@ -24,7 +27,7 @@ class SmallDisk:
         ballast = self.folder / "ballast"
         try:
             with ballast.open("wb", buffering=0) as file:
-                step = self.megabytes << 20
+                step = shutil.disk_usage(self.folder).free
                 while step >= 4096:
                     try:
                         os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), step)

@@ -21,7 +21,7 @@ from tests.support.scripted_server import ScriptedServer, reply
 from tests.support.small_disk import SmallDisk
 from tests.support.testbed import Testbed, free_port, until
 
-DISK = 1400  # MB; above what a bundled workflow wants to be free
+DISK = "1400m"  # above what a bundled workflow wants to be free
 SETTINGS: dict[str, Any] = {
     "miner__suffixes": [],
     "sequencer__heartbeat": 0.5,

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+
+from tests.support.small_disk import SmallDisk
 
 
 @pytest.fixture
 def mount() -> Iterator[Callable[[Path], None]]:
     """Mounts a disk of 256 KB on a folder."""
-    mounted: list[Path] = []
+    with ExitStack() as stack:
 
-    def mount(folder: Path) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("this user may not mount a disk: run this as root")
-        mounted.append(folder)
+        def mount(folder: Path) -> None:
+            if not stack.enter_context(closing(SmallDisk(folder, "256k"))).mounted:
+                pytest.skip("this user may not mount a disk: run this as root")
 
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        yield mount

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.relayed_testbed import RelayedTestbed
+from tests.support.small_disk import SmallDisk
 
 
 class Beds:
@@ -39,12 +39,8 @@ class Beds:
 @pytest.fixture(scope="session")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A disk of 32 MB that holds the miner's state; a plain folder where this user may not mount one."""
-    disk = tmp_path_factory.mktemp("disk")
-    command = ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    yield disk
-    if mounted:
-        subprocess.run(["umount", str(disk)], check=True)
+    with closing(SmallDisk(tmp_path_factory.mktemp("disk"), "32m")) as disk:
+        yield disk.folder
 
 
 @pytest.fixture(scope="session")
