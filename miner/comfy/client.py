@@ -127,6 +127,10 @@ class ComfyClient:
         entry = self._json("GET", f"/history/{prompt_id}", timeout=BRIEF).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 
+    def ended(self, most: int) -> list[str]:
+        """The prompts in its history, at most the latest `most`."""
+        return list(self._json("GET", f"/history?max_items={most}", timeout=BRIEF))
+
     def forget(self, prompt_id: str) -> None:
         """Delete a prompt from the history."""
         status, _ = self._post("/history", {"delete": [prompt_id]}, timeout=BRIEF)

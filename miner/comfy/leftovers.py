@@ -6,6 +6,8 @@ stay so. Only files of the prompt's own folder are touched, and previews that it
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -21,6 +23,7 @@ from miner.task.stages import OutputFile
 
 PARENT = "xalora"  # of every prompt's folder
 MOST_FILES = 200  # of one prompt, to overwrite
+MOST_PROMPTS = 200  # of a history, to look through: entries can be large
 DAY = 86400.0
 
 
@@ -54,7 +57,7 @@ class Leftovers:
             self._client.cancel(prompt_id)  # of an unreadable record, or submitted by a request that failed
             raise ComfyFault("ComfyUI has not ended the prompt yet")
         entry = entry or self._client.entry(prompt_id)  # it may have ended between the two
-        known = dict.fromkeys([*files, *(_files(entry) if entry else ())])
+        known = dict.fromkeys([*files, *(_files(entry, prompt_id) if entry else ())])
         for file in islice(known, MOST_FILES):
             own = file.subfolder.replace("\\", "/") == folder_of(prompt_id) or file.kind == "temp"
             deleted = self._ours and file.kind in self._folders
@@ -62,6 +65,11 @@ class Leftovers:
                 self._client.blank(file)
         if entry is not None:
             self._client.forget(prompt_id)
+
+    def known(self, *, keep: Collection[str], mine: Callable[[str], bool]) -> list[str]:
+        """The prompts in ComfyUI's history that are `mine`, without those of `keep`. Blocks for a request; raises
+        ComfyFault."""
+        return [prompt for prompt in self._client.ended(MOST_PROMPTS) if mine(prompt) and prompt not in keep]
 
     def sweep(self, *, keep: Collection[str], mine: Callable[[str], bool]) -> list[str]:
         """Delete what earlier runs left in ComfyUI's folders; see `sweep`."""
@@ -95,8 +103,11 @@ def remove_tree(folder: Path) -> str:
     return f"cannot delete {errors[0]}" if errors and folder.exists() else ""
 
 
-def _files(entry: dict[str, Any]) -> Iterator[OutputFile]:
-    """Those that the prompt's own run made: a cached node names an earlier run's."""
+def _files(entry: dict[str, Any], prompt_id: str) -> Iterator[OutputFile]:
+    """Those that the prompt's own run made (a cached node names an earlier run's), and those that its graph loads."""
+    folder, words = folder_of(prompt_id), json.dumps(entry.get("prompt"))
+    for name in re.findall(rf'"{folder}/([^"/\\\\]+)"', words):
+        yield OutputFile(filename=name, subfolder=folder, kind="input")
     history = parse_history(entry)
     for node, files in history.outputs.items():
         if node not in history.cached:

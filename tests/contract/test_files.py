@@ -6,6 +6,11 @@ import uuid
 
 import pytest
 
+from miner.comfy.client import ComfyClient
+from miner.comfy.leftovers import Leftovers, folder_of
+from miner.task.prompt_ids import new_prompt_id
+from miner.task.stages import OutputFile
+
 from .graphs import encoded, picture, prefix, simple
 from .wire import Comfy
 
@@ -108,3 +113,25 @@ def test_a_page_of_elsewhere_cannot_ask(comfy: Comfy, headers: dict[str, str]) -
 
 def test_a_page_of_its_own_can_ask(comfy: Comfy) -> None:
     assert comfy.get("/prompt", headers={"Origin": comfy.url}).status_code == 200
+
+
+def test_what_a_prompt_leaves_can_be_made_empty_and_forgotten(comfy: Comfy) -> None:
+    """There is no request that deletes a file; an upload to its name replaces it, whatever its folder."""
+    client = ComfyClient(comfy.url, client_id="leftovers")
+    prompt_id = new_prompt_id("contract")
+    loaded = comfy.upload("in.png", encoded(picture()), subfolder=folder_of(prompt_id), overwrite="true")
+    graph = simple()
+    graph["1"] = {"class_type": "LoadImage", "inputs": {"image": loaded}}
+    graph["2"]["inputs"]["filename_prefix"] = f"{folder_of(prompt_id)}/out"
+    graph["3"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    made = comfy.run(graph, prompt_id=prompt_id).files
+    files = [*made, {"filename": "in.png", "subfolder": folder_of(prompt_id), "type": "input"}]
+    assert {file["type"] for file in files} == {"input", "output", "temp"}
+    assert all(comfy.view(file).content for file in files)
+    assert Leftovers(client, folders={}, ours=False).erase(prompt_id, (), reachable=True) == ""
+    assert [comfy.view(file).content for file in files] == [b""] * len(files)
+    assert comfy.history(prompt_id) is None
+    gone = OutputFile(filename="none.png", subfolder=folder_of(prompt_id), kind="output")
+    assert Leftovers(client, folders={}, ours=False).erase(prompt_id, [gone], reachable=True) == ""
+    assert not client.has(gone)  # what is not there is not made
+    client.close()

@@ -61,6 +61,8 @@ class Cleanup:
     _due: deque[_Due] = field(default_factory=deque)
     _later: list[_Due] = field(default_factory=list)  # failed before
     _forget_at: float = 0.0  # when to empty the journal's log
+    _recovered: bool = False  # the tasks of earlier runs are in hand
+    _history_swept: bool = False
     _rng: random.Random = field(default_factory=random.Random)
 
     def add(self, task: TaskInHand) -> None:
@@ -86,25 +88,39 @@ class Cleanup:
 
     def sweep(self) -> None:
         """Delete what earlier runs left and no journal knows. Call it once the tasks of earlier runs are in hand."""
-        keep = self.ledger.prompts()
-
-        def mine(prompt_id: str) -> bool:
-            return is_of(prompt_id, self.ledger.miner_id)
-
+        keep, mine = self.ledger.prompts(), self._is_mine
         reasons = self.host.leftovers.sweep(keep=keep, mine=mine)
         for parent in (*self.state.glob("lane-*"), *self.state.glob("comfyui-*/*put/xalora")):  # of former lanes, too
             reasons += sweep(parent, keep=keep, mine=mine)
+        self._recovered = True
         if reasons:
             log.warning(
                 "leftovers_not_deleted", reason=reasons[0], count=len(reasons), next="the next start tries again"
             )
+
+    def _is_mine(self, prompt_id: str) -> bool:
+        return is_of(prompt_id, self.ledger.miner_id)
+
+    @property
+    def _must_sweep(self) -> bool:
+        return self._recovered and not self._history_swept and self.host.ready.is_set()
+
+    def _sweep_history(self) -> None:
+        """Queue what ComfyUI remembers of this miner and no task in hand owns, once it is ready for the first time."""
+        self._history_swept = True
+        try:
+            prompts = self.host.leftovers.known(keep=self.ledger.prompts(), mine=self._is_mine)
+        except MachineFault as fault:
+            log.info("history_not_swept", reason=fault.message, next="the next start looks again")
+            return
+        self._due.extend(_Due(task_id="", places=Places(prompts=(prompt,)), strings=()) for prompt in prompts)
 
     def next_in(self) -> float | None:
         """Seconds until there is something to do; None: nothing."""
         waits = [due.at for due in self._later]
         if self.journal.must_forget:
             waits.append(self._forget_at)
-        if self._due:
+        if self._due or self._must_sweep:
             return 0.0
         return max(min(waits) - self.clock(), 0.0) if waits else None
 
@@ -115,6 +131,8 @@ class Cleanup:
 
     def run_next(self) -> None:
         """Clean up after one task, if any is due."""
+        if self._must_sweep:
+            self._sweep_history()
         due = self._next()
         if due is not None:
             try:

@@ -1,7 +1,7 @@
 """Ways of a task × kinds of ComfyUI: some seconds after the answer, nothing that its consumer sent is in any file.
 
-By bytes, in the state folder (journal, its write-ahead log, temporary files, ComfyUI's log) and ComfyUI's folders,
-history and queue. With COMFYUI_URL, that ComfyUI is one of the kinds; its folders are read over its API.
+By bytes, in the state folder (journal, its write-ahead log, temporary files, ComfyUI's log), the miner's log, and ComfyUI's
+folders, history and queue.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def record_unreadable(place: Place) -> None:
 
 WAYS: list[Callable[[Place], None]] = [
     *(done, refused, broken_picture, failed, retried, upload_refused, canceled, canceled_while_waiting),
-    *(killed_in_the_render, killed_before_the_acknowledgement, record_unreadable),
+    *(killed_in_the_render, killed_before_the_acknowledgement, record_unreadable, journal_lost),
 ]
 
 
