@@ -1,6 +1,6 @@
 """Ways of a task × kinds of ComfyUI: some seconds after the answer, nothing that its consumer sent is in any file.
 
-By bytes, in the state folder (journal, its write-ahead log, temporary files, ComfyUI's log), the miner's log, and ComfyUI's
+By bytes, in the state folder (journal and its log, temporary files, ComfyUI's log), the miner's log and ComfyUI's
 folders, history and queue.
 """
 
