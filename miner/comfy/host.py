@@ -185,7 +185,7 @@ class ComfyHost:
     def check(self) -> None:
         """Raise ComfyDown if our process has ended; cheap enough for every tick."""
         if self.process is not None and not self.process.alive():
-            raise ComfyDown("ComfyUI's process has ended")
+            raise self.process.ended()
 
     def close(self, *, leave_running: bool = False) -> None:
         """Close connections, then stop the process if it is ours and not left for the next start to adopt."""

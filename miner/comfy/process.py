@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import structlog
@@ -217,7 +219,7 @@ class ComfyProcess:
     def _spawn(self) -> None:
         self.tidy()
         try:
-            with self.log_path.open("ab") as out:
+            with self._open_log() as out:
                 self._log_start = out.tell()
                 # a file, not a pipe, so that it survives a killed miner; its own session, to end it whole
                 self._child = subprocess.Popen(
@@ -237,6 +239,15 @@ class ComfyProcess:
         self._process = find_process(self._child.pid)
         if self._process is not None:
             self._remember(self._process)
+
+    def _open_log(self) -> BinaryIO:
+        """The log, to append to. ComfyUI runs without one where the disk has no room for it."""
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            return self.log_path.open("ab")
+        except OSError as error:
+            log.error("comfyui_log_not_written", reason=str(error), next="starting ComfyUI without a log")
+            return Path(os.devnull).open("ab")
 
     def _answers(self, within: float, should_stop: threading.Event) -> bool:
         """Block until it answers; False if it ended, `within` seconds passed or `should_stop` was set."""
@@ -263,6 +274,11 @@ class ComfyProcess:
         return ComfyDown(f"ComfyUI {reason} during its start", hint=f"{said}see {self.log_path}")
 
     # ---- ending -------------------------------------------------------------------------------------------------
+
+    def ended(self) -> ComfyDown:
+        """What to raise once it has ended by itself. SIGKILL is the kernel's, when memory has run out."""
+        code = self._child.poll() if self._child is not None else None
+        return ComfyDown(f"ComfyUI {self._ending()}", fault="memory" if code == -signal.SIGKILL else None)
 
     def _ending(self) -> str:
         return describe_ending(self._child.returncode if self._child is not None else None)
@@ -291,13 +307,17 @@ class ComfyProcess:
         if self._child is not None:
             self._child.wait()
         self._process = self._child = None
-        self._pid_file.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that became read-only; the pid's start time tells it from a later process
+            self._pid_file.unlink(missing_ok=True)
 
 
 def tail(path: Path, start: int, lines: int = LOG_TAIL) -> list[str]:
-    """The last lines written to `path` after byte `start`, without blank lines and color codes."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - 8192))
-        text = COLOR.sub("", file.read().decode(errors="replace"))
+    """The last lines written to `path` after byte `start`, without blank lines and color codes; none if unreadable."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - 8192))
+            text = COLOR.sub("", file.read().decode(errors="replace"))
+    except OSError:
+        return []
     return [line.strip() for line in text.splitlines() if line.strip()][-lines:]

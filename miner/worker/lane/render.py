@@ -248,6 +248,7 @@ class Render:
         """Follow a prompt across ComfyUI's failures. Raises what ends it early."""
         if task.given_up:
             raise JobFault(task.given_up)
+        cause: ComfyDown | None = None
         while True:
             self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
             try:
@@ -263,7 +264,10 @@ class Render:
                     limit=self.capabilities.library.get(prompt.job.workflow).manifest.timeout_seconds,
                 )
             except ComfyDown as down:
+                cause = down
                 self.host.condemn(down.message)
+            except PromptLost as lost:
+                raise (PromptLost(cause.message, hint=cause.hint, fault=cause.fault) if cause else lost) from cause
 
     def _tick(self, task_id: str, job: Job, *, alive: bool = True) -> None:
         self.liveness.beat()

@@ -90,6 +90,8 @@ def test_a_comfyui_killed_during_a_render_is_restarted_and_the_task_finished(
     (task,) = testbed.ended(task_id)
     assert task["status"] == "finished"
     assert processes(testbed) == 2
+    (spoiled,) = testbed.logged("render_spoiled")
+    assert (spoiled["fault"], "when memory runs out" in spoiled["reason"]) == ("memory", True)
 
 
 def test_a_comfyui_that_hangs_during_a_render_is_restarted_and_the_task_finished(

@@ -111,3 +111,7 @@ def test_a_log_past_its_limit_is_emptied_under_the_running_process(make: Make, t
     assert process.log_path.stat().st_size == 0
     assert process.log_path.with_name("log.1").stat().st_size == LIMIT + 1
     assert process.alive()
+
+
+def test_a_log_that_cannot_be_read_has_no_last_words(tmp_path: Path) -> None:
+    assert tail(tmp_path / "missing", 0) == []

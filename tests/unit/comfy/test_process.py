@@ -39,6 +39,26 @@ def test_it_is_ready_when_start_returns_and_gone_when_stop_returns(make: Make, t
     process.stop()  # again, with nothing to do
 
 
+def test_it_runs_without_a_log_if_none_can_be_written(make: Make, tmp_path: Path) -> None:
+    """Such as on a disk that is full or was made read-only."""
+    process = make(standin(free_port(), tmp_path))
+    process.log_path.unlink(missing_ok=True)
+    process.log_path.mkdir(parents=True)
+    process.start(GO_ON)
+    assert process.alive()
+    process.tidy()
+
+
+@pytest.mark.parametrize(("number", "fault"), [(signal.SIGKILL, "memory"), (signal.SIGSEGV, "machine")])
+def test_the_kernels_kill_is_a_lack_of_memory(make: Make, tmp_path: Path, number: int, fault: str) -> None:
+    process = make(standin(free_port(), tmp_path))
+    process.start(GO_ON)
+    os.kill(pid_of(process), number)
+    until(lambda: not process.alive(), why="its death")
+    assert process.ended().fault == fault
+    assert f"signal {number:d}" in process.ended().message
+
+
 def test_starting_what_runs_and_answers_leaves_it_alone(make: Make, tmp_path: Path) -> None:
     process = make(standin(free_port(), tmp_path))
     process.start(GO_ON)
