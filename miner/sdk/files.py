@@ -22,7 +22,7 @@ from miner.sdk.replies import Reply
 from miner.sdk.transport import call_of, open_session, send, why
 
 TRANSFER_TIMEOUT = 60.0  # seconds of silence
-DATA_LIMIT = 500_000  # bytes of a picture inside a task: a miner takes no reply of the sequencer above 1 MiB
+DATA_LIMIT = 500_000  # bytes of a picture inside a task: every miner takes it, and no sequencer is known to mind
 _CHUNK = 1 << 20  # bytes
 
 

@@ -31,7 +31,7 @@ from miner.task.stages import Outcome
 from miner.telemetry import clock
 from miner.telemetry.log import cut
 
-SLACK = 1 << 20  # bytes of a reply besides pictures
+MAX_REPLY_BYTES = 1 << 20  # of a reply, besides pictures
 LONGEST_SCAN = 4  # times that, to look for the id of a task that is too large
 CHUNK = 1 << 16  # bytes read at a time
 RATE = 250_000  # bytes a second that a large reply may take
@@ -102,7 +102,7 @@ class Sequencer:
         """
         self._url = url.rstrip("/")
         self._timeout = timeout
-        self._max_reply = SLACK + max_input * 4 // 3
+        self._max_reply = MAX_REPLY_BYTES + max_input * 4 // 3
         self._egress = egress or Egress()
         self._pools = operators_pools(self._url, maxsize=KEPT)
         self._waits = Waits()

@@ -14,7 +14,7 @@ from typing import Any
 from miner.sequencer.client import MAX_REPLY_BYTES
 from miner.sequencer.replies import MAX_REPLY_DEPTH
 from tests.support.script import TASK
-from tests.support.scripted_server import Answer, bare, reply, says, trickles
+from tests.support.scripted_server import Answer, bare, floods, reply, says, trickles
 
 Lie = bytes | Answer
 
@@ -82,22 +82,16 @@ REFUSED: dict[str, Lie] = {
     "a number": reply(1),
     "NaN": reply(b'{"task_id": NaN}'),
     "infinity": reply(b'{"task_id": "t", "timeout_seconds": -Infinity}'),
-    "a number of 5000 digits": with_number(b"9" * 5000),
-    "half of it": reply(json.dumps(TASK).encode()[:-20]),
     "two of them": reply(b"{} {}"),
     "a comma too many": reply(b'{"task_id": null,}'),
     "bytes that are no text": reply(b'{"task_id": "\xff\xfe"}'),
     "NUL": reply(b"\0{}"),
     # ids that are none
-    "an id that is a number": task(task_id=5),
     "an id that is true": task(task_id=True),
     "an id that is a list": task(task_id=["t"]),
     "an id that is an object": task(task_id={}),
-    "an id with a line break": task(task_id="t\nu"),
-    "an id with an escape": task(task_id="\x1b[31m"),
-    "an id with a right-to-left override": task(task_id="\u202egnp.exe"),
     "half a surrogate for an id": task(task_id="\ud800"),
-    "an id of 257 letters": task(task_id="t" * 257),
+    "an id of 4097 letters": task(task_id="t" * 4097),
     # other statuses
     **{f"status {status}": reply({"message": "no"}, status=status) for status in (201, 202, 400, 404, 418, 500, 503)},
     "429 for 10^9 years": reply({}, f"Retry-After: {'9' * 30}", status=429),
@@ -107,6 +101,19 @@ REFUSED: dict[str, Lie] = {
     "a redirect to itself": reply(b"", "Location: /miner_request", status=302),
 }
 """These raise Retryable: the miner asks again."""
+
+BROKEN: dict[str, Lie] = {
+    "a number of 5000 digits": with_number(b"9" * 5000),
+    "half of it": reply(json.dumps(TASK).encode()[:-20]),
+    "an id that is a number": task(task_id=5),
+    "an id with a line break": task(task_id="t\nu"),
+    "an id with an escape": task(task_id="\x1b[31m"),
+    "an id with a right-to-left override": task(task_id="\u202egnp.exe"),
+    "an id of 257 letters": task(task_id="t" * 257),
+    "a task that is too large": task(task_details={"prompt": "x" * MAX_REPLY_BYTES}),
+    "a task without an end": floods(bare(OK) + b'{"task_id": "t", "task_details": "', b"x" * 65536),
+}
+"""These are no tasks, but have an id that can be answered."""
 
 NOTHING: dict[str, Lie] = {
     "1 MiB": sized(MAX_REPLY_BYTES),

@@ -22,7 +22,7 @@ from miner.worker.lane.answers import Answers
 from miner.worker.lane.gate import MAX_UNACKNOWLEDGED, UNKNOWN_TASK, Gate
 from miner.worker.lane.prepare import UNDELAYED_REFUSALS
 from miner.worker.lane.shutdown import Shutdown
-from tests.campaigns.fuzz.lies import NOTHING, REFUSED, WRONG_FIELDS, Lie
+from tests.campaigns.fuzz.lies import BROKEN, NOTHING, REFUSED, WRONG_FIELDS, Lie
 from tests.support.script import TASK, Script, ScriptedTestbed, a_task, details
 from tests.support.scripted_server import Answer, Request, ScriptedServer, reply
 from tests.support.testbed import until
@@ -52,6 +52,15 @@ def test_a_reply_that_is_none_is_refused_in_time_and_in_words(name: str) -> None
     assert refused.value.message.isprintable()
     assert len(refused.value.message) < 400
     assert (refused.value.retry_after or 0.0) <= 3600
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_task_with_an_id_is_a_lease_with_the_reason(name: str) -> None:
+    lease = said_to(BROKEN[name]).lease
+    assert lease is not None
+    assert lease.fault or name == "an id that is a number"
+    assert lease.fault.isprintable()
 
 
 @pytest.mark.parametrize("name", NOTHING)
