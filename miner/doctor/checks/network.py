@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -62,6 +62,10 @@ def name_lookup(facts: Facts) -> Iterator[Mark]:
     if is_literal(host):
         yield good("DNS", f"{host} is an address: no lookup needed")
         return
+    with suppress(ConfigError):  # another check tells
+        if proxy_for(facts.settings.sequencer.url):
+            yield note("DNS", f"the proxy looks up {host}; inputs of tasks need this machine's own DNS")
+            return
     began = time.monotonic()
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)}
