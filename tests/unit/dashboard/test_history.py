@@ -10,7 +10,7 @@ from miner.dashboard.history import History, Totals
 from miner.task.errors import MachineFault
 from miner.task.journal import DAY, Journal
 from miner.task.ledger import Ledger
-from miner.task.stages import Answered, Closed, Facts, Job, Lease, Outcome, Prepared, PresignedPut, Prompted
+from miner.task.stages import Answered, Closed, Facts, Job, Lease, Outcome, Places, Prepared, PresignedPut, Prompted
 
 ME = "0x0000000000000000000000000000000000000001"
 FACTS = Facts(prepare=0.5, queue=0.1, render=4.0, deliver=0.4, total=5.0, size=1234)
@@ -132,7 +132,7 @@ def test_a_failure_stays_one_after_its_files_are_deleted_before_the_acknowledgem
     prompt(ledger, clock, "failed")
     outcome = Outcome(task_id="failed", success=False, msg="rendering failed")
     ledger.advance("failed", Answered(outcome=outcome, facts=FACTS))
-    ledger.cleaned("failed")
+    ledger.cleaned("failed", Places())
     ledger.advance("failed", Closed(verdict="acknowledged"))
     assert [task.outcome for task in history.last(limit=1)] == ["failed"]
 
