@@ -62,6 +62,7 @@ def badly_reloaded(testbed: ChaosTestbed, rng: random.Random) -> None:
 
 def manifest_broken(testbed: ChaosTestbed, rng: random.Random) -> None:
     """As found at a reload."""
+    testbed.await_worker()  # one that starts would refuse it, and rightly end
     manifest = testbed.workflows / "plain" / "workflow.toml"
     text = manifest.read_text()
     manifest.write_text(text[: len(text) // 2] + "\n[[")

@@ -108,7 +108,7 @@ class ChaosTestbed(Testbed):
 
     def reload_worker(self, **changed: Any) -> None:
         """The first configuration with other values: of a key that several sections have, the first."""
-        self._await_worker()
+        self.await_worker()
         text = self.config
         for key, value in changed.items():
             text, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
@@ -119,13 +119,13 @@ class ChaosTestbed(Testbed):
     def restore_config(self) -> None:
         (self.folder / "config.toml").write_text(self.config)
 
-    def _await_worker(self) -> None:
+    def await_worker(self) -> None:
         """Until it has taken its signals over: before that, any of them ends it."""
         until(lambda: len(self.logged("started")) > self._starts_before, why="the worker's start")
 
     def stop_worker(self, *, hurry: bool) -> None:
         """Tell it to stop, once or twice; fails where it does not end as it should."""
-        self._await_worker()
+        self.await_worker()
         if hurry:
             self.worker.send(signal.SIGTERM)
         code = self.worker.stop(timeout=60.0)
