@@ -31,6 +31,7 @@ log = structlog.get_logger()
 
 LOOK_EVERY = 3.0  # seconds between looks at an idle ComfyUI
 LOOK_TIMEOUT = 5.0
+RESTART = 4.0  # seconds that it may be away until a held request is ended: a lease in its reply would be lost
 # Seconds that a task waits for a ComfyUI that has gone: a third of what is left to it, between these. An external one
 # takes up to a minute or two to restart, with many custom nodes.
 LEAST_PATIENCE = 20.0
@@ -66,7 +67,7 @@ class ComfyHost:
         folders = {kind: path for kind, path in (("input", input_dir), ("output", output_dir)) if path is not None}
         self.leftovers = Leftovers(client, folders=folders, ours=process is not None)
         self._on_ready = on_ready
-        self.on_away: Callable[[], None] = lambda: None  # it is not ready; called more than once, from any thread
+        self.on_away: Callable[[], None] = lambda: None  # it stays away; called more than once
         self._clock = clock
         self._looked_at = clock()
         self._asking = False  # it lists its nodes, and may answer nothing else meanwhile
@@ -81,12 +82,17 @@ class ComfyHost:
 
         `tick` is called about twice a second, except while a process starts, and may raise to give up.
         """
+
+        def turn() -> None:
+            tick()
+            if self._clock() - self.unready_since >= RESTART:
+                self.on_away()  # each time: a request that was about to be made is held now
+
         attempt = 0
         while not stop.is_set() and not self.ready.is_set():
-            tick()
-            self.on_away()  # again: a request that was about to be made is held now
+            turn()
             try:
-                self._rest_if_exhausted(stop, tick)
+                self._rest_if_exhausted(stop, turn)
                 self._revive(stop)
                 self._get_ready()
             except MachineFault as fault:
@@ -94,7 +100,7 @@ class ComfyHost:
                 self.trouble = fault.message
                 pause = backoff(attempt, rng=self._rng, base=1.0, cap=30.0)
                 log.warning("comfyui_not_ready", reason=fault.message, hint=fault.hint, next=f"again in {pause:.1f} s")
-                _wait(pause, stop, tick)
+                _wait(pause, stop, turn)
 
     def _rest_if_exhausted(self, stop: threading.Event, tick: Callable[[], None]) -> None:
         """Leave a process that keeps dying alone until its deaths are old."""
@@ -143,7 +149,6 @@ class ComfyHost:
         if self.ready.is_set():
             self.trouble, self.unready_since = reason, self._clock()
             self.ready.clear()
-            self.on_away()
 
     def condemn(self, reason: str) -> None:
         """Have `ensure` restart it if it is ours; an external one is for its owner to restart."""
