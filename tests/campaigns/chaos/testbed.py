@@ -63,7 +63,7 @@ class ChaosTestbed(Testbed):
             self.to_comfyui.url if self.to_comfyui else "",
             workflows=workflows(self),
             environ=self._preloaded(),
-            program="tests.campaigns.chaos.impatient",
+            program="tests.support.impatient",
             sequencer__url=_named(self.sequencer.url),
             network__allow=[
                 _named(self.sequencer.host),

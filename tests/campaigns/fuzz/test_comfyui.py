@@ -201,6 +201,7 @@ def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_co
         testbed.start_worker(
             comfyui.url,
             workflows={"4": [name]},
+            program="tests.support.impatient",
             comfyui__output_dir=str(testbed.folder / "output"),
             comfyui__interrupt_grace=1.0,
         )
@@ -212,7 +213,7 @@ def test_a_worker_survives_a_comfyui_that_lies_and_its_words_do_not_reach_the_co
             assert task["msg"].isprintable(), what
             assert len(task["msg"]) < 200, what
             assert not any(word in task["msg"] for word in ("/home", "10.0.0.1", "Traceback", "secret")), what
-        comfyui.refusal, comfyui.end = None, success()
-        (good,) = testbed.ended(testbed.create(), patience=20.0)
-        assert good["status"] == "finished", good["msg"]
+            comfyui.refusal, comfyui.end = None, success()
+            (good,) = testbed.ended(testbed.create(), patience=20.0)
+            assert good["status"] == "finished", (what, good["msg"])
         assert testbed.worker.stop() == 0

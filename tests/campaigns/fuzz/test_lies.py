@@ -113,6 +113,7 @@ class LiedToTestbed(ScriptedTestbed):
         self.image = self.picture()
         self.start_worker(
             self.start_engine(),
+            program="tests.support.impatient",
             sequencer__url=self.sequencer.url,
             sequencer__poll_interval=0.01,
             network__allow=[self.images.host, devnet.url.removeprefix("http://")],

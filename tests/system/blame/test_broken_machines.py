@@ -117,7 +117,7 @@ def test_a_broken_machine_is_blamed_and_paused(testbed: Testbed, managed: dict[s
 def test_a_mended_machine_comes_back_and_burns_no_task_meanwhile(testbed: Testbed, request_line: str) -> None:
     """After each pause the miner renders for itself; consumers wait until that succeeds."""
     row = Row(request=request_line, status=403, fault="machine", burned=1)
-    page = start(testbed, row, program="tests.system.blame.with_short_pauses")
+    page = start(testbed, row, program="tests.support.impatient")
     burn(testbed)
     details = {"parameters": {"image": noise(testbed)}}
     waits = testbed.devnet.create(task_type="upscaler", workflow_id="4", task_details=details)
