@@ -52,10 +52,12 @@ def test_the_second_task_notices_and_the_operator_is_told_if_it_stays(testbed: T
     done(testbed, 1)
     until(lambda: actions(testbed) == ["reconnected"], why="the notice")
     until(lambda: sum(line.startswith(b"GET /ws") for line in relay.seen) == 2, why="another connection")
-    done(testbed, 2)  # the first may have been submitted before it was there
-    until(lambda: actions(testbed) == ["reconnected", "told"], why="the word")
+    for _ in range(8):  # those that were submitted before it was there, or too soon after, do not count
+        done(testbed, 1)
+        if len(actions(testbed)) > 1:
+            break
     done(testbed, 2)
-    assert len(actions(testbed)) == 2
+    assert actions(testbed) == ["reconnected", "told"]
     for hold in holds:
         hold.release()
     until(lambda: testbed.logged("comfyui_heard_again"), why="its voice")
