@@ -41,13 +41,13 @@ from miner.worker.lane.cleanup import Cleanup
 from miner.worker.lane.deliver import Deliver
 from miner.worker.lane.gate import Gate
 from miner.worker.lane.heartbeat import Heartbeat
+from miner.worker.lane.own_renders import WARMING_UP
 from miner.worker.lane.poll import Poll
 from miner.worker.lane.prepare import Prepare
 from miner.worker.lane.recover import Recover
 from miner.worker.lane.refresh import Refresh
 from miner.worker.lane.render import Render
 from miner.worker.lane.shutdown import Shutdown
-from miner.worker.lane.warmup import WARMING_UP
 
 log = structlog.get_logger()
 

@@ -26,10 +26,10 @@ from miner.worker.lane.answers import Answers
 from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.hearing import Hearing
+from miner.worker.lane.own_renders import WARMING_UP, OwnRenders
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
-from miner.worker.lane.warmup import WARMING_UP, render_smallest, warm_up
 
 log = structlog.get_logger()
 
@@ -62,15 +62,24 @@ class Render:
     preview: Preview | None = None  # the latest of the current render
     _task_id: str = ""  # of the current render; "" between renders
     _prompt_id: str = ""
-    _trial: str = ""  # the workflow that we render ourselves
     _idle_since: float | None = None  # Unix seconds of the last prompt's end
     _started: dict[str, float] = field(default_factory=dict)  # prompt → Unix seconds of its start
     _ended: set[str] = field(default_factory=set)  # prompts that ended before they were followed
     _cancel: Cancel = field(init=False)
     _hearing: Hearing = field(init=False)
+    _own_renders: OwnRenders = field(init=False)
 
     def __post_init__(self) -> None:
         self._hearing = Hearing(host=self.host, clock=self.clock, on_event=self._note)
+        self._own_renders = OwnRenders(
+            ledger=self.ledger,
+            host=self.host,
+            capabilities=self.capabilities,
+            shutdown=self.shutdown,
+            liveness=self.liveness,
+            on_event=self._note,
+            ask_anew=self.ask_anew,
+        )
         self._cancel = Cancel(
             host=self.host, liveness=self.liveness, grace=self.interrupt_grace, clock=self.clock, on_event=self._note
         )
@@ -92,7 +101,8 @@ class Render:
             return f"waiting for ComfyUI: {self.host.trouble}"
         task = self.ledger.get(self._task_id)
         if task is None:
-            return f"trying {self._trial} after its pause" if self._trial else "waiting for a prompt"
+            trying = self._own_renders.trying
+            return f"trying {trying} after its pause" if trying else "waiting for a prompt"
         if task.progress is None:
             return f"rendering {short(task.task_id)}"
         return f"rendering {short(task.task_id)} step {task.progress.value:.0f} of {task.progress.of:.0f}"
@@ -111,41 +121,7 @@ class Render:
         """Warm up before the first task; nothing is leased meanwhile, since ComfyUI is marked not ready."""
         self._make_ready()
         self.host.suspect(WARMING_UP)
-        warm_up(self.host, self.capabilities, folder=self.ledger.folder, stop=self.shutdown.draining)
-
-    def _try_paused_workflow(self) -> None:
-        """A render of our own for a workflow whose pause is over."""
-        name = self.capabilities.pauses.due(self.capabilities.runnable)
-        if name is None or self.shutdown.state != "running":
-            return
-        self._trial = name
-        try:
-            render_smallest(
-                self.host,
-                self.capabilities,
-                self.capabilities.library.get(name),
-                folder=self.ledger.folder,
-                tick=self._may_try,
-                on_event=self._note,
-            )
-        except LeaseLost:
-            return  # stopping
-        except ComfyDown as down:
-            self.host.condemn(down.message)
-        except MachineFault as fault:
-            self.capabilities.pauses.failed(name, fault, task_id="", attempts=1)
-        except JobFault:  # only a consumer's task can tell
-            self.capabilities.pauses.tried(name)
-        else:
-            self.capabilities.pauses.tried(name)
-        finally:
-            self._trial = ""
-        self.ask_anew()
-
-    def _may_try(self) -> None:
-        self.liveness.beat()
-        if self.shutdown.state != "running":
-            raise LeaseLost("the miner is stopping")
+        self._own_renders.warm_up()
 
     def _make_ready(self, tick: Callable[[], None] = lambda: None) -> None:
         """Wait for ComfyUI, starting a managed one."""
@@ -183,7 +159,7 @@ class Render:
             self.host.look_after()
             self._cancel.catch_up()
             if self.host.ready.is_set():
-                self._try_paused_workflow()
+                self._own_renders.try_paused()
                 if (event := self.host.stream.next(WAKE)) is not None:
                     self._note(event)
             else:  # aborting, with ComfyUI away
