@@ -17,7 +17,7 @@ OF_COMFYUI = $(if $(COMFYUI_HOME),--comfyui-home $(COMFYUI_HOME)) $(if $(COMFYUI
 	$(if $(MODELS),--models $(MODELS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench chaos soak fuzz fleet contract image-check lock dist clean
+.PHONY: help demo test lint bench chaos soak fuzz fuzz-pictures fleet contract image-check lock dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -46,6 +46,9 @@ soak: .venv/.test ## keep the miner at full speed and see what grows (MINUTES=60
 
 fuzz: .venv/.test ## send arbitrary JSON as tasks and replies (MINUTES=5)
 	@$(BIN)/python -m tests.campaigns.fuzz --minutes $(or $(MINUTES),5)
+
+fuzz-pictures: .venv/.test ## decode mutated pictures and print what they cost (ARGS='--count 400 --files FOLDER')
+	@$(BIN)/python -m tests.campaigns.fuzz.pictures $(ARGS)
 
 fleet: .venv/.test ## simulate a fleet on one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)

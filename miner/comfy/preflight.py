@@ -108,13 +108,16 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
     """Why `workflow` cannot run on `machine`; empty if it can. Pure."""
     pull = f"run `xalora-miner models pull {workflow.name}`"
     shipped = {model.name for model in workflow.manifest.models}
-    reasons = [
-        replace(reason, cure=pull) if reason.missing in shipped else reason
-        for reason in check_graph(workflow.graph, machine.object_info, bound=replaced(workflow))
-    ]
-    for name, parameter in workflow.manifest.parameters.items():
-        for bind in parameter.bind:
-            reasons += _check_bind(name, parameter, place_of(bind), workflow.graph, machine.object_info)
+    reasons: list[Reason] = []
+    for graph in filter(None, (workflow.graph, workflow.alpha_graph)):
+        found = [
+            replace(reason, cure=pull) if reason.missing in shipped else reason
+            for reason in check_graph(graph, machine.object_info, bound=replaced(workflow))
+        ]
+        for name, parameter in workflow.manifest.parameters.items():
+            for bind in parameter.bind:
+                found += _check_bind(name, parameter, place_of(bind), graph, machine.object_info)
+        reasons += [reason for reason in found if reason not in reasons]
     broken = tuple(_broken(workflow, machine))
     told = {
         reason.missing for reason in broken if reason.missing

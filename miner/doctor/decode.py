@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from miner.media.pictures import BROKEN
+from miner.media.drawing import BROKEN
 from miner.task.errors import MachineFault
 
 Color = tuple[int, int, int]

@@ -17,6 +17,8 @@ from miner.task.errors import MachineFault, MinerError
 from miner.task.stages import Graph
 from miner.telemetry.sizes import gb
 from miner.workflows import Workflow
+from miner.workflows.manifest import Take
+from miner.workflows.results import result_first
 
 PICTURE_URL = "https://localhost/"  # of an input picture; passes the check of the parameters and is never fetched
 
@@ -30,6 +32,7 @@ class TrialRender:
     prompt_id: str
     node: str  # that saves the file
     format: str
+    take: Take = "only"  # which of its files is the result
     quality: int | None = None  # of a JPEG
     limit: float  # seconds
     size: tuple[int, int] | None = None  # expected pixels
@@ -77,6 +80,7 @@ def trial_render(
         prompt_id=prompt_id,
         node=output.node,
         format=output.format,
+        take=output.take,
         quality=int(values[output.quality_parameter]) if output.quality_parameter in values else None,
         limit=limit,
         size=size,
@@ -112,7 +116,8 @@ def _checked(
     files = [file for file in history.outputs.get(trial.node, ()) if file.kind == "output"]
     if not files:
         raise MachineFault("ComfyUI reports success but no output file", hint="check ComfyUI's log")
-    media = finish(session.host.fetch(files[0], session.folder), format=trial.format, quality=trial.quality)
+    result = result_first(files, node=trial.node, format=trial.format, take=trial.take)[0]
+    media = finish(session.host.fetch(result, session.folder), format=trial.format, quality=trial.quality)
     decoded = decode(media.path)
     require(trial, decoded)
     shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "not decoded: no decoder (pip install av)"

@@ -18,6 +18,7 @@ class Dialect:
     dates_prompts: bool  # extra_data gets a create_time
     savers_pass_on: bool  # SaveImage and its kin return what they were given
     new_webp: bool  # SaveAnimatedWEBP's combo is of the second form; it does not say that a single frame is still
+    new_combos: bool  # ImageToMask's combo is of the second form
     dynamic_combos: bool  # SaveVideo's choices are; CreateVideo knows of bit depths
     fuller_object_info: bool  # it has the newer keys
     throttles_progress: bool  # steps in quick succession are reported as one
@@ -37,6 +38,7 @@ DIALECTS = {
             dates_prompts=False,
             savers_pass_on=False,
             new_webp=False,
+            new_combos=False,
             dynamic_combos=False,
             fuller_object_info=False,
             throttles_progress=False,
@@ -52,6 +54,7 @@ DIALECTS = {
             dates_prompts=True,
             savers_pass_on=True,
             new_webp=True,
+            new_combos=True,
             dynamic_combos=True,
             fuller_object_info=True,
             throttles_progress=True,

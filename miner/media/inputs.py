@@ -16,6 +16,7 @@ import time
 from contextlib import closing
 from urllib.parse import unquote_to_bytes
 
+from miner.media.kinds import ACCEPT, is_page, picture_kind, unsupported
 from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Deadline
 from miner.net.egress import Egress
@@ -28,12 +29,19 @@ from miner.telemetry.sizes import gb
 
 RATE = 250_000  # bytes a second; slower servers use up the time-out, since the prepare loop waits for them
 
+_HEADERS = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
 _ATTEMPTS = 3
 _REDIRECTS = 3
-_DATA_HEAD = re.compile(r"data:(?:image/[a-z0-9.+-]{1,64})?(?P<base64>;base64)?", re.IGNORECASE | re.ASCII)
+_NAME = r"[a-z0-9!#$%&'*+.^_`|~-]{1,127}"
+_DATA_HEAD = re.compile(
+    rf'data:(?:{_NAME}/{_NAME})?(?:;{_NAME}=(?:"[^",]*"|[^";,]*))*(?P<base64>;base64)?',
+    re.IGNORECASE | re.ASCII,
+)
+_LONGEST_HEAD = 1000  # characters of a data: URL before its comma
 _STRANGE = re.compile(r"[^!-~]|%(?![0-9a-fA-F]{2})")  # in the body of a data: URL
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
-_PAGE = re.compile(rb"\s*<(?:!doctype|html|head|meta|script)", re.IGNORECASE)
+# Codings whose result is not what it was (RFC 9110, 8.4.1). Others are labels: `aws-chunked`, `utf-8`, `binary`.
+_PACKED = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz", "bzip2", "xz"})
 
 
 class Fetcher:
@@ -75,7 +83,7 @@ class Fetcher:
             )
             with limit, closing(Session(self._guard)) as session:
                 body = self._persist(session, url, limit)
-            if _PAGE.match(body):  # a captive portal's, perhaps
+            if is_page(body):  # a captive portal's, perhaps
                 self._egress.judge(Retryable("a web page came"), who=name)
             return body
         except Refused as refusal:
@@ -109,7 +117,7 @@ class Fetcher:
 
     def _follow(self, session: Session, url: str, limit: Deadline) -> bytes:
         for _ in range(1 + _REDIRECTS):
-            with session.exchange("GET", url, headers={"Accept": "image/*", "Accept-Encoding": "identity"}) as response:
+            with session.exchange("GET", url, headers=_HEADERS) as response:
                 target = redirect(response, url)
                 if target is None:
                     return self._body(response, limit)
@@ -123,20 +131,23 @@ class Fetcher:
         if not 200 <= status < 300:
             raise Refused(answered("the server", status))
         # Identity was requested; a body that is compressed anyway could be a bomb, so it is not unpacked.
-        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            raise Refused("the server compresses its answer")
+        codings = response.headers.get("Content-Encoding", "").lower().split(",")
+        if packed := _PACKED.intersection(map(str.strip, codings)):
+            raise Refused(f"the server compresses its answer ({min(packed)}), although it was asked not to")
         body = read_bounded(response, self._max_bytes, limit=limit, rate=RATE)
         if body is None:
             raise _too_large(self._max_bytes)
+        if status != 200 and picture_kind(body) is None:  # accepted, but not there yet
+            raise Refused(unsupported(body, status=status))
         return body
 
 
 def _decode_data(url: str, max_bytes: int) -> bytes:
-    """The bytes in a `data:` URL (RFC 2397), strictly: an image or untyped, padded base64 or percent-encoding."""
-    head, comma, _ = url[:200].partition(",")
+    """The bytes in a `data:` URL (RFC 2397) of any type, strictly: padded base64 or percent-encoding."""
+    head, comma, _ = url[:_LONGEST_HEAD].partition(",")
     match = _DATA_HEAD.fullmatch(head)
     if not comma or match is None:
-        raise Refused("the data: URL is not an image")
+        raise Refused("the data: URL is not an image in base64 or percent-encoding")
     if len(url) > 3 * max_bytes + len(head) + 1:  # all of it percent-encoded
         raise _too_large(max_bytes)
     if _STRANGE.search(url, len(head) + 1):

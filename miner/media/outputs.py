@@ -1,7 +1,8 @@
 """ComfyUI's output files, made ready for upload.
 
 Promises: the file has the format that the workflow promises, judged by its content and not by its name, without the
-prompt and the workflow that ComfyUI embeds; unless the format changes, nothing is encoded again. After a crash in the
+prompt and the workflow that ComfyUI embeds, and at most with the mark of `miner.media.mark`; unless the format changes,
+nothing is encoded again. After a crash in the
 middle it can be repeated.
 
 Never: holds a video in memory.
@@ -10,13 +11,15 @@ Never: holds a video in memory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
-
-from miner.media.pictures import BROKEN, alone, in_rgb
+from miner.media.decoders import shared
+from miner.media.decoding import Refused, Request, Watch
+from miner.media.mark import MARKS
+from miner.media.mp4 import Inconsistent, Part, arranged, metadata
+from miner.media.webp import webp_pieces, webp_with_head
 from miner.task.errors import MachineFault
 from miner.task.stages import Media
 
@@ -51,30 +54,43 @@ def finish(
     format: str,  # noqa: A002
     quality: int | None,
     max_pixels: int = MAX_PIXELS,
+    mark: bool = False,
+    watch: Watch = lambda: None,
 ) -> Media:
     """The file to upload: at `path`, or beside it if a PNG becomes a JPEG. Blocks on the disk.
 
-    `quality` is JPEG's, 1 to 100; `max_pixels` bounds a picture that has to be decoded. Repeating it is harmless.
-    Raises MachineFault: the node wrote another format, a broken file or too large a picture, or the disk is full.
+    `quality` is JPEG's, 1 to 100; `max_pixels` bounds a picture that has to be decoded. `mark`: it says that a model
+    made it (not in WebM). Repeating it is harmless.
+    Raises MachineFault: the node wrote another format, a broken file or too large a picture, or the disk is full; and
+    what `watch` raises while it decodes.
     """
     wanted = {"jpeg": "jpg"}.get(format, format)
     try:
         with path.open("rb") as file:
             found = _format_of(file.read(64))
+        told = MARKS.get(wanted, b"") if mark else b""
         if found == "png" and wanted == "jpg":
-            path = _to_jpeg(path, quality or JPEG_QUALITY, max_pixels)
+            path = _to_jpeg(path, quality or JPEG_QUALITY, max_pixels, watch)
+            if told:
+                _rewrite(path, wanted, told)
         elif found != wanted:
             raise MachineFault(f"ComfyUI wrote {found or 'an unknown format'}, but the workflow promises {wanted}")
         elif found in _REWRITTEN:
-            _rewrite(path, found)
+            _rewrite(path, found, told)
+        elif found == "mp4":
+            _blank(path, lambda file, size: metadata(file, size, mark=told))
+            _arrange(path, told)
         else:
-            _blank(path, found)
+            _blank(path, _webm_metadata)
         return Media(path=path, content_type=_TYPES[wanted], size=path.stat().st_size)
-    except (_Broken, struct.error, IndexError, RecursionError) as error:  # RecursionError: boxes in boxes in boxes
+    except (
+        _Broken,
+        Inconsistent,
+        struct.error,
+        IndexError,
+        RecursionError,
+    ) as error:  # RecursionError: boxes in boxes in boxes
         raise MachineFault(f"ComfyUI wrote a broken {found} file: {error}") from error
-    except MemoryError as error:
-        hint = "Free some RAM, or ask for smaller pictures in the workflow."
-        raise MachineFault("not enough memory to convert the output", hint=hint) from error
     except OSError as error:
         hint = "Check the disk's free space and the permissions of the output folder."
         raise MachineFault(f"an output file cannot be read or written: {error.strerror or error}", hint=hint) from error
@@ -93,24 +109,34 @@ def _format_of(head: bytes) -> str:
     return "webm" if head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head else ""
 
 
-def _to_jpeg(path: Path, quality: int, max_pixels: int) -> Path:
-    _judge_size(path, max_pixels)
+def _to_jpeg(path: Path, quality: int, max_pixels: int, watch: Watch) -> Path:
+    pixels = _judge_size(path, max_pixels)
     target = path.with_suffix(".jpg")
     part = target.with_suffix(".part")
     try:
-        with alone(max_pixels=max_pixels), Image.open(path, formats=("PNG",)) as picture:
-            in_rgb(picture).save(part, "JPEG", quality=quality)
+        with path.open("rb") as source, part.open("wb") as sink:
+            request = Request(
+                do="jpeg",
+                options={"quality": quality, "max_pixels": pixels},
+                body=iter(lambda: source.read(_COPY), b""),
+                size=path.stat().st_size,
+                most=4 * pixels + _COPY,
+                pixels=pixels,
+                sink=sink.write,
+            )
+            shared.decode(request, watch=watch)
         part.replace(target)
-    except BROKEN as error:
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):  # not the file's content
-            raise
-        raise _Broken(f"{type(error).__name__}: {error}") from error
+    except Refused as refused:
+        raise _Broken(str(refused)) from None
     finally:
         part.unlink(missing_ok=True)
     return target
 
 
-def _judge_size(path: Path, max_pixels: int) -> None:
+def _judge_size(path: Path, max_pixels: int) -> int:
+    """Its pixels."""
+    width: int
+    height: int
     with path.open("rb") as file:
         width, height = struct.unpack(">16xII", file.read(24))  # IHDR is the first chunk
     if width * height > max_pixels or max(width, height) > _MAX_JPEG_SIDE:
@@ -119,28 +145,55 @@ def _judge_size(path: Path, max_pixels: int) -> None:
             f"{_MAX_JPEG_SIDE} per side",
             hint="Raise output.max_pixels in its workflow.toml, or render smaller pictures.",
         )
+    return width * height
 
 
 # ---- pictures: a new file without the dropped pieces ----------------------------------------------------------------
 
 
-def _rewrite(path: Path, kind: str) -> None:
-    """Replace the file by one with the pieces to keep, unless all are."""
-    part = path.with_suffix(".part")
+def _rewrite(path: Path, kind: str, mark: bytes) -> None:
+    """Replace the file by one with the pieces to keep and the mark, unless it is that already."""
     with path.open("rb") as source:
         pieces = list(_REWRITTEN[kind](source, path.stat().st_size))
-        if all(stays for _, _, stays in pieces):
+        if not mark and all(stays for _, _, stays in pieces):
             return
-        try:
-            with part.open("wb") as sink:
-                for offset, length, stays in pieces:
-                    if stays:
-                        _copy(source, offset, length, sink)
-                if kind == "webp":
-                    _mend_webp(source, sink)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        parts: list[Part] = [(offset, length) for offset, length, stays in pieces if stays]
+        if mark:
+            parts.insert(_place_of_mark(source, kind, parts), mark)
+        if kind == "webp":
+            parts = webp_with_head(source, parts, marked=bool(mark))
+        _replace(path, source, parts)
+
+
+def _place_of_mark(source: IO[bytes], kind: str, parts: list[Part]) -> int:
+    """PNG: behind IHDR. JPEG: behind the start and JFIF's segment, which has to come first. WebP: at the end."""
+    if kind == "webp":
+        return len(parts)
+    second = parts[1]
+    source.seek(second[0] if isinstance(second, tuple) else 0)
+    return 2 if kind == "png" or source.read(2) == b"\xff\xe0" else 1
+
+
+def _arrange(path: Path, mark: bytes) -> None:
+    """Replace a video whose index is not first, or whose mark is missing."""
+    with path.open("rb") as source:
+        parts = arranged(source, path.stat().st_size, mark=mark)
+        if parts is not None:
+            _replace(path, source, parts)
+
+
+def _replace(path: Path, source: IO[bytes], parts: Iterable[Part]) -> None:
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as sink:
+            for one in parts:
+                if isinstance(one, bytes):
+                    sink.write(one)
+                else:
+                    _copy(source, *one, sink)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _copy(source: IO[bytes], offset: int, length: int, sink: IO[bytes]) -> None:
@@ -169,32 +222,6 @@ def _png_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
         at += 12 + length
 
 
-def _webp_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
-    """RIFF chunks. ComfyUI puts prompt and workflow into EXIF."""
-    yield 0, 12, True
-    at = 12
-    while at < size:
-        file.seek(at)
-        kind, length = struct.unpack("<4sI", file.read(8))
-        length += 8 + length % 2
-        if at + length > size:
-            raise _Broken("it is truncated")
-        yield at, length, kind not in (b"EXIF", b"XMP ")
-        at += length
-
-
-def _mend_webp(source: IO[bytes], sink: IO[bytes]) -> None:
-    """Correct the size, and the flags for XMP and EXIF: bits 2 and 3 of VP8X, which comes first."""
-    size = sink.tell()
-    sink.seek(4)
-    sink.write(struct.pack("<I", size - 8))
-    source.seek(12)
-    extended = source.read(9)
-    if extended.startswith(b"VP8X"):
-        sink.seek(20)
-        sink.write(bytes((extended[8] & ~0x0C,)))
-
-
 def _jpeg_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
     """Segments up to the first scan, then the rest. JFIF (APP0), ICC (APP2) and Adobe (APP14) are kept."""
     yield 0, 2, True
@@ -214,47 +241,14 @@ def _jpeg_pieces(file: IO[bytes], size: int) -> Iterator[Piece]:
 # ---- videos: half a gigabyte each, so pieces are blanked in place, and no offset changes
 
 
-def _blank(path: Path, kind: str) -> None:
+def _blank(path: Path, blanks: Callable[[IO[bytes], int], Iterator[Blank]]) -> None:
     with path.open("r+b") as file:
-        for at, length, header in list(_BLANKED[kind](file, path.stat().st_size)):
+        for at, length, header in list(blanks(file, path.stat().st_size)):
             file.seek(at + len(header))
             for left in range(length - len(header), 0, -_COPY):
                 file.write(bytes(min(left, _COPY)))
             file.seek(at)
             file.write(header)  # last, so that it is found again after a crash
-
-
-def _mp4_metadata(file: IO[bytes], size: int) -> Iterator[Blank]:
-    """Every `udta`, `meta` and `uuid` box (ISO/IEC 14496-12) becomes a `free` one; PyAV writes moov/udta/meta."""
-    kinds = {kind for kind, *_ in _boxes(file, 0, size)}
-    if not kinds >= {b"moov", b"mdat"}:
-        raise _Broken("it has no frames or no index")
-    yield from _mp4_metadata_in(file, 0, size)
-
-
-def _mp4_metadata_in(file: IO[bytes], at: int, end: int) -> Iterator[Blank]:
-    for kind, start, body, length in _boxes(file, at, end):
-        if kind in (b"udta", b"meta", b"uuid"):
-            yield start, length, struct.pack(">I4s", length, b"free")
-        elif kind in (b"moov", b"trak", b"moof", b"traf"):
-            yield from _mp4_metadata_in(file, body, start + length)
-
-
-def _boxes(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """Kind, offset, offset of the body, and whole length of each box from `at` to `end`."""
-    while at < end:
-        file.seek(at)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        body = at + 8
-        if length == 1:
-            (length,) = struct.unpack(">Q", file.read(8))
-            body += 8
-        elif length == 0:  # to the end
-            length = end - at
-        if at + length < body or at + length > end:
-            raise _Broken("its boxes are inconsistent")
-        yield kind, at, body, length
-        at += length
 
 
 _SEGMENT, _TAGS, _ATTACHMENTS, _VOID = b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67", b"\x19\x41\xa4\x69", b"\xec"
@@ -295,5 +289,4 @@ def _elements(file: IO[bytes], at: int, end: int) -> Iterator[tuple[bytes, int, 
         at = body + length
 
 
-_REWRITTEN = {"png": _png_pieces, "webp": _webp_pieces, "jpg": _jpeg_pieces}
-_BLANKED = {"mp4": _mp4_metadata, "webm": _webm_metadata}
+_REWRITTEN = {"png": _png_pieces, "webp": webp_pieces, "jpg": _jpeg_pieces}

@@ -6,19 +6,18 @@ picture or needs too much memory. Never: raises for the file's content, since a 
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from miner.media.pictures import BROKEN, alone, in_rgb
+from miner.media.decoders import shared
+from miner.media.decoding import Refused, Request
+from miner.media.pictures import size_of
+from miner.task.errors import MachineFault
 
 SIDE = 192  # pixels
 MAX_BYTES = 8192
 MAX_PIXELS = 4096 * 4096  # 50 MB while it is decoded
-_QUALITIES = (72, 50, 30, 10)
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAX_FILE = 100_000_000  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +30,19 @@ class Thumbnail:
 
 
 def thumbnail(path: Path) -> Thumbnail | None:
-    """The file's thumbnail, or None. Blocks while decoding; a JPEG is decoded at an eighth of its size."""
+    """The file's thumbnail, or None. Blocks while it is decoded; a JPEG is decoded at an eighth of its size."""
     try:
-        with alone(), Image.open(path, formats=_FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                return None
-            picture.thumbnail((SIDE, SIDE))
-            return Thumbnail(width=width, height=height, webp=_webp(in_rgb(picture)))
-    except BROKEN:
+        data = path.read_bytes() if path.stat().st_size <= _MAX_FILE else b""
+        request = Request(
+            do="thumbnail",
+            options={"max_pixels": MAX_PIXELS, "side": SIDE, "most": MAX_BYTES},
+            body=(data,),
+            size=len(data),
+            most=2 * MAX_BYTES,
+            pixels=MAX_PIXELS,
+        )
+        facts, webp = shared.decode(request)
+        width, height = size_of(facts.get("size"))
+    except (Refused, MachineFault, OSError):
         return None
-
-
-def _webp(picture: Image.Image) -> bytes:
-    """In the best of a few qualities that fits."""
-    for quality in _QUALITIES:
-        out = io.BytesIO()
-        picture.save(out, "WEBP", quality=quality)
-        if out.tell() <= MAX_BYTES:
-            break
-    return out.getvalue()
+    return Thumbnail(width=width, height=height, webp=webp)

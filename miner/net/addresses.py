@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from miner.task.errors import ConfigError
 
@@ -20,9 +21,10 @@ PORTS = {"http": 80, "https": 443}
 
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]{2,45}\])"
-    r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#][^\x00-\x1f\x7f\\\ud800-\udfff]*)?",
+    r"(?::(?P<port>[0-9]{1,5}))?(?P<rest>[/?#][^\x00-\x1f\x7f\\\ud800-\udfff]*)?",
     re.IGNORECASE | re.ASCII,  # without ASCII, `[a-z]` takes the long s and the Kelvin sign too
 )
+_NOT_IN_TARGET = re.compile(r"[^!-~]+")
 _MAX_URL = 8192  # characters; presigned URLs with a session token reach about 2,000
 _NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # the URL standard's "ends in a number"
 
@@ -98,6 +100,19 @@ def parse_url(url: str) -> Place:
         raise Refused("the address is not a plain http or https URL (no user name, the host name in ASCII)")
     scheme = match["scheme"].lower()
     return Place(scheme=scheme, host=match["host"].strip("[]").lower(), port=int(match["port"] or PORTS[scheme]))
+
+
+def target_of(url: str) -> str:
+    """What to ask the host of a URL for: path and query as they are spelled, since a signature may cover every byte.
+
+    Only blanks and what is not ASCII, which would break the request line, is percent-encoded. Raises Refused.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise Refused("the address is not a plain http or https URL")
+    rest = (match["rest"] or "").partition("#")[0]
+    target = rest if rest.startswith("/") else f"/{rest}"
+    return _NOT_IN_TARGET.sub(lambda found: quote(found[0], safe=""), target)
 
 
 def is_literal(host: str) -> bool:

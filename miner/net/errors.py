@@ -35,6 +35,13 @@ Kind = Literal["ours", "name", "look-up", "address", "connection", "certificate"
 with a private address · no connection, or it broke · no valid certificate · an answer that is of no use."""
 
 
+MOST_LINES = 250_000  # in a row, of heads, interim ones included, or of a trailer: a second of work
+
+
+class EndlessLines(http.client.HTTPException):
+    """More than MOST_LINES came, and no body."""
+
+
 class Unreached(Retryable):
     """There was no answer of use. `kind` tells how far it came, for `egress` to judge whose network failed."""
 
@@ -57,6 +64,8 @@ def in_words(error: BaseException, who: str) -> str:
         return f"{who} has no valid TLS certificate{_detail(causes)}"
     if met(*_NO_ANSWER) and not met(urllib3.exceptions.NewConnectionError):  # a time-out in urllib3
         return f"{who} does not answer"
+    if met(EndlessLines):
+        return f"{who} sent no whole answer within {MOST_LINES} lines"
     if met(http.client.HTTPException) and not met(*_BROKEN_OFF):
         return f"{who} does not speak HTTP"
     return f"the connection to {who} failed{_detail(causes)}"
@@ -80,7 +89,7 @@ def _kind(causes: list[BaseException]) -> Kind:
                 return look_up_kind(cause)
     if any(isinstance(cause, _BAD_TLS) for cause in causes):
         return "certificate"
-    if in_words(causes[0], "").endswith("not speak HTTP"):
+    if in_words(causes[0], "").endswith(("not speak HTTP", "lines")):
         return "answer"
     return "connection"
 

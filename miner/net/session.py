@@ -2,7 +2,8 @@
 
 Promises: a session connects only to public addresses, or to hosts that the operator allowed by name. Every address of a
 name is judged, and the connection goes to one of those, so a DNS answer that changes in between has no effect. The
-deadline in force covers look-up, handshake, headers and body together.
+deadline in force covers look-up, handshake, headers and body together. A URL's path and query are sent as they are
+spelled.
 
 Never: follows a redirect, carries cookies, reads credentials from the environment, or puts an address or a URL into an
 error. A proxy counts only for a host that the operator named (`OperatorsSession`).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,11 +24,11 @@ from urllib.parse import urljoin
 import urllib3
 
 from miner import __version__
-from miner.net.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_public
+from miner.net.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_public, target_of
 from miner.net.deadline import in_force
 from miner.net.environment import proxy_for
 from miner.net.errors import Unreached, look_up_kind, unreached
-from miner.net.pools import Pools, Public, Watched, operators_pools
+from miner.net.pools import Pools, Public, Watched, operators_pools, verbatim
 
 Resolve = Callable[[str, int], Sequence[str]]
 """Host and port to IP addresses, best first. Blocks; raises OSError or UnicodeError."""
@@ -144,7 +146,8 @@ class Session:
             with _exchange(
                 pool,
                 method,
-                urllib3.util.parse_url(url).request_uri,
+                "/",
+                target=target_of(url),
                 body=body,
                 headers={**headers, "Host": _bracketed(place.host) + port},
             ) as response:
@@ -174,28 +177,33 @@ class OperatorsSession:
         if not self._proxied:
             place = parse_url(url)
             self._guard.address(place.host, place.port)
-        with _exchange(self._pools, method, url, headers=headers, body=body) as response:
+        with _exchange(self._pools, method, url, target=target_of(url), headers=headers, body=body) as response:
             yield response
 
 
 @contextmanager
-def _exchange(pool: Any, method: str, url: str, *, headers: Mapping[str, str], body: Any) -> Iterator[Response]:
-    """One request of a pool, or of pools. Raises Unreached, also while its answer is read."""
+def _exchange(
+    pool: Any, method: str, url: str, *, target: str, headers: Mapping[str, str], body: Any
+) -> Iterator[Response]:
+    """One request of a pool, or of pools, which find the host in `url`. Raises Unreached, also while its answer is
+    read."""
     limit = in_force()
     agent = (
         {} if any(name.lower() == "user-agent" for name in headers) else {"User-Agent": f"xalora-miner/{__version__}"}
     )
     try:
-        with pool.urlopen(
-            method,
-            url,
-            body=body,
-            headers={**headers, **agent},
-            timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, limit.patience), read=limit.left),
-            redirect=False,
-            retries=False,
-            preload_content=False,
-        ) as response:
+        with verbatim(target):
+            opened = pool.urlopen(
+                method,
+                url,
+                body=body,
+                headers={**headers, **agent},
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, limit.patience), read=limit.left),
+                redirect=False,
+                retries=False,
+                preload_content=False,
+            )
+        with opened as response:
             yield response
     except (urllib3.exceptions.HTTPError, OSError) as error:
         # without the cause: its text holds addresses and the URL, whose query may be a secret
@@ -216,6 +224,26 @@ def redirect(response: Response, url: str) -> str | None:
     if location is None or response.status not in _REDIRECTS:
         return None
     try:
-        return urljoin(url, location.encode("latin-1").decode())  # http.client decodes headers as latin-1
+        return _joined(url, location.encode("latin-1").decode())  # http.client decodes headers as latin-1
     except ValueError:
         raise Refused("the server redirects to an invalid URL") from None
+
+
+def _joined(base: str, location: str) -> str:
+    """As `urljoin` (which judges it: ValueError), but a place that is spelled out stays as it is spelled."""
+    joined = urljoin(base, location)
+    page = re.split(r"[?#]", base, maxsplit=1)[0]
+    scheme, _, rest = page.partition("://")
+    host, _, path = rest.partition("/")
+    if re.match(r"[a-z][a-z0-9+.-]*://[^/?#]", location, re.IGNORECASE):
+        return location
+    if location.startswith("//"):
+        return f"{scheme}:{location}"
+    if location.startswith("/"):
+        return f"{scheme}://{host}{location}"
+    if location.startswith("?"):
+        return page + location
+    steps = re.split(r"[?#]", location, maxsplit=1)[0].split("/")
+    if re.match(r"[^:/?#]+:|#|\Z", location) or "." in steps or ".." in steps:
+        return joined
+    return f"{scheme}://{host}/{path[: path.rfind('/') + 1]}{location}"

@@ -102,7 +102,7 @@ class Sequencer:
         """
         self._url = url.rstrip("/")
         self._timeout = timeout
-        self._max_reply = MAX_REPLY_BYTES + max_input * 4 // 3
+        self._max_reply = MAX_REPLY_BYTES + max_input * 11 // 8  # base64, whose slashes JSON may escape
         self._egress = egress or Egress()
         self._pools = operators_pools(self._url, maxsize=KEPT)
         self._waits = Waits()

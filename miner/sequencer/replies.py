@@ -121,7 +121,7 @@ def _parse_parameters(details: Any) -> tuple[Mapping[str, Any], str]:
 def _parse_target(reply: Mapping[str, Any]) -> tuple[UploadTarget | None, str]:
     """The target, and what is wrong with it: a header that is left out would cost a render."""
     url, credential = reply.get("upload_url"), reply.get("credential")
-    if isinstance(url, str) and url:
+    if isinstance(url, str) and (url := url.strip(" \t\r\n\f")):
         headers = reply.get("upload_headers") or {}
         if not isinstance(headers, dict):
             return PresignedPut(url=url), "upload_headers must be an object"

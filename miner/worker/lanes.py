@@ -16,6 +16,7 @@ from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.config import Settings
 from miner.machine import benchmarks
+from miner.media import decoders
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
 from miner.models.folders import folders_of
@@ -93,6 +94,7 @@ class Lanes(Sequence[Lane]):
 
     def start(self) -> None:
         self.outbox.start()
+        decoders.shared.warm()
         for lane in self._lanes:
             lane.start()
 
@@ -139,7 +141,7 @@ class Lanes(Sequence[Lane]):
         """
         for lane in self._lanes:
             lane.heartbeat.stop.set()
-        ends = [lambda: self.outbox.stop(grace=1.0)]
+        ends = [lambda: self.outbox.stop(grace=1.0), decoders.shared.close]
         if stop_comfyui:
             ends += [lane.host.close for lane in self._lanes]
         threads = [threading.Thread(target=end, name="abandon", daemon=True) for end in ends]

@@ -17,6 +17,7 @@ from miner.task.errors import ConfigError
 from miner.task.stages import Graph, Value
 
 GRAPH = "graph.json"
+ALPHA_GRAPH = "graph-alpha.json"  # optional: for pictures with transparent parts
 
 Place = tuple[str, str]
 """Node id and input name."""

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from miner.task.errors import ConfigError, JobFault
 from miner.task.stages import Graph, Lease, Value
-from miner.workflows.graph import GRAPH, Place, filled, is_link, read_graph
+from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, filled, is_link, links, read_graph
 from miner.workflows.manifest import MANIFEST, Manifest, exceeded_limit, read_manifest
 from miner.workflows.parameters import (
     BoolParameter,
@@ -34,6 +34,7 @@ from miner.workflows.parameters import (
     quoted,
     shown,
 )
+from miner.workflows.results import batch_flaws
 
 MOST_IGNORED = 20  # unknown parameters to report
 
@@ -53,6 +54,7 @@ class Workflow:
 
     manifest: Manifest
     graph: Graph = field(repr=False)
+    alpha_graph: Graph | None = field(default=None, repr=False)  # instead, for pictures with transparent parts
 
     @property
     def name(self) -> str:
@@ -117,19 +119,36 @@ class Workflow:
                 example[name] = loras[0]
         return example
 
-    def fill(self, values: Mapping[str, Value], *, images: Mapping[str, str], prefix: str) -> Graph:
+    def transparency(self, name: str) -> Literal["flat", "kept", "bled"]:
+        """What the transparent parts of the picture `name` become before it is uploaded.
+
+        Kept for a graph that uses the loader's mask, with the colors under them. A graph of its own for such pictures
+        gets them with the colors around them, since it enlarges both. Others see them on white.
+        """
+        loaders = {place_of(bind)[0] for bind in self.manifest.parameters[name].bind}
+        masks = {source for _, source, slot in links(self.graph) if slot == 1}
+        masks |= {node for node in loaders if self.graph[node]["class_type"] == "LoadImageMask"}
+        if loaders & masks:
+            return "kept"
+        return "flat" if self.alpha_graph is None else "bled"
+
+    def fill(
+        self, values: Mapping[str, Value], *, images: Mapping[str, str], prefix: str, transparent: bool = False
+    ) -> Graph:
         """The graph to submit, with `values` and `images` (ComfyUI's names of uploaded pictures) filled in.
 
+        `transparent`: one of the pictures has an alpha channel.
         `prefix` becomes the output's filename_prefix, and, with a number, that of all other nodes that save files: none
         is left elsewhere. Use a new one per task: ComfyUI's cache can return an earlier run's file (trap 4 in
         docs/comfyui.md).
         """
-        savers = sorted(n for n, node in self.graph.items() if isinstance(node["inputs"].get("filename_prefix"), str))
+        graph = self.alpha_graph if transparent and self.alpha_graph is not None else self.graph
+        savers = sorted(n for n, node in graph.items() if isinstance(node["inputs"].get("filename_prefix"), str))
         constants: dict[Place, Value] = {(n, "filename_prefix"): f"{prefix}-{at}" for at, n in enumerate(savers)}
         constants[self.manifest.output.node, "filename_prefix"] = prefix
         for name, value in (*values.items(), *images.items()):
             constants |= {place_of(bind): value for bind in self.manifest.parameters[name].bind}
-        return filled(self.graph, constants)
+        return filled(graph, constants)
 
 
 def _take(parameter: Parameter, given: object, loras: Sequence[str]) -> Value | None:
@@ -228,24 +247,32 @@ def _load(path: Path) -> Workflow:
     manifest = read_manifest(path)
     if manifest.name != path.parent.name:
         raise ConfigError(f"{path}: name: '{manifest.name}' is not the folder's, '{path.parent.name}'")
-    workflow = Workflow(manifest=manifest, graph=read_graph(path.with_name(GRAPH)))
-    for flaw in _flaws(workflow):
-        raise ConfigError(f"{path}: {flaw}")
+    alpha = path.with_name(ALPHA_GRAPH)
+    workflow = Workflow(
+        manifest=manifest,
+        graph=read_graph(path.with_name(GRAPH)),
+        alpha_graph=read_graph(alpha) if alpha.exists() else None,
+    )
+    for graph, name in ((workflow.graph, GRAPH), (workflow.alpha_graph, ALPHA_GRAPH)):
+        for flaw in _flaws(manifest, graph, name) if graph is not None else ():
+            raise ConfigError(f"{path}: {flaw}")
     return workflow
 
 
-def _flaws(workflow: Workflow) -> Iterator[str]:
+def _flaws(manifest: Manifest, graph: Graph, file: str) -> Iterator[str]:
     """Mismatches of manifest and graph, as `key: reason`."""
-    graph, output = workflow.graph, workflow.manifest.output
+    output = manifest.output
     if output.node not in graph:
-        yield f"output.node: {GRAPH} has no node '{output.node}'"
+        yield f"output.node: {file} has no node '{output.node}'"
     elif not isinstance(graph[output.node]["inputs"].get("filename_prefix"), str):
         yield f"output.node: node '{output.node}' has no constant filename_prefix, so it saves no file"
+    else:
+        yield from batch_flaws(manifest, graph)
     owners: dict[Place, str] = {(output.node, "filename_prefix"): "the output's file name"}
-    for name, parameter in workflow.manifest.parameters.items():
+    for name, parameter in manifest.parameters.items():
         for number, bind in enumerate(parameter.bind):
             place = place_of(bind)
-            flaw = _bind_flaw(parameter, place, graph)
+            flaw = _bind_flaw(parameter, place, graph, file)
             if not flaw and place in owners:
                 flaw = f"'{bind}' is already bound to {owners[place]}"
             if flaw:
@@ -253,10 +280,10 @@ def _flaws(workflow: Workflow) -> Iterator[str]:
             owners[place] = f"parameter '{name}'"
 
 
-def _bind_flaw(parameter: Parameter, place: Place, graph: Graph) -> str:
+def _bind_flaw(parameter: Parameter, place: Place, graph: Graph, file: str) -> str:
     node, name = place
     if node not in graph:
-        return f"{GRAPH} has no node '{node}'"
+        return f"{file} has no node '{node}'"
     if name not in graph[node]["inputs"]:
         return f"node '{node}' has no input '{name}'"
     constant = graph[node]["inputs"][name]

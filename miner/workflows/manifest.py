@@ -35,6 +35,9 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]*$", max_
 HttpsUrl = Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=2048)]
 
 
+Take = Literal["only", "first", "last"]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -46,6 +49,8 @@ class Output(_Section):
     format: Literal["png", "jpg", "webp", "mp4", "webm"]  # of the upload; ComfyUI's PNG is converted to JPEG
     quality_parameter: str = ""  # the int parameter with the conversion quality
     max_pixels: Annotated[int, Field(ge=1)] = 1 << 28  # of a PNG to convert: 16384 x 16384, 2.4 GB of RAM
+    take: Take = "only"  # which of the node's files is the result; "only": it writes one
+    mark: bool | None = None  # whether the file says that a model made it; None: unless it upscales
 
 
 class Needs(_Section):
@@ -106,6 +111,11 @@ class Manifest(_Section):
     models: Names[Model] = ()
     limits: Names[Limit] = ()
     parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Parameter]
+
+    @property
+    def marked(self) -> bool:
+        """Whether results say that a model made them."""
+        return self.task_type != "upscaler" if self.output.mark is None else self.output.mark
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

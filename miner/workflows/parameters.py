@@ -22,6 +22,7 @@ T = TypeVar("T")
 Names = Annotated[tuple[T, ...], Field(strict=False)]  # TOML has arrays, not tuples; the items stay strict
 Number = TypeVar("Number", int, float)
 
+BLANKS = " \t\r\n\f"  # around a URL, where they never belong to it
 LONGEST_URL = 8_192  # characters
 LONGEST_DATA_URI = 70_000_000  # characters: 50 MB in base64, plus its header
 LONGEST_NAME = 255  # characters of an enum value or a LoRA name
@@ -257,6 +258,7 @@ class ImageParameter(_Kind):
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
             raise Refused(f"is {shown(value)}; it must be an image URL")
+        value = value.strip(BLANKS)
         start = value[:8].lower()
         if not start.startswith(("https://", "http://", "data:")):
             raise Refused("is not an image URL; it must start with https://, http:// or data:")

@@ -74,6 +74,32 @@ def test_a_side_of_nought_follows_the_other(comfy: Comfy, asked: tuple[int, int]
     assert found.size == given
 
 
+def test_alpha_is_a_mask_that_can_be_scaled_and_joined_again(comfy: Comfy) -> None:
+    source = picture((20, 10)).convert("RGBA")
+    source.putalpha(Image.linear_gradient("L").resize((20, 10)))
+    name = comfy.upload("source.png", encoded(source), subfolder="contract", overwrite="true")
+    graph = save(
+        "5",
+        n1=node("LoadImage", image=name),
+        n2=node("MaskToImage", mask=["1", 1]),
+        n3=node("ImageScaleBy", image=["2", 0], upscale_method="lanczos", scale_by=1),
+        n4=node("ImageToMask", image=["3", 0], channel="red"),
+        n5=node("JoinImageWithAlpha", image=["1", 0], alpha=["4", 0]),
+    )
+    found = comfy.image(comfy.run(graph).files[0])
+    assert found.mode == "RGBA"
+    assert found.convert("RGB").tobytes() == source.convert("RGB").tobytes()
+    difference = ImageChops.difference(found.getchannel("A"), source.getchannel("A"))
+    assert difference.getextrema()[1] <= 1
+
+
+def test_a_mask_of_another_size_is_scaled_when_it_is_joined(comfy: Comfy) -> None:
+    name = comfy.upload("opaque.png", encoded(picture((70, 90))), subfolder="contract", overwrite="true")
+    join = node("JoinImageWithAlpha", image=["1", 0], alpha=["1", 1])  # of 64 x 64
+    found = comfy.image(comfy.run(save(n1=node("LoadImage", image=name), n2=join)).files[0])
+    assert (found.mode, found.size, found.getchannel("A").getextrema()) == ("RGBA", (70, 90), (255, 255))
+
+
 def test_inverting_inverts(comfy: Comfy) -> None:
     source = picture()
     name = comfy.upload("source.png", encoded(source), subfolder="contract", overwrite="true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from miner.doctor.checks.comfyui import comfyui
 from miner.doctor.checks.configuration import configuration, permissions
+from miner.doctor.checks.decoder import decoder
 from miner.doctor.checks.gpu import gpu
 from miner.doctor.checks.machine import disk, disk_speed, ports
 from miner.doctor.checks.models import models
@@ -25,6 +26,7 @@ CHECKS = (
     Check(name="comfyui", title="ComfyUI", run=comfyui, limit=PROBE_LIMIT),
     Check(name="models", title="Models", run=models, limit=60.0),
     Check(name="workflows", title="Workflows", run=workflows, limit=PROBE_LIMIT),
+    Check(name="decoder", title="Picture decoder", run=decoder, limit=45.0),
     Check(name="disk", title="Disk", run=disk),
     Check(name="disk_speed", title="Disk speed", run=disk_speed),
     Check(name="state_folder", title="State folder", run=state_folder),

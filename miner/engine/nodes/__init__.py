@@ -7,13 +7,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from miner.engine.dialect import Dialect
-from miner.engine.nodes import images, saving, upscale, video
+from miner.engine.nodes import images, masks, saving, upscale, video
 from miner.engine.nodes.base import Node
 
 
 def nodes_for(dialect: Dialect, more: Iterable[Node] = ()) -> Mapping[str, Node]:
     """Every node that can run here, and `more`. Loads no library."""
-    found: list[Node] = [*images.NODES, *saving.NODES]
+    found: list[Node] = [*images.NODES, *masks.NODES, *saving.NODES]
     if _installed("av"):
         found += video.NODES
     if _installed("torch", "spandrel", "numpy"):

@@ -1,7 +1,7 @@
 """What a node is: its schema, as /object_info tells it, and the function that runs it.
 
-An IMAGE is a tuple of RGB Pillow images of one size, a frame each. They are never changed in place: frames may be one
-and the same object, and a cached result may be handed out again.
+An IMAGE is a tuple of Pillow images of one size, a frame each: RGB or, where alpha was joined, RGBA. They are never
+changed in place: frames may be one and the same object, and a cached result may be handed out again.
 """
 
 from __future__ import annotations

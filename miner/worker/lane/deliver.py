@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -37,6 +38,10 @@ TRIES = 4  # to get a result from a ComfyUI that answers with errors
 BEHIND = 4  # tasks that may wait for cleanup while results come in
 NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
 LATE = 60.0  # seconds past the deadline in which to retry an upload
+
+
+class _Stopping(Exception):
+    """The worker ends; the next start goes on from the journal."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +125,8 @@ class Deliver:
             lease = self._lease(task_id)
             try:
                 uploaded = self._try(rendered, lease)
+            except _Stopping:
+                return None
             except (Retryable, ComfyDown, ComfyRefused, DiskFault, NetworkFault) as error:
                 attempt += 1
                 if isinstance(error, ComfyRefused) and (not error.passing or attempt == TRIES):
@@ -147,7 +154,8 @@ class Deliver:
         return task.lease
 
     def _try(self, rendered: Rendered, lease: Lease) -> Uploaded:
-        output = self.capabilities.library.get(rendered.job.workflow).manifest.output
+        manifest = self.capabilities.library.get(rendered.job.workflow).manifest
+        output = manifest.output
         self.says = f"converting the result of {short(lease.task_id)}"
         self.liveness.beat(REMOTE)
         folder = self.ledger.folder / rendered.prompt_id
@@ -163,6 +171,8 @@ class Deliver:
             format=output.format,
             quality=int(quality) if quality is not None else None,
             max_pixels=output.max_pixels,
+            mark=manifest.marked,
+            watch=partial(self._may_go_on, lease.task_id, rendered.job.deadline + LATE),
         )
         begun = self.clock()
         key = self._put(rendered, lease, media, format=output.format)
@@ -175,6 +185,15 @@ class Deliver:
             inference_latency=rendered.inference_latency,
             upload_latency=self.clock() - begun,
         )
+
+    def _may_go_on(self, task_id: str, until: float) -> None:
+        """Raises what ends a conversion: LeaseLost, _Stopping, or JobFault when the task's time is over."""
+        self.liveness.beat(REMOTE)
+        self._lease(task_id)
+        if self.shutdown.state == "aborting":
+            raise _Stopping
+        if self.clock() >= until:
+            raise JobFault("the result could not be converted in time")
 
     def _put(self, rendered: Rendered, lease: Lease, media: Media, *, format: str) -> str:  # noqa: A002  # S3's word
         """Upload it; returns the object's key."""

@@ -17,6 +17,7 @@ import structlog
 from miner.comfy.client import ComfyDown, ComfyRefused, PromptRefused
 from miner.comfy.follow import PromptLost, look
 from miner.comfy.host import ComfyHost, folder_of
+from miner.media.alpha import has_alpha
 from miner.media.inputs import Fetcher
 from miner.media.pictures import clean_image
 from miner.media.uploads import Uploader
@@ -234,10 +235,14 @@ class Prepare:
     def _fetch(self, task_id: str, job: Job, name: str, url: str) -> bytes:
         self.doing = f"fetching {name} of {short(task_id)}"
         self.liveness.beat(REMOTE)
-        limit = self.capabilities.library.get(job.workflow).manifest.needs.max_pixels or 0
+        workflow = self.capabilities.library.get(job.workflow)
+        limit = workflow.manifest.needs.max_pixels or 0
         data = self.fetcher.fetch(url, name=name, within=job.deadline - self.clock())
         metrics.INPUT_BYTES.inc(len(data))
-        picture, _size = clean_image(data, max_pixels=limit, name=name)
+        watch = partial(
+            self._may_go_on, task_id, job.deadline, late=f"{name}: the task's time ran out before it was decoded"
+        )
+        picture, _size = clean_image(data, max_pixels=limit, alpha=workflow.transparency(name), name=name, watch=watch)
         return picture
 
     def _fill(self, job: Job, prompt_id: str, pictures: dict[str, bytes]) -> Graph:
@@ -246,7 +251,12 @@ class Prepare:
             for name, data in pictures.items()
         }
         workflow = self.capabilities.library.get(job.workflow)
-        return workflow.fill(job.values, images=names, prefix=f"{folder_of(prompt_id)}/out")
+        return workflow.fill(
+            job.values,
+            images=names,
+            prefix=f"{folder_of(prompt_id)}/out",
+            transparent=any(map(has_alpha, pictures.values())),
+        )
 
     def _wait_for_comfy(self, task_id: str, deadline: float) -> None:
         """Block until ComfyUI is ready. Raises LeaseLost, or JobFault when the task's time is over."""
@@ -256,7 +266,7 @@ class Prepare:
             if self.host.gone_for_good(left=deadline - self.clock()):
                 raise JobFault(AWAY)
 
-    def _may_go_on(self, task_id: str, deadline: float) -> None:
+    def _may_go_on(self, task_id: str, deadline: float, *, late: str = NOT_READY) -> None:
         """Raises LeaseLost, or JobFault when the task's time is over."""
         self.liveness.beat(REMOTE)
         task = self.ledger.get(task_id)
@@ -265,4 +275,4 @@ class Prepare:
         if self.shutdown.state == "aborting":
             raise JobFault(SHUTTING_DOWN)
         if self.clock() >= deadline:
-            raise JobFault(NOT_READY)
+            raise JobFault(late)

@@ -290,8 +290,8 @@ class Render:
     def _result(self, task: TaskInHand, prompt: Prompted, history: History) -> Rendered:
         """A prompt's result. Raises JobFault or MachineFault."""
         job = prompt.job
-        node = self.capabilities.library.get(job.workflow).manifest.output.node
-        files = verdict(task.task_id, prompt, history, node=node, host=self.host)
+        output = self.capabilities.library.get(job.workflow).manifest.output
+        files = verdict(task.task_id, prompt, history, output=output, host=self.host)
         seconds = self._seconds(task, prompt.prompt_id, history)
         return Rendered(job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=seconds)
 

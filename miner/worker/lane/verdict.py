@@ -17,6 +17,8 @@ from miner.task.blame import blame
 from miner.task.errors import Fault, MachineFault
 from miner.task.stages import Job, OutputFile, Prompted
 from miner.telemetry.log import cut
+from miner.workflows.manifest import Output
+from miner.workflows.results import result_first
 
 log = structlog.get_logger()
 
@@ -31,26 +33,28 @@ _HINTS: dict[Fault, str] = {
 }
 
 
-def verdict(task_id: str, prompt: Prompted, history: History, *, node: str, host: ComfyHost) -> tuple[OutputFile, ...]:
-    """The files of the prompt's output node `node`; at least one.
+def verdict(
+    task_id: str, prompt: Prompted, history: History, *, output: Output, host: ComfyHost
+) -> tuple[OutputFile, ...]:
+    """The files of the prompt's output node, the result first; at least one.
 
     Raises MachineFault: the task's parameters and inputs are checked before it is rendered. Blocks for a request at
     most, to have ComfyUI free its memory.
     """
     if history.status == "success":
-        return _outputs(prompt, history, node)
+        return _outputs(prompt, history, output)
     if history.status == "interrupted" or history.error is None:
         raise MachineFault("the prompt was interrupted in ComfyUI", fault="interrupted")
     raise _fault(task_id, prompt.job, history.error, host)
 
 
-def _outputs(prompt: Prompted, history: History, node: str) -> tuple[OutputFile, ...]:
+def _outputs(prompt: Prompted, history: History, output: Output) -> tuple[OutputFile, ...]:
     """The output node's files, without an earlier task's, which a cached run would return (trap 4)."""
     own = folder_of(prompt.prompt_id)
-    files = tuple(f for f in history.outputs.get(node, ()) if f.kind == "output" and f.subfolder == own)
+    files = tuple(f for f in history.outputs.get(output.node, ()) if f.kind == "output" and f.subfolder == own)
     if not files:
         raise MachineFault("ComfyUI reports success without an output file", hint=_HINTS["disk"])
-    return files
+    return result_first(files, node=output.node, format=output.format, take=output.take)
 
 
 def _fault(task_id: str, job: Job, error: RunError, host: ComfyHost) -> MachineFault:

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from miner import __version__
-from tests.campaigns.bench import big, idle, journal, lanes, memory, start, throughput, verdicts
+from tests.campaigns.bench import big, decoder, idle, journal, lanes, memory, start, throughput, verdicts
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.table import Row, render, write
 from tests.campaigns.bench.testbed import BenchTestbed
@@ -69,6 +69,7 @@ def _measurements(comfyui: str) -> Sequence[Measurement]:
             throughput.measurements(comfyui),
             idle.measurements(),
             memory.measurements(),
+            decoder.measurements(),
             big.measurements(),
             lanes.measurements(),
         )

@@ -20,6 +20,7 @@ from tests.support.scripted_server import (
     head,
     in_turn,
     redirect,
+    reply,
     says,
     trickles,
     whole,
@@ -81,6 +82,12 @@ ROWS = [
     Case("headers without an end", floods(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100), NOT_HTTP),
     Case("a header line without an end", floods(b"HTTP/1.1 200 OK\r\nX: ", b"x" * 65536), NOT_HTTP),
     Case("100 Continue for ever", floods(b"", head(100)), LATE, SHORT),
+    Case("100 Continue for hours", floods(b"", head(100)), "no whole answer within 250000 lines"),
+    Case("103 Early Hints for hours", floods(b"", head(103, "Link: <x>")), "no whole answer within 250000 lines"),
+    Case("interim replies before a picture", says(head(100), head(103, "Link: <x>") * 3, head(102), reply(GOOD)), None),
+    Case("101 to another protocol", says(head(101, "Upgrade: websocket")), "answered 101"),
+    Case("trailers for hours", floods(chunked(GOOD)[:-2], b"X: y\r\n"), "no whole answer within 250000 lines"),
+    Case("a few trailers", says(chunked(GOOD)[:-2] + b"X: y\r\n" * 9 + b"\r\n"), None),
     # trickles
     Case("a status line by the letter", trickles(b"HTTP/1.1 200 "), LATE, SHORT),
     Case("a header by the letter", trickles(b"HTTP/1.1 200 OK\r\nX: "), LATE, SHORT),
@@ -97,7 +104,7 @@ ROWS = [
     Case("longer than it said", whole(GOOD + b"<script>"), None),
     Case("longer than its Content-Length", says(head(200, f"Content-Length: {len(GOOD)}") + GOOD + bytes(9)), None),
     Case("shorter than its Content-Length", says(head(200, "Content-Length: 9999") + GOOD), LOST),
-    Case("much longer than its Content-Length", says(head(200, "Content-Length: 60") + GOOD), BROKEN),
+    Case("much longer than its Content-Length", says(head(200, "Content-Length: 60") + GOOD), "cut off"),
     Case("Content-Length of 50 GB", says(head(200, "Content-Length: 50000000000"), 60.0), LARGE),
     Case("Content-Length of 100 digits", says(head(200, f"Content-Length: {'9' * 100}"), 60.0), LARGE),
     Case("Content-Length of 10,000 digits", says(head(200, f"Content-Length: {'9' * 10_000}") + GOOD), None),
@@ -115,6 +122,8 @@ ROWS = [
     Case("a chunk of words", says(CHUNKED + b"lots\r\n" + GOOD), LOST),
     Case("chunks that break off", says(chunked(GOOD)[:-40]), LOST),
     Case("chunks and a length", says(chunked(GOOD).replace(b"\r\n", b"\r\nContent-Length: 1\r\n", 1)), None),
+    Case("chunks of one byte, many", says(CHUNKED + b"1\r\nx\r\n" * 2000 + b"0\r\n\r\n"), LARGE),
+    Case("chunks of one byte, few", says(chunked(*(GOOD[at : at + 1] for at in range(200)), GOOD[200:])), None),
     Case("good chunks", says(chunked(GOOD[:100], GOOD[100:])), None),
     # packed bodies
     Case("gzip bomb", whole(gzip.compress(bytes(10 << 20)), "Content-Encoding: gzip"), PACKED),
@@ -123,14 +132,21 @@ ROWS = [
     Case("gzip in gzip", whole(gzip.compress(gzip.compress(GOOD)), "Content-Encoding: gzip, gzip"), PACKED),
     Case("brotli", whole(b"\xcf\xff\xff\x7f\xf8", "Content-Encoding: br"), PACKED),
     Case("zstd", whole(b"\x28\xb5\x2f\xfd", "Content-Encoding: zstd"), PACKED),
-    Case("an encoding that nobody knows", whole(GOOD, "Content-Encoding: x-secret"), PACKED),
+    Case("an encoding that nobody knows", whole(GOOD, "Content-Encoding: x-secret"), None),
     Case("gzip as a transfer encoding", says(head(200, "Transfer-Encoding: gzip, chunked") + zlib.compress(GOOD)),
          f"{NONE_OF}|{LOST}"),
+    *(Case(f"{coding}, a label", whole(GOOD, f"Content-Encoding: {coding}"), None)
+      for coding in ("aws-chunked", "utf-8", "binary", "UTF-8, binary", "none", "8bit", "")),
+    *(Case(f"{coding}, packed", whole(GOOD, f"Content-Encoding: {coding}"), rf"{PACKED} \({packed}\)")
+      for coding, packed in (("X-GZIP", "x-gzip"), ("aws-chunked, gzip", "gzip"), ("gzip,identity", "gzip"))),
     Case("identity", whole(GOOD, "Content-Encoding: Identity"), None),
     # statuses
     *(Case(f"status {status}", whole(GOOD, status=status), f"answered {status}")
       for status in (300, 304, 400, 401, 402, 403, 404, 406, 407, 410, 418, 421, 451, 499)),
-    Case("204 without a body", says(head(204)), NONE_OF),
+    Case("204 without a body", says(head(204)), "nothing came, with status 204"),
+    Case("202 without a body", whole(b"", status=202), "nothing came, with status 202"),
+    Case("202 with a promise", whole(b'{"state": "queued"}', status=202), "JSON came, with status 202"),
+    Case("202 with a picture", whole(GOOD, status=202), None),
     Case("401 that asks for a password", whole(b"", 'WWW-Authenticate: Basic realm="x"', status=401), "answered 401"),
     Case("407 that asks for a password", whole(b"", 'Proxy-Authenticate: Basic realm="x"', status=407), "answered 407"),
     Case("500 for ever", whole(b"", status=500), "answered 500"),
@@ -170,8 +186,8 @@ ROWS = [
     Case("with a cookie", in_turn(redirect("", 302, "Set-Cookie: id=secret; Path=/"), without_cookies), None),
     Case("and says who sent it", in_turn(redirect("?token=secret"), without_credentials), None),
     # other things than pictures
-    Case("a page", whole(b"<!doctype html><script>alert(1)</script>", "Content-Type: image/png"), NONE_OF),
-    Case("an empty body", whole(b""), NONE_OF),
+    Case("a page", whole(b"<!doctype html><script>alert(1)</script>", "Content-Type: image/png"), "a web page came"),
+    Case("an empty body", whole(b""), "nothing came"),
     Case("a picture that calls itself a page", whole(GOOD, "Content-Type: text/html"), None),
 ]  # fmt: skip
 

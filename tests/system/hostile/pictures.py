@@ -36,7 +36,8 @@ PAYLOADS = (b"<script", b"<?php", b"PK\x03\x04", b"%PDF", b"secret")
 """What must not be found in what comes out."""
 
 
-NONE_OF, LARGE, BROKEN, PARTS = "unsupported format", "pixels; the limit is", "file is broken", "too many parts"
+NONE_OF, LARGE, BROKEN, PARTS = "unsupported format", "pixels.*; at most", "file is broken", "too many parts"
+CUT = "cut off"
 LARGE_OR_BROKEN = f"{LARGE}|{BROKEN}"
 GREY = noise("L").convert("RGB")
 
@@ -56,7 +57,7 @@ ROWS = [
     Case("ZIP", lambda: b"PK\x03\x04" + bytes(64), NONE_OF),
     Case("gzip of a picture", lambda: b"\x1f\x8b" + zlib.compress(encoded(noise(), "PNG")), NONE_OF),
     Case("MP4", lambda: b"\x00\x00\x00\x20ftypisom" + bytes(64), NONE_OF),
-    Case("AVIF", lambda: b"\x00\x00\x00\x20ftypavif" + bytes(64), NONE_OF),
+    Case("AVIF of nothing", lambda: b"\x00\x00\x00\x20ftypavif" + bytes(64), BROKEN),
     Case("JPEG 2000", lambda: encoded(noise(), "JPEG2000"), NONE_OF),
     Case("PPM", lambda: encoded(noise(), "PPM"), NONE_OF),
     Case("TGA", lambda: encoded(noise(), "TGA"), NONE_OF),
@@ -82,7 +83,7 @@ ROWS = [
         )
     ),
     *(
-        Case(f"half a {kind}", lambda kind=kind: encoded(noise(), kind)[: len(encoded(noise(), kind)) // 2], BROKEN)
+        Case(f"half a {kind}", lambda kind=kind: encoded(noise(), kind)[: len(encoded(noise(), kind)) // 2], CUT)
         for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
     ),
     *(
@@ -107,7 +108,7 @@ ROWS = [
             chunk(b"acTL", struct.pack(">II", 2, 0)),
             chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 4000, 4000, 0, 0, 1, 1, 0, 0)),
         ),
-        BROKEN,
+        None,
     ),
     Case("JPEG without a scan", lambda: jpeg()[:60] + b"\xff\xd9", BROKEN),
     Case("JPEG with a segment past the end", lambda: jpeg(b"\xff\xe5\xff\xff"), BROKEN),
@@ -140,13 +141,13 @@ ROWS = [
     Case("BMP of a negative width", lambda: bmp_sized(-40, 40), LARGE_OR_BROKEN),
     # bombs
     Case("PNG with 64 MB behind few pixels", lambda: png(packed=zeros(64)), None),
-    Case("zTXt of 64 MB", lambda: png(chunk(b"zTXt", b"k\0\0" + zeros(64))), BROKEN),
-    Case("iTXt of 64 MB", lambda: png(chunk(b"iTXt", b"k\0\1\0\0\0" + zeros(64))), BROKEN),
-    Case("iCCP of 64 MB", lambda: png(chunk(b"iCCP", b"k\0\0" + zeros(64))), BROKEN),
+    Case("zTXt of 64 MB", lambda: png(chunk(b"zTXt", b"k\0\0" + zeros(64))), None),
+    Case("iTXt of 64 MB", lambda: png(chunk(b"iTXt", b"k\0\1\0\0\0" + zeros(64))), None),
+    Case("iCCP of 64 MB", lambda: png(chunk(b"iCCP", b"k\0\0" + zeros(64))), None),
     Case(
         "70 texts of 1 MB each",
         lambda: png(*(chunk(b"zTXt", b"%d\0\0" % n + zeros(1)[:-1]) for n in range(70))),
-        "broken|parts",
+        None,
     ),
     Case("PNG of 100,000 texts", lambda: png(*(chunk(b"tEXt", b"%d\0" % n) for n in range(100_000))), PARTS),
     Case("JPEG of 300,000 segments", lambda: jpeg(segment(0xE5, b"") * 300_000), PARTS),
@@ -166,12 +167,16 @@ ROWS = [
     Case(
         "TIFF whose tags all hold the whole file",
         lambda: tiff(*((number, 1, 30_000, 8) for number in range(1000, 1100)), following=bytes(40_000)),
-        "tags that are too large",
+        BROKEN,  # none of them matters, and there are no pixels
     ),
     Case("TIFF with 10^9 strips", lambda: tiff((273, 4, 10**9, 8)), "tags that are too large"),
     Case("TIFF with tags in a circle", lambda: encoded(noise(), "TIFF") + bytes(8), None),
     Case(
-        "TIFF with progressive JPEG inside", lambda: tiff((259, 3, 1, 7), following=scans(2)), "progressive JPEG inside"
+        "TIFF with progressive JPEG inside",
+        lambda: tiff(
+            (256, 4, 1, 40), (257, 4, 1, 40), (259, 3, 1, 7), (273, 4, 1, 74), (279, 4, 1, 1000), following=scans(2)
+        ),
+        "progressive JPEG inside",
     ),
     Case("run-length encoded BMP", lambda: bmp_sized(40, 40, compression=1, bits=8), "run-length encoded"),
     # more than one thing at once: what is no picture has to be gone

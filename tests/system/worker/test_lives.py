@@ -38,9 +38,9 @@ def hanging(testbed: Testbed, managed: dict[str, Any]) -> Iterator[Callable[[str
         process.kill()
 
 
-def test_two_signals_end_a_miner_whose_decoder_hangs(testbed: Testbed, hanging: Callable[[str], Process]) -> None:
+def test_two_signals_end_a_miner_of_which_a_thread_hangs(testbed: Testbed, hanging: Callable[[str], Process]) -> None:
     """In C code, where nothing can interrupt it. The journal keeps the task; ComfyUI does not outlive the miner."""
-    worker = hanging("decoder")
+    worker = hanging("picture")
     task_id = testbed.create()
     assert worker.first_line() == "hangs"
     (comfyui,) = testbed.logged("comfyui_started")

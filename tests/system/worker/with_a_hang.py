@@ -1,7 +1,7 @@
 """`xalora-miner run --config CONFIG` where something hangs for good: `CONFIG WHAT`.
 
-`decoder`: Pillow, in C code, at the first picture. `lock`: the main thread, at a lock. `mutex`: the main thread, in C
-code that no signal interrupts.
+`picture`: the prepare loop, in C code, at the first picture. `lock`: the main thread, at a lock. `mutex`: the main
+thread, in C code that no signal interrupts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import sys
 import threading
 from typing import NoReturn
 
-from PIL import Image
-
 from miner.cli.main import app
+from miner.worker.lane import prepare
 from miner.worker.systemd import Notifier
 
 LIBC = ctypes.CDLL(None)
@@ -34,9 +33,8 @@ def wait_for_a_mutex(*_args: object, **_fields: object) -> NoReturn:
 
 
 def main(config: str, what: str) -> None:
-    if what == "decoder":
-        Image.Image.load = Image.Image.convert = wait_for_a_mutex
-        Image.open = wait_for_a_mutex
+    if what == "picture":
+        prepare.clean_image = wait_for_a_mutex
     else:
         Notifier.notify = wait_for_a_lock if what == "lock" else wait_for_a_mutex
     sys.argv = ["xalora-miner", "run", "--config", config]

@@ -81,7 +81,7 @@ def test_json_is_one_object(run):
             "models",
             "workflows",
         ),
-        *("disk", "disk_speed", "state_folder", "journal", "ports", "worker"),
+        *("decoder", "disk", "disk_speed", "state_folder", "journal", "ports", "worker"),
     ]
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in ended.stdout + ended.stderr]
 

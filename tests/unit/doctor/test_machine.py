@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from miner.comfy import process_tree
+from miner.doctor.checks.decoder import decoder
 from miner.doctor.checks.gpu import card_mark, gpu, memory_marks, our_processes
 from miner.doctor.checks.machine import disk, disk_speed, file_systems, ports, space, speed, taken
 from miner.doctor.facts import WorkerStatus
 from miner.machine.gpu import Gpu, Gpus, User
+from tests.support.paths import ROOT
 from tests.support.testbed import free_port
 from tests.unit.doctor.conftest import levels, only
 
@@ -141,6 +143,19 @@ def test_a_disk_that_is_not_writable_is_a_warning(facts_of, tmp_path):
 
 
 # ---- ports ------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_decoded_in_a_process_of_its_own(facts_of):
+    (mark,) = decoder(facts_of())
+    assert mark.level == "good"
+    assert "seccomp" in mark.says
+
+
+def test_without_pillow_no_picture_can_be_decoded(facts_of, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(ROOT)])
+    (mark,) = decoder(facts_of())
+    assert mark.level == "bad"
+    assert "does not start" in mark.says
 
 
 def test_free_ports_are_good(facts_of):

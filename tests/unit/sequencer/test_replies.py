@@ -80,6 +80,8 @@ class TestATask:
             ({"upload_headers": {"x-a": "1"}}, PresignedPut(url=TASK["upload_url"], headers={"x-a": "1"})),
             ({"upload_headers": {"x-a": 1}}, PresignedPut(url=TASK["upload_url"], headers={"x-a": "1"})),
             ({"upload_headers": None}, PresignedPut(url=TASK["upload_url"])),
+            ({"upload_url": f" {TASK['upload_url']}\r\n"}, PresignedPut(url=TASK["upload_url"])),
+            ({"upload_url": " \n", "credential": S3}, TemporaryS3(**S3)),
             ({"upload_url": ..., "credential": S3}, TemporaryS3(**S3)),
             ({"upload_url": "", "credential": S3}, TemporaryS3(**S3)),
             ({"upload_url": ..., "credential": {**S3, "session_token": ""}}, None),

@@ -128,7 +128,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"image": "ftp://example.org/a.png"}, "image is not an image URL"),
     ({"image": "https:example.org"}, "image is not an image URL"),
     ({"image": "data"}, "image is not an image URL"),
-    ({"image": " https://example.org/a.png"}, "image is not an image URL"),
     ({"image": "https://example.org/a b.png"}, "image contains a space or a control character"),
     ({"image": "https://example.org/a\r\nHost: evil"}, "image contains a space or a control character"),
     ({"image": "https://example.org/\ud800"}, "image contains a space or a control character"),
@@ -229,6 +228,12 @@ def test_an_image_is_kept_apart_exactly_as_it_was_sent(sample: Workflow, url: st
     assert "image" not in checked.values
     assert "a cat" not in repr(checked)
     assert url not in repr(checked)
+
+
+@pytest.mark.parametrize("url", ["https://example.org/a.png", "data:image/png;base64,AAAA"])
+def test_white_space_around_an_image_does_not_count(sample: Workflow, url: str) -> None:
+    checked = sample.check({"prompt": "a cat", "image": f" \t{url}\r\n"}, loras=LORAS)
+    assert checked.images == {"image": url}
 
 
 def test_a_data_uri_is_bounded(sample: Workflow) -> None:
