@@ -117,7 +117,8 @@ class BenchTestbed:
         }
         with Miner(self.fresh("worker"), miner_id=miner_id, work=work) as miner:
             miner.devnet = devnet
-            miner.start_worker(work.url, workflows={miner_id: [work.workflow]}, **keys)
+            program = "tests.campaigns.bench.keeps_history"
+            miner.start_worker(work.url, workflows={miner_id: [work.workflow]}, program=program, **keys)
             yield miner
             miner.worker.stop()
 
