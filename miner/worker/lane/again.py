@@ -37,27 +37,14 @@ class Again:
         self.capabilities.pauses.failed(
             job.workflow, fault, task_id=task.task_id, attempts=task.attempts, larger=larger
         )
+        what = {"task_id": task.task_id, "fault": fault.fault, "reason": fault.message, "hint": fault.hint}
         can = not isinstance(task.stage, (Leased, Prepared)) and self.clock() < job.deadline
         if can and may_try_again(fault.fault, attempts=task.attempts):
-            log.warning(
-                "render_spoiled",
-                task_id=task.task_id,
-                fault=fault.fault,
-                reason=fault.message,
-                hint=fault.hint,
-                next="rendering again",
-            )
+            log.warning("render_spoiled", **what, next="rendering again")
             metrics.RETRIES.labels("render").inc()
             self.anew(task, job)
             return
-        log.error(
-            "render_failed",
-            task_id=task.task_id,
-            fault=fault.fault,
-            reason=fault.message,
-            hint=fault.hint,
-            next="answering it",
-        )
+        log.error("render_failed", **what, next="answering it")
         self.answers.fail(task.task_id, fault.told or told(fault.fault))
 
     def anew(self, task: TaskInHand, job: Job) -> None:

@@ -136,7 +136,7 @@ class Deliver:
                 metrics.RETRIES.labels("upload").inc()
                 self.liveness.beat(pause + TURN)
                 if self.clock() + pause > rendered.job.deadline + LATE:
-                    if isinstance(error, NetworkFault):
+                    if isinstance(error, MachineFault):  # ComfyUI, the disk or the network: ours, and told so
                         raise
                     raise JobFault("the result could not be uploaded in time") from error
                 log.warning("upload_failed", task_id=task_id, reason=error.message, next=f"retrying in {pause:.1f} s")

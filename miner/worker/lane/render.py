@@ -288,7 +288,7 @@ class Render:
             self._idle_since = self.clock()
 
     def _result(self, task: TaskInHand, prompt: Prompted, history: History) -> Rendered:
-        """A prompt's result. Raises JobFault or MachineFault."""
+        """A prompt's result. Raises MachineFault."""
         job = prompt.job
         output = self.capabilities.library.get(job.workflow).manifest.output
         files = verdict(task.task_id, prompt, history, output=output, host=self.host)

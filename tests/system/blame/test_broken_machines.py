@@ -175,6 +175,18 @@ def test_a_broken_output_is_rendered_again(testbed: Testbed, spoil: str) -> None
     assert len(testbed.logged("render_spoiled")) == 1
 
 
+def test_a_result_that_this_machine_cannot_read_in_time_is_its_fault(testbed: Testbed) -> None:
+    """Not the store's, which nobody asked."""
+    testbed.start_devnet()
+    testbed.add_workflow("flow", flows.plain(loads=True), parameters=flows.IMAGE, timeout=2.0)
+    comfyui = testbed.relay(testbed.start_engine())
+    comfyui.reply("GET /view", b"")
+    testbed.start_worker(comfyui.url, workflows={"4": ["flow"]}, program="tests.system.blame.hasty")
+    (task,) = testbed.ended(testbed.create())
+    assert testbed.logged("upload_failed")
+    assert task["msg"] == told("machine")
+
+
 @pytest.mark.parametrize("where", ["output", "input"])
 def test_a_full_disk_of_comfyuis(testbed: Testbed, mount: Callable[[Path], None], where: str) -> None:
     """Really full: a disk of its own, with nothing but ballast on it."""
