@@ -140,7 +140,7 @@ def _workflows(inputs: HealthInputs) -> Mark:
     name = "Workflows"
     if inputs.resting:
         level: Level = "bad" if len(inputs.resting) == inputs.runnable else "warning"
-        says = f"{len(inputs.resting)} of {inputs.runnable} workflows failed on this machine and are paused"
+        says = f"{len(inputs.resting)} of {inputs.runnable} workflows are paused after faults of this machine"
         return Mark(name=name, level=level, says=f"{says}; {inputs.resting[0]}", cure=_PAUSED)
     if inputs.runnable:
         says = f"{inputs.runnable} of {inputs.enabled} enabled workflows can run"

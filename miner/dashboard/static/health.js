@@ -13,7 +13,7 @@ const sign = (level) => el("span", { className: `sign ${level}`, "aria-hidden": 
 
 function why(workflow) {
   if (workflow.state === "offered") return workflow.ids.length ? `Workflow id: ${workflow.ids.join(", ")}.` : "No workflow id is mapped to it, so no task comes.";
-  if (workflow.state === "resting") return `Failed on this machine${workflow.trouble ? `: ${workflow.trouble}` : ""}. In ${seconds(Math.max(workflow.rests_until - clock(), 0))} the miner tries it with a render of its own.`;
+  if (workflow.state === "resting") return `Paused after faults of this machine${workflow.trouble ? `: ${workflow.trouble}` : ""}. In ${seconds(Math.max(workflow.rests_until - clock(), 0))} the miner tries it with a render of its own.`;
   if (workflow.state === "unknown") return "Waiting for ComfyUI's list of nodes and models.";
   if (workflow.state === "not enabled") return "Not in [workflows] enabled.";
   return "";
