@@ -177,9 +177,11 @@ class Ledger:
             self._write(task, lease=True)
             self._replace(task)
 
-    def apply_reply(self, about: Collection[TaskInHand], *, named: str | None, canceled: Collection[str]) -> None:
-        """Apply a reply to a request made while the tasks `about` were in hand."""
-        holds = policy.observe([task.hold for task in about], running=named, canceled=canceled)
+    def apply_reply(
+        self, about: Collection[TaskInHand], *, named: str | None, canceled: Collection[str], eclipses: bool = True
+    ) -> None:
+        """Apply a reply to a request made while the tasks `about` were in hand; see `policy.observe`."""
+        holds = policy.observe([task.hold for task in about], running=named, canceled=canceled, eclipses=eclipses)
         with self._changed:
             for hold in holds:
                 task = self._tasks.get(hold.task_id)

@@ -14,6 +14,8 @@ from miner.task.stages import Hold, Job, Lease, Prompted, Rendered, TaskInHand, 
 
 MAX_SECONDS = 3600.0  # for a task, unless its workflow's timeout is longer
 MAX_CRASHES = 2  # of the program, during one task
+FIRST_BEAT = 0.2  # seconds from a lease to the first heartbeat: a task that is shorter costs no request
+DOUBTFUL_BEAT = 2.0  # seconds after a reply that did not name a task in hand
 
 
 # ---- delays -----------------------------------------------------------------------------------------------------
@@ -43,23 +45,47 @@ def return_delay(wait: float, *, rng: random.Random) -> float:
 # ---- the sequencer's replies ------------------------------------------------------------------------------------
 
 
-def observe(holds: Collection[Hold], *, running: str | None, canceled: Collection[str]) -> tuple[Hold, ...]:
-    """The holds after a reply; lost ones have `taken_away`.
+def observe(
+    holds: Collection[Hold], *, running: str | None, canceled: Collection[str], eclipses: bool = True
+) -> tuple[Hold, ...]:
+    """The holds after a reply without a lease; lost ones have `taken_away`.
 
-    A reply names one task at most, so silence counts only for a single task in hand: with two, it may name the other.
+    A reply names one task at most. One that names none of those in hand is silence about all of them. One that names
+    another is silence about this one only if that repeats: the sequencer may name its tasks in turn. `eclipses` False:
+    it is known to name tasks in an order of its own.
     """
-    alone = len(holds) == 1
-    return tuple(_observe_one(hold, alone, running) for hold in holds if hold.task_id not in canceled) + tuple(
-        replace(hold, silences=Hold.UNTIL_LOST) for hold in holds if hold.task_id in canceled
+    known = any(hold.task_id == running for hold in holds)
+    until_lost = Hold.UNTIL_LOST + len(holds) - 1 if eclipses else None
+    return tuple(
+        replace(hold, silences=Hold.UNTIL_LOST)
+        if hold.task_id in canceled
+        else _observe_one(hold, running if known else None, until_lost)
+        for hold in holds
     )
 
 
-def _observe_one(hold: Hold, alone: bool, running: str | None) -> Hold:
+def _observe_one(hold: Hold, running: str | None, until_lost: int | None) -> Hold:
+    if running is None:
+        return replace(hold, silences=hold.silences + hold.heard)
     if running == hold.task_id:
-        return replace(hold, confirmed=hold.confirmed or alone, silences=0)
-    if alone and hold.confirmed:
-        return replace(hold, silences=hold.silences + 1)
-    return hold
+        turns = hold.takes_turns or hold.eclipses > 0
+        return replace(hold, named=True, heard=True, silences=0, eclipses=0, takes_turns=turns)
+    eclipses = hold.eclipses + (hold.named and not hold.takes_turns)
+    lost = until_lost is not None and eclipses >= until_lost
+    return replace(hold, heard=True, silences=Hold.UNTIL_LOST if lost else 0, eclipses=eclipses)
+
+
+def next_beat(tasks: Collection[TaskInHand], *, asked_at: float, interval: float) -> float | None:
+    """When to ask the sequencer again, Unix seconds; None without a task in hand. `asked_at`: the last request."""
+    if not tasks:
+        return None
+    due = asked_at + interval
+    for task in tasks:
+        if not task.answered and task.lease.leased_at >= asked_at:
+            due = min(due, task.lease.leased_at + FIRST_BEAT)
+        if not task.answered and task.hold.doubtful:
+            due = min(due, asked_at + DOUBTFUL_BEAT)
+    return due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

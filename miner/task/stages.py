@@ -252,14 +252,22 @@ class Hold:
     """What the sequencer last said about a task. Updated by `policy.observe`."""
 
     task_id: str
-    confirmed: bool = False  # named as `running` while the only task in hand
-    silences: int = 0  # replies in a row since then without it
+    named: bool = False  # as `running`
+    heard: bool = False  # a task was named, this or another, while this one was in hand
+    silences: int = 0  # replies in a row since then that named no task in hand
+    eclipses: int = 0  # replies in a row, since it was named, that named another task in hand
+    takes_turns: bool = False  # it was named again after an eclipse, so eclipses mean nothing
 
     UNTIL_LOST: ClassVar[int] = 2  # silences; see docs/protocol.md
 
     @property
     def taken_away(self) -> bool:
         return self.silences >= self.UNTIL_LOST
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the last reply did not name it as it should, so that it is time to ask again."""
+        return not self.taken_away and bool(self.silences or (self.eclipses and not self.takes_turns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 MAX_UNACKNOWLEDGED = 16  # above, unknown tasks are not answered
 UNKNOWN_TASK = "the miner lost this task in a restart before it could start; please create it again"
+LOST_REPLY = "the reply that handed this task out did not reach the miner; please create it again"
 DROPPED_TASK = "the miner stopped this task when the sequencer no longer named it; please create it again"
 
 
@@ -56,6 +57,8 @@ class Gate:
         self._asking = threading.Lock()
         self._closed = False
         self._allowance = Allowance()
+        self._reply_lost = False  # in this run: the request may have leased a task
+        self._names_one = True  # silence about a task counts while another is named
 
     def ask(self, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
         """Send one request, put a lease into the ledger, return the reply. Raises Retryable.
@@ -70,8 +73,11 @@ class Gate:
             may_lease = self.leasing and self._shutdown.state == "running" and held <= self._prefetch
             reply = self._request(workflow_ids, wait) if may_lease else self._request((), 0.0)
             self.answered_at = self._clock()
-            named = reply.running or (reply.lease.task_id if reply.lease else None)
-            ledger.apply_reply(about, named=named, canceled=reply.canceled)
+            if reply.lease is None or ledger.get(reply.lease.task_id):
+                named = reply.running or (reply.lease.task_id if reply.lease else None)
+            else:  # it says nothing of the tasks in hand
+                about, named = [task for task in about if task.task_id in reply.canceled], None
+            ledger.apply_reply(about, named=named, canceled=reply.canceled, eclipses=self._names_one)
             self._allowance = policy.learn(
                 self._allowance,
                 held=held,
@@ -118,6 +124,7 @@ class Gate:
         try:
             reply = self._sequencer.request(self._ledger.miner_id, workflow_ids, wait=wait)
         except Retryable as error:
+            self._reply_lost = self._reply_lost or not isinstance(error, Unauthorized)
             metrics.LEASE_REQUESTS.labels("refused" if isinstance(error, Unauthorized) else "error").inc()
             raise
         metrics.LEASE_REQUESTS.labels("task" if reply.lease else "running" if reply.running else "nothing").inc()
@@ -148,7 +155,10 @@ class Gate:
         if known is not None and known.outcome is not None and known.verdict != "refused":
             outcome = known.outcome
         else:
-            outcome = Outcome(task_id=task_id, success=False, msg=UNKNOWN_TASK if known is None else DROPPED_TASK)
+            lost = LOST_REPLY if self._reply_lost else UNKNOWN_TASK
+            outcome = Outcome(task_id=task_id, success=False, msg=lost if known is None else DROPPED_TASK)
+            # One that runs after all was dropped since another was named: this sequencer has an order of its own.
+            self._names_one = self._names_one and known is None
         log.warning("unknown_task_running", task_id=task_id, next=f"answering it: {outcome.msg or 'its result'}")
         self._answers.answer_unknown(outcome)
 

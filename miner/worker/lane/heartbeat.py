@@ -1,7 +1,8 @@
 """The heartbeat: regular requests to the sequencer while tasks are in hand.
 
-Ends after the lane's other loops, so that draining tasks keep their leases. Advertises no workflows if that could lease
-a task beyond the limit.
+The first follows soon after the lease, since a sequencer's silence counts only once it has said `running`: a cancel
+would not show before. Ends after the lane's other loops, so that draining tasks keep their leases. Advertises no
+workflows if that could lease a task beyond the limit.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import structlog
 
 from miner.task.errors import Retryable
 from miner.task.ledger import Ledger
+from miner.task.policy import next_beat
 from miner.telemetry import clock
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.worker.lane.capabilities import Capabilities
@@ -22,12 +24,12 @@ from miner.worker.lane.poll import Poll
 
 log = structlog.get_logger()
 
-WAKE = 0.5  # seconds between checks
+WAKE = 0.5  # seconds between checks, at most
 
 
 @dataclass(slots=True, kw_only=True)
 class Heartbeat:
-    """One lane's heartbeat; `run` ends when `stop` is set."""
+    """One lane's heartbeat; `run` ends when `stop` is set, at the next change of the ledger."""
 
     ledger: Ledger
     gate: Gate
@@ -45,13 +47,17 @@ class Heartbeat:
 
     def run(self) -> None:
         write_again_at = self.clock() + self.interval
-        while not self.stop.wait(WAKE):
+        while not self.stop.is_set():
+            version = self.ledger.version
             self.liveness.beat()
             if self.clock() >= write_again_at:
                 write_again_at = self.clock() + self.interval
                 self.ledger.write_again()
-            if self.ledger.view() and self.clock() - self.gate.asked_at >= self.interval:
+            due = next_beat(self.ledger.view(), asked_at=self.gate.asked_at, interval=self.interval)
+            if due is not None and self.clock() >= due:
                 self._beat()
+            else:
+                self.ledger.wait(WAKE if due is None else min(WAKE, due - self.clock()), since=version)
 
     def _beat(self) -> None:
         ids = self.capabilities.ids(in_hand=self.ledger.workflows) if self._may_advertise() else ()

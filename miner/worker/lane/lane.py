@@ -219,6 +219,7 @@ class Lane:
         for thread in self._threads:
             thread.join()
         self.heartbeat.stop.set()
+        self.ledger.wake()
         self._heartbeat_thread.join(JOIN)
         self.host.close(leave_running=leave_running)
         self._refresh_thread.join(JOIN)  # after ComfyUI's end, which ends its request

@@ -9,7 +9,6 @@ from miner.config import settings
 from miner.sequencer.client import CONNECT
 from miner.task import policy
 from miner.task.stages import Hold
-from miner.worker.lane.heartbeat import WAKE
 from miner.worker.lane.poll import EARLY, FIRST_PAUSE
 
 _SEQUENCER = settings.Sequencer()
@@ -37,6 +36,6 @@ class Numbers:
     timeout: float = _SEQUENCER.timeout
     connect: float = CONNECT  # of `timeout`
     first_pause: float = FIRST_PAUSE
-    wake: float = WAKE
+    first_beat: float = policy.FIRST_BEAT
     early: float = EARLY
     prefetch: int = settings.Miner().prefetch

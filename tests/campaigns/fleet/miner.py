@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import ceil
 
 from miner.task.policy import Allowance, Average
 from miner.task.stages import Hold
@@ -42,8 +41,8 @@ class Miner:
     """An entry in the agenda that is about an older `_turn` or task than the present one has been overtaken."""
 
     __slots__ = (
-        "_allowance", "_asked_at", "_attempts", "_average", "_connected", "_failures", "_heard", "_hold", "_lost_until",
-        "_phase", "_task", "_turn", "_world",
+        "_allowance", "_asked_at", "_attempts", "_average", "_connected", "_failures", "_heard", "_hold", "_leased_at",
+        "_lost_until", "_task", "_turn", "_world",
     )  # fmt: skip
 
     def __init__(self, world: Surroundings, *, settled: bool) -> None:
@@ -57,8 +56,7 @@ class Miner:
         self._average = UNKNOWN
         self._task: Task | None = None
         self._hold = NO_TASK
-        self._asked_at = 0.0
-        self._phase = world.rng.uniform(0.0, world.numbers.wake)  # of the heartbeat's looks at the clock
+        self._asked_at = self._leased_at = 0.0
         self._connected = True
         self._lost_until: float | None = None  # the end of the outage that it has noticed
 
@@ -129,6 +127,7 @@ class Miner:
         world = self._world
         self._task = task
         self._hold = Hold(task_id=str(task.number))
+        self._leased_at = now
         seconds = world.render()
         world.agenda.at(now + seconds + TRIP, self._submit, task)
         self._plan_beat(now, task)
@@ -152,16 +151,21 @@ class Miner:
             raise AssertionError(f"task {self._hold.task_id} was dropped, though the sequencer never took it away")
         self._allowance = world.policy.learn(self._allowance, held=1, running=True, leased=False, now=now)
 
-    def _plan_beat(self, now: float, task: Task) -> None:
-        """At the first look at the clock that finds the last request to be `heartbeat` seconds old."""
+    @property
+    def _beat_due(self) -> float:
         numbers = self._world.numbers
-        looks = ceil((max(self._asked_at + numbers.heartbeat, now) - self._phase) / numbers.wake)
-        self._world.agenda.at(self._phase + looks * numbers.wake + TRIP, self._beat, task)
+        if self._leased_at >= self._asked_at:
+            return self._leased_at + numbers.first_beat
+        return self._asked_at + numbers.heartbeat
+
+    def _plan_beat(self, now: float, task: Task) -> None:
+        """`first_beat` seconds after the lease, then once the last request is `heartbeat` seconds old."""
+        self._world.agenda.at(max(self._beat_due, now) + TRIP, self._beat, task)
 
     def _beat(self, now: float, task: Task) -> None:
         if task is not self._task:
             return
-        if now - TRIP < self._asked_at + self._world.numbers.heartbeat:  # it asked for another reason meanwhile
+        if now - TRIP < self._beat_due:  # it asked for another reason meanwhile
             self._plan_beat(now, task)
             return
         self._asked_at = now - TRIP

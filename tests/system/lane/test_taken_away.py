@@ -41,13 +41,18 @@ def test_a_canceled_task_is_interrupted(testbed: Testbed) -> None:
     goes_on(testbed, task_id)
 
 
-def test_a_task_that_is_no_longer_named_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
+def test_a_task_canceled_soon_after_its_lease_is_interrupted(testbed: Testbed, tmp_path: Path) -> None:
+    """Long before a regular heartbeat, and although a sequencer that names no canceled task leases the next one."""
     with serve(DevnetOptions(name_canceled=False, state=tmp_path / "quiet")) as testbed.devnet:
-        task_id = render(testbed)
-        before = len(testbed.devnet.requests("miner_request"))
-        until(lambda: len(testbed.devnet.requests("miner_request")) >= before + 2, why="`running`")
+        testbed.add_workflow("long", flows.wait(600.0))
+        workflows = {"4": ["long"], "5": ["upscaler-lanczos"]}
+        testbed.start_worker(testbed.start_engine(), workflows=workflows, sequencer__heartbeat=8.0)
+        task_id = testbed.create(parameters={})
+        until(lambda: testbed.devnet.stats()["leases"]["open"] == 1, why="the lease")
+        leased_at = testbed.task(task_id)["leases"][0]["leased_at"]
+        until(lambda: testbed.devnet.requests("miner_request")[-1]["at"] > leased_at + 0.1, why="`running`")
+        assert testbed.devnet.requests("miner_request")[-1]["at"] < leased_at + 5.0
         testbed.cancel(task_id)
-        until(lambda: not testbed.queue()["queue_running"], why="the interrupt")
         goes_on(testbed, task_id)
 
 

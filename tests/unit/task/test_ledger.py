@@ -92,8 +92,8 @@ def another_named(ledger):
 EVENTS = {
     taken_away: lambda task: task.taken_away,
     leased_again: lambda task: task.lease.target == OTHER_PLACE.target and task.lease.leased_at == LEASE.leased_at,
-    named: lambda task: task.hold.confirmed and not task.taken_away,
-    another_named: lambda task: not task.taken_away,  # never confirmed, so silence does not count
+    named: lambda task: task.hold.named and not task.taken_away,
+    another_named: lambda task: not task.taken_away,  # never named, so naming another does not count
 }
 NO_EFFECT_ONCE_ANSWERED = {taken_away, leased_again, named}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from miner.task import policy
 from miner.task.policy import Allowance
-from miner.task.stages import Hold
+from miner.task.stages import Hold, Leased
 from tests.unit.task.test_journal import WAY, task
 
 
@@ -90,17 +91,60 @@ class TestSilence:
     def test_naming_another_task_is_silence_about_this_one(self):
         assert said("a", "b", "b") == {"a": True}
 
-    def test_does_not_count_with_two_in_hand(self):
+    @pytest.mark.parametrize(
+        ("replies", "lost"),
+        [
+            ("abb", ""),  # it may name them in turn
+            ("abbb", "a"),  # a was canceled
+            ("aaaa", ""),  # it names the older one, and nothing of the other
+            ("bbbb", ""),  # … the newer one
+            ("ababababbbbb", ""),  # in turn, and later at random
+            ("a--", "ab"),  # b was never named, but would be, now that a is not
+            ("---", ""),  # never `running`
+            ("a-a-", ""),
+            ("a-b-", ""),
+            ("ab-bb", "a"),
+        ],
+    )
+    def test_two_tasks_are_told_apart(self, replies, lost):
         two = (Hold(task_id="a"), Hold(task_id="b"))
-        assert said("a", "b", "b", "b", holds=two) == {"a": False, "b": False}
+        told = said(*(None if one == "-" else one for one in replies), holds=two)
+        assert {task_id for task_id, gone in told.items() if gone} == set(lost)
 
-    def test_a_confirmation_with_two_in_hand_does_not_count_once_alone(self):
+    @pytest.mark.parametrize("tasks", ["ab", "abc", "abcd"])
+    def test_turns_are_no_silence(self, tasks):
+        assert not any(said(*(tasks * 3), holds=tuple(Hold(task_id=one) for one in tasks)).values())
+
+    def test_an_order_of_its_own_is_no_silence(self):
+        holds = (Hold(task_id="a"), Hold(task_id="b"))
+        for running in "abbbbb":
+            holds = policy.observe(holds, running=running, canceled=(), eclipses=False)
+        assert not any(hold.taken_away for hold in holds)
+
+    def test_the_second_of_two_is_lost_once_it_is_alone_and_not_named(self):
         both = policy.observe((Hold(task_id="a"), Hold(task_id="b")), running="a", canceled=())
-        alone = tuple(hold for hold in both if hold.task_id == "a")
-        assert said(None, None, None, holds=alone) == {"a": False}
+        assert said(None, None, holds=both[1:]) == {"b": True}
 
     def test_a_cancellation_counts_at_once(self):
         assert said("a", holds=(Hold(task_id="a"), Hold(task_id="b")), canceled=("a",)) == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize(
+    ("leased_at", "hold", "due"),
+    [
+        (90.0, {}, 110.0),
+        (100.0, {}, 100.2),  # leased by that request: speak at once, so that a cancel shows
+        (90.0, {"heard": True, "silences": 1}, 102.0),
+        (90.0, {"named": True, "eclipses": 1}, 102.0),
+        (90.0, {"named": True, "eclipses": 1, "takes_turns": True}, 110.0),
+        (90.0, {"silences": 2}, 110.0),  # taken away already
+    ],
+)
+def test_the_next_heartbeat(leased_at, hold, due):
+    one = task(Leased())
+    one = replace(one, lease=replace(one.lease, leased_at=leased_at), hold=Hold(task_id="a", **hold))
+    assert policy.next_beat([one], asked_at=100.0, interval=10.0) == due
+    assert policy.next_beat([], asked_at=100.0, interval=10.0) is None
 
 
 class TestAllowance:
