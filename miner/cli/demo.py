@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -136,15 +137,14 @@ def _upscaler(task: Task, sequencer: str) -> UpscalerTask:
 def _collect(task: Task, consumer: Workflow, output: Path) -> None:
     """Wait for one task and download its result; a failure becomes the task's reason."""
     from miner.sdk import WorkflowError
-    from miner.sdk.files import download
 
     try:
         ended = consumer.wait_for_result(task.task_id, timeout=TASK_TIMEOUT, interval=1.0)
         if ended.status != "finished" or ended.result_url is None:
             task.reason = ended.msg or f"it ended as {ended.status}"
             return
-        target = output / f"{task.picture.stem}-x4{Path(ended.result or '').suffix}"
-        download(ended.result_url, target)
+        target = output / f"{task.picture.stem}-x4{Path(urlsplit(ended.result_url).path).suffix}"
+        consumer.download(ended, target)
         task.result_size = _size(target)
     except (WorkflowError, OSError) as error:
         task.reason = str(error)

@@ -242,7 +242,7 @@ def _await(workflow: Workflow, task_id: str, delivery: Delivery, report: Report)
     if ended.status != "finished":
         return FAILED
     if delivery.output:
-        _save(ended, delivery.output, report)
+        _save(workflow, ended, delivery.output, report)
     return 0
 
 
@@ -264,19 +264,25 @@ def _watch(workflow: Workflow, task_id: str, delivery: Delivery) -> WorkflowTask
         line = progress.add_task("asking")
 
         def heard(news: Heard) -> None:
-            said = f"retrying: {news}" if isinstance(news, WorkflowError) else news.status
+            said = f"retrying: {news}" if isinstance(news, WorkflowError) else _standing(news)
             progress.update(line, description=printable(said))
 
         return workflow.wait_for_result(task_id, timeout=delivery.timeout, interval=delivery.interval, heard=heard)
 
 
-def _save(ended: WorkflowTaskResult, output: Path, report: Report) -> None:
-    from miner.sdk.files import download
+def _standing(task: WorkflowTaskResult) -> str:
+    """How a task stands, in a few words."""
+    if task.progress is None:
+        return str(task.status)
+    left = f", {task.progress.eta_seconds:.0f} s left" if task.progress.eta_seconds is not None else ""
+    return f"{task.status}: {task.progress.stage}, {task.progress.percent:.0f} %{left}"
 
+
+def _save(workflow: Workflow, ended: WorkflowTaskResult, output: Path, report: Report) -> None:
     if ended.result_url is None:
         typer.echo(f"{output} was not written: the sequencer returned an object key without a URL", err=True)
         return
-    download(ended.result_url, output)
+    workflow.download(ended, output)
     report.say(output=str(output))
 
 

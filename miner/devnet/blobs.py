@@ -75,6 +75,11 @@ class Blobs:
             path.unlink(missing_ok=True)
         return Blob(file=path.name, size=size)
 
+    def head(self, blob: Blob, size: int) -> bytes:
+        """The file's first bytes."""
+        with (self._objects / blob.file).open("rb") as file:
+            return file.read(size)
+
     def put(self, bucket: str, key: str, blob: Blob, *, content_type: str) -> None:
         """Make a file the object; deletes the object's former file."""
         old = self.find(bucket, key)
@@ -85,6 +90,10 @@ class Blobs:
             )
         if old is not None:
             self.discard(old.file)
+
+    def rename(self, bucket: str, key: str, new: str) -> None:
+        """Give an object another key, which must be free."""
+        self._db.execute("UPDATE objects SET key = ? WHERE bucket = ? AND key = ?", (new, bucket, key))
 
     def find(self, bucket: str, key: str) -> Stored | None:
         """The object, or None."""

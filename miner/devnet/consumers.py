@@ -91,10 +91,17 @@ class Consumers:
         return task_id
 
     def query(self, call: TaskQuery) -> dict[str, Any]:
-        """How a task stands: `task_id`, `status`, and `result` or `msg` once it ended. Raises Refusal."""
+        """How a task stands: `task_id`, `status`, `progress` while it runs, and `result` or `msg` once it ended.
+
+        The network's SDKs know no `msg`: the reason of a failure is in `result` too. Raises Refusal.
+        """
         task = self._task_of(call)
         reply = {"task_id": task["task_id"], "status": task["status"]}
         ended = {key: task[key] for key in ("result", "msg", "inference_latency", "upload_latency")}
+        if task["status"] == "failed":
+            ended["result"] = {"error": task["msg"]}
+        elif task["status"] == "running":
+            ended["progress"] = self._sequencer.progress_of(task["task_id"])
         return reply | {key: value for key, value in ended.items() if value is not None}
 
     def cancel(self, call: TaskCancel) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from miner.devnet.errors import DevnetError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE secret (value BLOB NOT NULL);
@@ -32,7 +32,7 @@ CREATE INDEX tasks_waiting ON tasks (seq) WHERE status = 'waiting';
 CREATE TABLE leases (
     seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, miner_id TEXT NOT NULL, workflow_id TEXT NOT NULL,
     key TEXT NOT NULL, leased_at REAL NOT NULL, deadline REAL, ended_at REAL, ended TEXT,
-    told INTEGER NOT NULL DEFAULT FALSE
+    told INTEGER NOT NULL DEFAULT FALSE, progress TEXT
 );
 CREATE INDEX leases_open ON leases (miner_id) WHERE ended_at IS NULL;
 CREATE INDEX leases_of_task ON leases (task_id, miner_id);

@@ -46,15 +46,15 @@ async def task_create(request: Request) -> Response:
 
 
 async def task_result_query(request: Request) -> Response:
-    """How a task stands; `result_url` is where its result can be downloaded, if it is in devnet's own store."""
+    """How a task stands; its result is a URL if it is in devnet's own store, and else a key in the network's."""
     devnet = devnet_of(request)
     call = await read_call(request, TaskQuery)
     devnet.expire()
     reply = devnet.consumers.query(call)
     bucket, key = devnet.options.bucket, reply.get("result", "")
-    if devnet.blobs.find(bucket, key):
+    if isinstance(key, str) and devnet.blobs.find(bucket, key):
         expires = devnet.clock() + devnet.options.upload_ttl
-        reply["result_url"] = devnet.targets.sign("GET", bucket, key, expires=expires, base_url=base_url(request))
+        reply["result"] = {"url": devnet.targets.sign("GET", bucket, key, expires=expires, base_url=base_url(request))}
     return JSONResponse(reply)
 
 
@@ -156,6 +156,7 @@ def _task(devnet: Devnet, leased: Leased, base: str) -> dict[str, Any]:
         "task_id": leased.task_id,
         "task_type": leased.task_type,
         "workflow_id": leased.workflow_id,
+        "miner_id": leased.miner_id,
         "task_details": _details(leased),
         **devnet.targets.fields(leased, base_url=base),
     }

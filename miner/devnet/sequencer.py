@@ -11,13 +11,15 @@ taken with 200 and recorded as `late`: it is no fault of the miner's, and it doe
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from miner.devnet.blobs import Blobs
 from miner.devnet.database import transaction
+from miner.devnet.formats import HEAD, UNKNOWN, format_of
 from miner.devnet.options import DevnetOptions
 from miner.devnet.wire import PUBLIC_WORKFLOWS, MinerRequest, MinerSubmit, Refusal
 
@@ -63,13 +65,25 @@ class Sequencer:
         self._db.execute("UPDATE miners SET seen_at = ?", (self._clock(),))
 
     def hear(self, call: MinerRequest) -> None:
-        """Note that a miner is alive, and what it can run, for `/resource_request`."""
+        """Note that a miner is alive, what it can run, for `/resource_request`, and how far its tasks are."""
         self._db.execute(
             "INSERT INTO miners VALUES (?, ?, ?, ?, ?) ON CONFLICT (miner_id) DO UPDATE SET seen_at = excluded.seen_at,"
             " workflow_ids = CASE excluded.workflow_ids WHEN '[]' THEN workflow_ids ELSE excluded.workflow_ids END,"
             " version = excluded.version, hardware = excluded.hardware",
             (call.erc20_address, self._clock(), json.dumps(call.workflow_ids), call.version, call.hardware),
         )
+        for progress in call.progress:
+            self._db.execute(
+                "UPDATE leases SET progress = ? WHERE task_id = ? AND miner_id = ? AND ended_at IS NULL",
+                (progress.model_dump_json(exclude_none=True), progress.task_id, call.erc20_address),
+            )
+
+    def progress_of(self, task_id: str) -> dict[str, Any] | None:
+        """What the miner that runs a task last said of it."""
+        row = self._db.execute(
+            "SELECT progress FROM leases WHERE task_id = ? AND ended_at IS NULL AND progress IS NOT NULL", (task_id,)
+        ).fetchone()
+        return json.loads(row[0]) if row else None
 
     def lease(self, miner_id: str, workflow_ids: Sequence[str]) -> Leased | None:
         """Lease the oldest task that fits; None without one, or for a miner at its limit."""
@@ -132,7 +146,7 @@ class Sequencer:
             )
             if lease is not None:
                 self._end_lease(lease, "answered")
-                self._finish(call)
+                self._finish(call, lease)
         if verdict == "differing":
             raise Refusal(400, f"answered after the acknowledgement: task {call.task_id} has another answer already")
         return verdict
@@ -202,7 +216,11 @@ class Sequencer:
         if not leases:
             raise Refusal(400, f"task {call.task_id} was never leased to miner {call.miner_id}")
         if leases[-1]["ended_at"] is None:
-            self._check_result(call, task, leases[-1])
+            try:
+                self._check_result(call, task, leases[-1])
+            except Refusal:
+                self._hurry(leases[-1])
+                raise
             return "first", leases[-1]
         answers = self._db.execute(
             "SELECT verdict, body FROM answers WHERE task_id = ? AND miner_id = ?", (call.task_id, call.miner_id)
@@ -213,34 +231,46 @@ class Sequencer:
             return "differing", None
         return "late", None
 
+    def _hurry(self, lease: sqlite3.Row) -> None:
+        """A miner may never answer again after a refusal, and goes on asking: its task must not run for ever."""
+        self._db.execute(
+            "UPDATE leases SET deadline = min(coalesce(deadline, ?1), ?1) WHERE seq = ?2",
+            (self._clock() + self._options.lease_ttl, lease["seq"]),
+        )
+
     def _check_result(self, call: MinerSubmit, task: sqlite3.Row, lease: sqlite3.Row) -> None:
-        """A success must name an object that exists, under the key that the lease gave."""
+        """A success must name an object that exists, under the key that the lease gave, or by the task's id: a miner
+        may have its own pattern for names, and the object is where the presigned URL put it."""
         if not call.success:
             return
         if task["target"] == "none":
             raise Refusal(400, "the task had no upload target, so its answer must be a failure")
-        key = self._object_key(call.result, task["target"])
-        if task["target"] == "presigned" and key != lease["key"]:
-            raise Refusal(400, f"result {call.result} is not the key of upload_url, {lease['key']}")
         if task["target"] == "s3":  # the object is in a bucket that devnet does not see
-            if not key_is_of(key, miner_id=call.miner_id, task_id=call.task_id):
+            if not key_is_of(call.result, miner_id=call.miner_id, task_id=call.task_id):
                 raise Refusal(400, f"result {call.result} is not <prefix>/<workflow>-<miner id>-<task id>.<format>")
             return
-        stored = self._blobs.find(self._options.bucket, key)
+        stem = call.result.rpartition("/")[2].rpartition(".")[0]
+        named = re.search(f"(?:^|-){re.escape(call.task_id)}$", stem) is not None
+        if not named and self._object_key(call.result) != lease["key"]:
+            raise Refusal(400, f"result {call.result} is not the key of upload_url, {lease['key']}")
+        stored = self._blobs.find(self._options.bucket, lease["key"])
         if stored is None:
             raise Refusal(400, f"result {call.result} is not in the store")
         if stored.size == 0:
             raise Refusal(400, f"result {call.result} is an empty object")
 
-    def _finish(self, call: MinerSubmit) -> None:
+    def _finish(self, call: MinerSubmit, lease: sqlite3.Row) -> None:
         target = self._db.execute("SELECT target FROM tasks WHERE task_id = ?", (call.task_id,)).fetchone()[0]
+        result = None
+        if call.success:
+            result = call.result if target == "s3" else self._named_by_format(lease["key"])
         self._db.execute(
             "UPDATE tasks SET status = ?, ended_at = ?, result = ?, msg = ?, inference_latency = ?, upload_latency = ?"
             " WHERE task_id = ?",
             (
                 "finished" if call.success else "failed",
                 self._clock(),
-                self._object_key(call.result, target) if call.success else None,
+                result,
                 call.msg,
                 call.inference_latency,
                 call.upload_latency,
@@ -248,10 +278,19 @@ class Sequencer:
             ),
         )
 
-    def _object_key(self, result: str, target: str) -> str:
+    def _named_by_format(self, key: str) -> str:
+        """The key; of a workflow whose format was not known at the lease, with the suffix of what was uploaded."""
+        stem, _, suffix = key.rpartition(".")
+        stored = self._blobs.find(self._options.bucket, key)
+        if suffix != UNKNOWN.suffix or stored is None:
+            return key
+        with stored.path.open("rb") as file:
+            named = f"{stem}.{format_of(file.read(HEAD), stored.content_type).suffix}"
+        self._blobs.rename(self._options.bucket, key, named)
+        return named
+
+    def _object_key(self, result: str) -> str:
         """The key in an answer's `result`; the path of a presigned URL, which has the bucket in it, is accepted too."""
-        if target != "presigned":
-            return result
         return result.removeprefix("/").removeprefix("store/").removeprefix(f"{self._options.bucket}/")
 
     def _fail(self, task_id: str, msg: str) -> None:
@@ -275,7 +314,7 @@ def key_is_of(key: str, *, miner_id: str, task_id: str) -> bool:
 def _key(task_id: str, number: int | None, workflow_id: str) -> str:
     """One key per lease: a miner that lost a task cannot overwrite the next one's result."""
     public = PUBLIC_WORKFLOWS.get(workflow_id)
-    return f"{task_id}-{number}.{public.format if public else 'bin'}"
+    return f"{task_id}-{number}.{public.format if public else UNKNOWN.suffix}"
 
 
 def _id_of_type(task_type: str, workflow_ids: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from miner.devnet.blobs import Stored
+from miner.devnet.formats import HEAD, UNTOLD, format_of
 from miner.devnet.state import devnet_of
 from miner.devnet.wire import Refusal
 
@@ -39,12 +40,12 @@ async def store_put(request: Request) -> Response:
     devnet.targets.refuse_if_answered(devnet.targets.task_of(key))
     _check_length(request)
     blob = await devnet.blobs.receive(_body(request))
-    devnet.blobs.put(bucket, key, blob, content_type=_type(request))
+    devnet.blobs.put(bucket, key, blob, content_type=_told_type(request, devnet.blobs.head(blob, HEAD)))
     return Response(headers={"etag": f'"{blob.file}"'})
 
 
 async def store_get(request: Request) -> Response:
-    """`GET` of a result by its `result_url`."""
+    """`GET` of a result by its URL."""
     devnet = devnet_of(request)
     bucket, key = request.path_params["bucket"], request.path_params["key"]
     devnet.targets.check("GET", bucket, key, request.query_params, now=devnet.clock())
@@ -97,6 +98,12 @@ def _check_length(request: Request) -> None:
 def _type(request: Request) -> str:
     """The media type that the object is to have."""
     return request.headers.get("content-type") or "application/octet-stream"
+
+
+def _told_type(request: Request, head: bytes) -> str:
+    """The media type that the client said, or that of the file where it said none."""
+    said = _type(request)
+    return format_of(head, said).media_type if said.partition(";")[0].strip().lower() in UNTOLD else said
 
 
 def base_url(request: Request) -> str:

@@ -90,12 +90,22 @@ class TaskCancel(TaskQuery):
     pass
 
 
+class Progress(Call):
+    """How far a task is. `percent` never falls; `eta_seconds` is left out while unknown."""
+
+    task_id: Name
+    stage: Annotated[str, Field(pattern=r"^[a-z]{1,32}$")]
+    percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+    eta_seconds: Seconds | None = None
+
+
 class MinerRequest(Call):
     erc20_address: MinerId
     workflow_ids: list[Name]
     miner_id: str | None = None
     version: str | None = None
     hardware: str | None = None
+    progress: Annotated[list[Progress], Field(max_length=100)] = []
 
     @model_validator(mode="after")
     def _one_id(self) -> Self:

@@ -6,6 +6,7 @@ with Workflow() as workflow:  # XALORA_API_KEY of the environment or of .env
     task = UpscalerTask(image_url="https://example.com/photo.jpg")
     result = workflow.execute_workflow_and_wait_for_result(task)
     print(result.status, result.result)
+    workflow.download(result, Path("enlarged.png"))
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from miner.sdk.errors import (
     TaskTimeout,
     WorkflowError,
 )
-from miner.sdk.replies import MinerResponse, TaskCancelResponse, TaskStatus, WorkflowTaskResult
+from miner.sdk.replies import MinerResponse, Progress, TaskCancelResponse, TaskStatus, WorkflowTaskResult
+from miner.sdk.results import download
 from miner.sdk.tasks import FluxLoraTask, Text2VideoTask, UpscalerTask, WorkflowTask, WorkflowTaskType
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "InvalidReply",
     "InvalidTask",
     "MinerResponse",
+    "Progress",
     "TaskCancelResponse",
     "TaskStatus",
     "TaskTimeout",
@@ -43,4 +46,5 @@ __all__ = [
     "WorkflowTask",
     "WorkflowTaskResult",
     "WorkflowTaskType",
+    "download",
 ]

@@ -13,10 +13,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from miner.sdk.errors import ConfigurationError, InvalidTask, TaskTimeout, WorkflowError
 from miner.sdk.replies import MinerResponse, Reply, TaskCancelResponse, WorkflowTaskResult
+from miner.sdk.results import download
 from miner.sdk.settings import (
     API_KEY,
     DEFAULT_WORKFLOW_URL,
@@ -112,13 +114,10 @@ class Workflow:
         ).task_id()
 
     def execute_workflow(self, task: WorkflowTask) -> str:
-        """Ask for a miner, then create the task; returns its id without waiting. Raises WorkflowError."""
-        self.resource_request(
-            workflow_id=task.workflow_id,
-            task_type=task.task_type,
-            consumer_id=task.consumer_id,
-            api_key=task.api_key,
-        )
+        """Create the task; returns its id without waiting. Raises WorkflowError.
+
+        It queues until a miner is free. Who wants to know before calls `resource_request`.
+        """
         return self.create_task(task)
 
     def query_task_result(self, task_id: str, *, api_key: str | None = None) -> WorkflowTaskResult:
@@ -129,6 +128,10 @@ class Workflow:
         """Cancel the task. `api_key`: the task's own, if it has one. Raises WorkflowError."""
         body = {"task_id": task_id, "api_key": self._api_key(api_key)}
         return self._post("task_cancel", body).canceled(task_id)
+
+    def download(self, result: WorkflowTaskResult, destination: Path) -> int:
+        """As `miner.sdk.download`, from this sequencer."""
+        return download(result, destination, workflow_url=self.workflow_url)
 
     def execute_workflow_and_wait_for_result(
         self, task: WorkflowTask, timeout: float = 300.0, interval: float = 10.0

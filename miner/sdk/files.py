@@ -1,8 +1,7 @@
-"""A consumer's files: a picture on its way to a task, and a result on its way home.
+"""A consumer's picture on its way to a task.
 
 A sequencer on this machine that has a store, as devnet does, gets the picture there; elsewhere it travels inside the
-task as a `data:` URI, if it is small enough. A result is written to `<name>.part` first, so a download that breaks
-leaves what was there.
+task as a `data:` URI, if it is small enough.
 """
 
 from __future__ import annotations
@@ -14,16 +13,14 @@ import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 from PIL import Image
 
-from miner.sdk.errors import APIError, ConnectionFailed, InvalidTask, WorkflowError
+from miner.sdk.errors import APIError, InvalidTask
 from miner.sdk.replies import Reply
-from miner.sdk.transport import call_of, open_session, send, why
+from miner.sdk.transport import call_of, open_session, send
 
 TRANSFER_TIMEOUT = 60.0  # seconds of silence
 DATA_LIMIT = 500_000  # bytes of a picture inside a task: every miner takes it, and no sequencer is known to mind
-_CHUNK = 1 << 20  # bytes
 
 
 def image_url(path: Path, *, workflow_url: str) -> str:
@@ -40,33 +37,6 @@ def image_url(path: Path, *, workflow_url: str) -> str:
             "upload it somewhere public, and pass its URL"
         )
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
-
-
-def download(url: str, destination: Path) -> int:
-    """Download `url` to `destination`, replacing it. Returns the size in bytes; blocks.
-
-    Raises WorkflowError: ConnectionFailed and APIError for the network, and itself for the disk.
-    """
-    part = destination.with_name(f"{destination.name}.part")
-    try:
-        with open_session() as session, send(session, "GET", url, timeout=TRANSFER_TIMEOUT, stream=True) as reply:
-            size = _write(reply, part, call=call_of("GET", url))
-        part.replace(destination)
-    except OSError as error:
-        raise WorkflowError(f"{destination} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return size
-
-
-def _write(reply: requests.Response, part: Path, *, call: str) -> int:
-    with part.open("wb") as file:
-        try:
-            for chunk in reply.iter_content(_CHUNK):
-                file.write(chunk)
-        except requests.RequestException as error:
-            raise ConnectionFailed(f"{call} broke off: {why(error, timeout=TRANSFER_TIMEOUT)}") from error
-        return file.tell()
 
 
 def _read_picture(path: Path) -> tuple[bytes, str]:

@@ -25,14 +25,25 @@ class TaskStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running task is, if its miner and the sequencer tell."""
+
+    stage: str
+    percent: float
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowTaskResult:
-    """The state of a task. `result` is set once it is finished: usually the object's key in the network's store."""
+    """The state of a task. `result` is set once it is finished: the object's key in the network's store, its URL, or an
+    object with its `url`."""
 
     task_id: str
     status: TaskStatus
     result: Any = None
     msg: str = ""  # why it failed, if the sequencer says so
-    result_url: str | None = field(default=None, repr=False)  # devnet's: where to download it; may contain a secret
+    result_url: str | None = field(default=None, repr=False)  # where to download it, if told; may contain a secret
+    progress: Progress | None = None
 
     @property
     def ended(self) -> bool:
@@ -85,12 +96,14 @@ class Reply:
             status = TaskStatus(self.text("status"))
         except ValueError as error:
             raise self._wrong("unknown status") from error
+        result = self._fields.get("result")
         return WorkflowTaskResult(
             task_id=task_id,
             status=status,
-            result=self._fields.get("result"),
-            msg=self.text("msg", default=""),
-            result_url=self.text("result_url", default="") or None,
+            result=result,
+            msg=self.text("msg", default="") or (_reason(result) if status == TaskStatus.FAILED else ""),
+            result_url=self.text("result_url", default="") or _url(result),
+            progress=_progress(self._fields.get("progress")),
         )
 
     def text(self, name: str, *, default: str | None = None) -> str:
@@ -103,7 +116,8 @@ class Reply:
         return value
 
     def _same_task(self, task_id: str) -> None:
-        if self.text("task_id") != task_id:
+        """A reply need not repeat the id."""
+        if self.text("task_id", default=task_id) != task_id:
             raise self._wrong("task_id is another task's")
 
     def _wrong(self, reason: str) -> InvalidReply:
@@ -111,6 +125,30 @@ class Reply:
             f"{self._call} answered {self._status} against the protocol: {reason}; is this the URL of a sequencer?",
             status=self._status,
         )
+
+
+def _url(result: Any) -> str | None:
+    """The URL in a result, in each form that the network's documentation shows."""
+    said = result.get("url") if isinstance(result, dict) else result
+    return said if isinstance(said, str) and said.lower().startswith(("http://", "https://")) else None
+
+
+def _reason(result: Any) -> str:
+    """The reason in the result of a failed task: the network's types have no other place for it."""
+    said = (result.get("error") or result.get("message")) if isinstance(result, dict) else result
+    return said if isinstance(said, str) else ""
+
+
+def _progress(said: Any) -> Progress | None:
+    """What is told of the progress; nothing of it is needed, so what is not understood is left out."""
+    if not isinstance(said, dict) or not isinstance(said.get("stage"), str) or not _is_number(said.get("percent")):
+        return None
+    eta = said.get("eta_seconds")
+    return Progress(stage=said["stage"], percent=said["percent"], eta_seconds=eta if _is_number(eta) else None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def refusal(body: bytes, *, call: str, status: int, retry_after: str | None, reason: str = "") -> APIError:

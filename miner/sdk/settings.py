@@ -1,6 +1,7 @@
 """Where the SDK's two settings come from: an argument, else the environment, else `.env`, else the default.
 
-It reads `XALORA_API_KEY` and `XALORA_WORKFLOW_URL` and nothing else, and knows nothing of the miner's own settings.
+It reads `XALORA_API_KEY` and `XALORA_WORKFLOW_URL`, or the same with `HEURIST_`, the network's former name, which its
+Node SDK reads. It knows nothing of the miner's own settings.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ class Credentials:
 
 
 def split_key(combined: str) -> Credentials:
-    """Split a combined key at the first `#`, or without one at the first `-`.
+    """The first two parts of a combined key at `#`, or without one at `-`, as the network's Node SDK has it.
 
     Raises ConfigurationError where a half is missing. The message does not repeat the key.
     """
     separator = "#" if "#" in combined else "-"
-    consumer_id, _, api_key = combined.strip().partition(separator)
+    consumer_id, api_key = (*combined.strip().split(separator), "")[:2]
     if not consumer_id or not api_key:
         raise ConfigurationError(
             f"the API key is not <consumer id>#<key> or <consumer id>-<key>: set {API_KEY}, or pass api_key=, as issued"
@@ -42,15 +43,18 @@ def split_key(combined: str) -> Credentials:
 
 
 def read_setting(name: str, *, env_file: str | os.PathLike[str] | None) -> str | None:
-    """The value of `name` in the environment, else in `env_file` if that is a file. An empty value counts as missing.
+    """The value of `name` in the environment, else in `env_file` if that is a file; in each, under the former name if
+    not under this one. An empty value counts as missing.
 
     Raises ConfigurationError for a file that cannot be read. Reads a file, so it blocks on the disk.
     """
-    value = os.environ.get(name, "").strip()
+    names = name, name.replace("XALORA_", "HEURIST_")
+    value = next(filter(None, (os.environ.get(one, "").strip() for one in names)), "")
     if value or env_file is None or not Path(env_file).is_file():
         return value or None
     try:
-        return (dotenv_values(env_file).get(name) or "").strip() or None
+        values = dotenv_values(env_file)
+        return next(filter(None, ((values.get(one) or "").strip() for one in names)), None)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{os.fspath(env_file)} cannot be read: {error}") from error
 

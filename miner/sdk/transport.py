@@ -11,11 +11,13 @@ from miner import __version__
 from miner.sdk.errors import ConnectionFailed
 from miner.sdk.replies import refusal
 
+USER_AGENT = f"xalora-sdk-python/{__version__}"
+
 
 def open_session() -> requests.Session:
     """A session with our User-Agent. The caller closes it."""
     session = requests.Session()
-    session.headers["User-Agent"] = f"xalora-sdk-python/{__version__}"
+    session.headers["User-Agent"] = USER_AGENT
     return session
 
 

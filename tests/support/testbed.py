@@ -277,7 +277,7 @@ class Testbed:
             json={"task_id": task["task_id"], "api_key": "devnet"},
             timeout=30,
         )
-        return self.session.get(reply.json()["result_url"], timeout=30).content
+        return self.session.get(reply.json()["result"]["url"], timeout=30).content
 
     def log(self) -> list[dict[str, Any]]:
         """What the worker has logged so far."""

@@ -13,8 +13,8 @@ def test_a_result_that_is_in_the_store_finishes_the_task(talk: Talk) -> None:
     task = talk.lease()
     assert talk.answer(task, result=talk.upload(task)).status_code == 200
     answer = talk.query(task_id)
-    assert (answer["status"], answer["result"]) == ("finished", key_of(task))
-    assert talk.session.get(answer["result_url"], timeout=5).content == b"a picture"
+    assert answer["status"] == "finished"
+    assert talk.session.get(answer["result"]["url"], timeout=5).content == b"a picture"
 
 
 @pytest.mark.parametrize("form", ["{}", "results/{}", "store/results/{}", "/store/results/{}"])
@@ -22,7 +22,38 @@ def test_the_key_may_be_named_as_the_urls_path_shows_it(talk: Talk, form: str) -
     talk.create()
     task = talk.lease()
     assert talk.answer(task, result=form.format(talk.upload(task))).status_code == 200
-    assert talk.query(task["task_id"])["result"] == key_of(task)
+    assert f"/{key_of(task)}?" in talk.query(task["task_id"])["result"]["url"]
+
+
+@pytest.mark.parametrize("pattern", ["{}.jpg", "flux-lora-None-{}.jpg", "folder/hunyuan-fp8-0xab-{}.mp4"])
+@pytest.mark.parametrize(
+    ("data", "content_type", "suffix", "served"),
+    [
+        (b"\xff\xd8\xff\xe0 a picture", None, "jpg", "image/jpeg"),
+        (b"\x00\x00\x00\x18ftypisom a film", "application/octet-stream", "mp4", "video/mp4"),
+        (b"no format that is known", "image/webp", "webp", "image/webp"),
+        (b"nor told", None, "bin", "application/octet-stream"),
+    ],
+)
+def test_a_miner_that_names_objects_its_own_way_and_works_under_an_unknown_id(
+    talk: Talk, pattern: str, data: bytes, content_type: str | None, suffix: str, served: str
+) -> None:
+    task_id = talk.create(workflow_id="12")
+    task = talk.lease(ids=["12"])
+    headers = {"Content-Type": content_type} if content_type else {}
+    talk.session.put(task["upload_url"], data=data, headers=headers, timeout=5).raise_for_status()
+    assert talk.answer(task, result=pattern.format(task_id)).status_code == 200
+    url = talk.query(task_id)["result"]["url"]
+    stored = talk.session.get(url, timeout=5)
+    assert url.partition("?")[0].rpartition(".")[2] == suffix
+    assert (stored.content, stored.headers["content-type"].partition(";")[0]) == (data, served)
+
+
+def test_a_task_whose_answer_was_refused_does_not_run_for_ever(start: Start) -> None:
+    talk = start(lease_ttl=0.3)
+    task_id = talk.create()
+    talk.answer(talk.lease(), result="another")
+    until(lambda: talk.ask(ids=[]) and talk.query(task_id)["status"] == "failed")
 
 
 def test_a_failure_gives_the_consumer_the_reason(talk: Talk) -> None:
@@ -30,7 +61,7 @@ def test_a_failure_gives_the_consumer_the_reason(talk: Talk) -> None:
     talk.fail(talk.lease(), msg="width must be at most 2048")
     answer = talk.query(task_id)
     assert (answer["status"], answer["msg"]) == ("failed", "width must be at most 2048")
-    assert "result" not in answer
+    assert answer["result"] == {"error": "width must be at most 2048"}  # the network's SDKs know no msg
 
 
 def test_a_result_that_is_not_in_the_store_is_refused_and_can_be_answered_again(talk: Talk) -> None:
@@ -53,7 +84,7 @@ def test_another_key_than_the_urls_is_refused(talk: Talk) -> None:
     talk.create()
     task = talk.lease()
     talk.upload(task)
-    reply = talk.answer(task, result=f"wf-{MINER}-{task['task_id']}.png")
+    reply = talk.answer(task, result=f"wf-{MINER}-{task['task_id']}0.png")
     assert (reply.status_code, "is not the key of upload_url" in reply.json()["message"]) == (400, True)
 
 

@@ -21,6 +21,7 @@ def test_a_task_comes_with_everything_that_the_protocol_names(talk: Talk) -> Non
         "task_id": task_id,
         "task_type": "upscaler",
         "workflow_id": "4",
+        "miner_id": MINER,
         "task_details": DETAILS,
         "timeout_seconds": 90,
     }

@@ -61,7 +61,7 @@ def test_nothing_that_was_acknowledged_is_lost_when_the_process_is_killed(tmp_pa
         with serve(DevnetOptions(state=tmp_path)) as again:
             talk = Talk(devnet=again, session=session, state=tmp_path)
             assert [talk.query(t)["status"] for t in (answered, running, waiting)] == ["finished", "running", "waiting"]
-            assert session.get(talk.query(answered)["result_url"], timeout=5).content == b"a picture"
+            assert session.get(talk.query(answered)["result"]["url"], timeout=5).content == b"a picture"
             assert talk.answer(task, result=key_of(task)).status_code == 200, "the same answer is a repeat"
             assert talk.answer(held, result=key_of(held)).status_code == 200, "the upload is there still"
             assert talk.lease(OTHER)["task_id"] == waiting

@@ -86,7 +86,7 @@ def test_an_upload_may_be_repeated_until_the_task_is_answered_and_not_after(talk
     assert talk.answer(task, result=talk.upload(task, b"second")).status_code == 200
     reply = talk.session.put(task["upload_url"], data=b"third", timeout=5)
     assert (reply.status_code, "is answered" in reply.json()["message"]) == (409, True)
-    assert talk.session.get(talk.query(task["task_id"])["result_url"], timeout=5).content == b"second"
+    assert talk.session.get(talk.query(task["task_id"])["result"]["url"], timeout=5).content == b"second"
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(talk: Talk) -> None:
@@ -109,7 +109,7 @@ def test_a_large_file_is_streamed_to_disk_and_back(talk: Talk, tmp_path: Path) -
     with video.open("rb") as body:
         assert talk.session.put(task["upload_url"], data=body, timeout=30).status_code == 200
     talk.answer(task, result=task["upload_url"].partition("?")[0].partition("/store/")[2])
-    url = talk.query(task["task_id"])["result_url"]
+    url = talk.query(task["task_id"])["result"]["url"]
     digest = hashlib.sha256()
     with talk.session.get(url, stream=True, timeout=30) as reply:
         assert reply.headers["Content-Length"] == str(48 * MB)

@@ -15,6 +15,7 @@ from miner.sdk import (
     InvalidReply,
     InvalidTask,
     MinerResponse,
+    Progress,
     TaskCancelResponse,
     UpscalerTask,
     Workflow,
@@ -34,14 +35,12 @@ def workflow(stub: Stub) -> Iterator[Workflow]:
         yield client
 
 
-def test_executing_asks_for_a_miner_and_then_creates_the_task(stub: Stub, workflow: Workflow) -> None:
-    stub.answer("/resource_request", {"miner_id": "0xabc"})
+def test_executing_creates_the_task_and_asks_for_no_miner(stub: Stub, workflow: Workflow) -> None:
     stub.answer("/task_create", {"task_id": "t1"})
 
     assert workflow.execute_workflow(TASK) == "t1"
 
-    assert [request.path for request in stub.requests] == ["/resource_request", "/task_create"]
-    assert stub.sent("/resource_request") == [{"consumer_id": "me", "api_key": "s3cret", "task_type": "upscaler"}]
+    assert [request.path for request in stub.requests] == ["/task_create"]
     [created] = stub.sent("/task_create")
     assert re.fullmatch(r"sdk-workflow-[0-9a-f]{10}", created.pop("job_id"))
     assert created == {
@@ -53,7 +52,6 @@ def test_executing_asks_for_a_miner_and_then_creates_the_task(stub: Stub, workfl
 
 
 def test_a_tasks_own_fields_beat_the_clients(stub: Stub, workflow: Workflow) -> None:
-    stub.answer("/resource_request", {"miner_id": "0xabc"})
     stub.answer("/task_create", {"task_id": "t1"})
     stub.answer("/task_result_query", {"task_id": "t1", "status": "finished"})
     task = UpscalerTask(
@@ -67,8 +65,6 @@ def test_a_tasks_own_fields_beat_the_clients(stub: Stub, workflow: Workflow) -> 
 
     workflow.execute_workflow_and_wait_for_result(task)
 
-    [asked] = stub.sent("/resource_request")
-    assert asked == {"consumer_id": "you", "api_key": "theirs", "workflow_id": "4", "task_type": "upscaler"}
     [created] = stub.sent("/task_create")
     assert created["job_id"].startswith("holiday-")
     assert (created["consumer_id"], created["api_key"]) == ("you", "theirs")
@@ -97,7 +93,51 @@ def test_each_call_gives_what_was_answered_and_ignores_what_it_does_not_know(stu
     assert workflow.query_task_result("t1") == WorkflowTaskResult(
         task_id="t1", status=TaskStatus.FINISHED, result="a/b.png", result_url="http://store/b"
     )
+    assert stub.sent("/resource_request") == [{"consumer_id": "me", "api_key": "s3cret", "workflow_id": "4"}]
     assert stub.sent("/task_cancel") == [{"task_id": "t1", "api_key": "s3cret"}]
+
+
+URL = "https://store.example/b.png?signature=1"
+
+
+@pytest.mark.parametrize(
+    ("answer", "url", "msg"),
+    [
+        ({"status": "finished", "result": "a/b.png"}, None, ""),
+        ({"status": "finished", "result": URL}, URL, ""),
+        ({"status": "finished", "result": {"url": URL}}, URL, ""),
+        ({"status": "finished", "result": {"url": "ftp://a/b"}}, None, ""),
+        ({"status": "finished", "result": {"url": 7}}, None, ""),
+        ({"status": "finished", "result": [URL]}, None, ""),
+        ({"status": "failed", "result": {"error": "too wide"}}, None, "too wide"),
+        ({"status": "failed", "result": "too wide"}, None, "too wide"),
+        ({"status": "failed", "result": {"error": "x"}, "msg": "too wide"}, None, "too wide"),
+        ({"status": "failed", "result": {"error": {}}}, None, ""),
+    ],
+)
+def test_each_form_of_a_result_is_read_even_without_the_tasks_id(
+    stub: Stub, workflow: Workflow, answer: dict[str, object], url: str | None, msg: str
+) -> None:
+    stub.answer("/task_result_query", answer)
+    result = workflow.query_task_result("t1")
+    assert (result.task_id, result.result, result.result_url, result.msg) == ("t1", answer["result"], url, msg)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ({"stage": "render", "percent": 7}, Progress(stage="render", percent=7)),
+        ({"stage": "render", "percent": 7.5, "eta_seconds": 3}, Progress(stage="render", percent=7.5, eta_seconds=3)),
+        ({"stage": "render", "percent": "7"}, None),
+        ({"percent": 7}, None),
+        ([], None),
+    ],
+)
+def test_progress_is_read_where_it_is_understood(
+    stub: Stub, workflow: Workflow, progress: object, expected: Progress | None
+) -> None:
+    stub.answer("/task_result_query", {"status": "running", "progress": progress})
+    assert workflow.query_task_result("t1").progress == expected
 
 
 @pytest.mark.parametrize(
@@ -145,7 +185,6 @@ def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(stub: Stub, workflo
         (Say(body=b"\xff"), "not JSON"),
         (Say(body=b"[" * 100_000), "not JSON"),
         (Say(body=["finished"]), "not a JSON object"),
-        (Say(body={"status": "finished"}), "task_id is missing"),
         (Say(body={"task_id": 7, "status": "finished"}), "task_id is not a string"),
         (Say(body={"task_id": "t2", "status": "finished"}), "another task's"),
         (Say(body={"task_id": "t1"}), "status is missing"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from miner.cli.submit import submit_app
 from miner.devnet.options import DevnetOptions
-from miner.sdk import APIError, AuthenticationError, FluxLoraTask, Text2VideoTask, UpscalerTask, Workflow
+from miner.sdk import APIError, AuthenticationError, FluxLoraTask, Text2VideoTask, UpscalerTask, Workflow, download
 from tests.support.devnet import Running, serve
 
 KEY = "me#s3cret"
@@ -84,9 +84,10 @@ def test_a_task_of_each_type_arrives_whole_and_its_result_comes_home(miner: Mine
 
             key = miner.finish(leased, b"a file")
             result = workflow.wait_for_result(task_id)
-            assert (result.status, result.result, result.msg) == ("finished", key, "")
-            assert result.result_url is not None
-            assert requests.get(result.result_url, timeout=10).content == b"a file"
+            assert (result.status, result.msg) == ("finished", "")
+            assert key in result.result["url"]
+            assert workflow.download(result, Path("home")) == download(result, Path("home")) == len(b"a file")
+            assert Path("home").read_bytes() == b"a file"
     assert miner.devnet.stats()["violations"] == 0, "the consumer kept to the protocol"
 
 
@@ -98,7 +99,7 @@ def test_a_failure_arrives_with_its_reason(miner: Miner) -> None:
         result = workflow.wait_for_result(task_id)
 
     assert (result.status, result.msg) == ("failed", "no LoRA named ink is installed")
-    assert not result.result
+    assert result.result == {"error": "no LoRA named ink is installed"}
     assert result.result_url is None
 
 
@@ -122,7 +123,7 @@ def test_a_wrong_key_an_unknown_task_and_a_workflow_nobody_runs_are_told_apart()
         with pytest.raises(APIError, match="404") as unknown:
             workflow.query_task_result("nothing")
         with pytest.raises(APIError, match="no miner") as nobody:
-            workflow.execute_workflow(Text2VideoTask(prompt="a cat", workflow_id="99"))
+            workflow.resource_request(workflow_id="99")
 
     assert (unknown.value.status, nobody.value.status) == (404, 404)
 

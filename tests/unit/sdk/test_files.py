@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from miner.sdk import APIError, ConnectionFailed, InvalidReply, InvalidTask, WorkflowError
-from miner.sdk.files import download, image_url
+from miner.sdk import APIError, ConnectionFailed, InvalidReply, InvalidTask, WorkflowError, download
+from miner.sdk.files import image_url
 
 from .stub import CUT, DROP, Say, Stub
 
@@ -102,7 +102,7 @@ def test_a_download_replaces_what_was_there(stub: Stub, tmp_path: Path) -> None:
     destination = tmp_path / "out.png"
     destination.write_text("an older one")
 
-    assert download(f"{stub.url}/out.png?signature=s3cret", destination) == 7
+    assert download(f"{stub.url}/out.png?signature=s3cret", destination, workflow_url=stub.url) == 7
     assert destination.read_bytes() == b"picture"
     assert list(tmp_path.iterdir()) == [destination]
 
@@ -118,7 +118,7 @@ def test_a_download_that_breaks_leaves_what_was_there_and_keeps_the_urls_secret(
     destination.write_text("an older one")
 
     with pytest.raises(kind) as caught:
-        download(f"{stub.url}/out.png?signature=s3cret", destination)
+        download(f"{stub.url}/out.png?signature=s3cret", destination, workflow_url=stub.url)
 
     assert "s3cret" not in caught.value.message
     assert destination.read_text() == "an older one"
@@ -129,4 +129,28 @@ def test_a_destination_that_cannot_be_written_is_named(stub: Stub, tmp_path: Pat
     stub.answer("/out.png", Say(body=b"picture"))
 
     with pytest.raises(WorkflowError, match=r"out\.png cannot be written"):
-        download(f"{stub.url}/out.png", tmp_path / "nowhere" / "out.png")
+        download(f"{stub.url}/out.png", tmp_path / "nowhere" / "out.png", workflow_url=stub.url)
+
+
+@pytest.mark.parametrize(
+    ("url", "sequencer", "refused"),
+    [
+        ("http://127.0.0.1:{port}/out.png", "http://localhost:1", False),  # a store beside a sequencer on this machine
+        ("http://127.0.0.1:{port}/out.png", "https://sequencer.example", True),
+        ("http://169.254.169.254/latest", "https://sequencer.example", True),
+        ("http://10.0.0.1/out.png", "http://127.0.0.1:1", True),
+        ("file:///etc/passwd", "http://127.0.0.1:1", True),
+    ],
+)
+def test_a_result_is_fetched_from_public_addresses_or_the_sequencers_own(
+    stub: Stub, tmp_path: Path, url: str, sequencer: str, refused: bool
+) -> None:
+    stub.answer("/out.png", Say(body=b"picture"))
+    url = url.format(port=stub.url.rpartition(":")[2])
+
+    if refused:
+        with pytest.raises(WorkflowError, match="was not made"):
+            download(url, tmp_path / "out.png", workflow_url=sequencer)
+        assert stub.requests == []
+    else:
+        assert download(url, tmp_path / "out.png", workflow_url=sequencer) == 7

@@ -28,13 +28,13 @@ def consumer_of(stub: Stub, **settings: str | None) -> tuple[str, str]:
     [
         ("me#secret", "me", "secret"),
         ("me-secret", "me", "secret"),
-        ("me#se#cret", "me", "se#cret"),
-        ("me-se-cret", "me", "se-cret"),
+        ("me#se#cret", "me", "se"),
+        ("me-se-cret", "me", "se"),
         ("my-name#se-cret", "my-name", "se-cret"),
         (" me#secret\n", "me", "secret"),
     ],
 )
-def test_a_combined_key_splits_at_the_first_hash_or_else_at_the_first_dash(
+def test_a_combined_key_has_two_parts_at_the_hash_or_else_at_the_dash(
     combined: str, consumer_id: str, api_key: str
 ) -> None:
     credentials = split_key(combined)
@@ -60,6 +60,19 @@ def test_an_argument_beats_the_environment_which_beats_the_file(
     assert consumer_of(stub) == ("environment", "2")
 
     assert consumer_of(stub, api_key="argument#3") == ("argument", "3")
+
+
+def test_the_networks_former_names_count_where_the_present_ones_are_not_set(
+    stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(f"HEURIST_API_KEY=file#1\nHEURIST_WORKFLOW_URL={stub.url}\n")
+    assert consumer_of(stub) == ("file", "1")
+
+    monkeypatch.setenv("HEURIST_API_KEY", "former#2")
+    assert consumer_of(stub) == ("former", "2")
+
+    monkeypatch.setenv("XALORA_API_KEY", "present#3")
+    assert consumer_of(stub) == ("present", "3")
 
 
 def test_an_empty_variable_is_no_variable(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,6 @@ def ready(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stub that takes tasks and finishes them, and an environment that names it."""
     monkeypatch.setenv("XALORA_API_KEY", "me#s3cret")
     monkeypatch.setenv("XALORA_WORKFLOW_URL", stub.url)
-    stub.answer("/resource_request", {"miner_id": "0xabc"})
     stub.answer("/task_create", {"task_id": "t1"})
     stub.answer("/task_result_query", FINISHED)
 
@@ -136,12 +135,15 @@ def test_a_task_that_takes_too_long_leaves_with_3_and_how_to_go_on(stub: Stub) -
 
 def test_a_terminal_shows_how_the_task_stands(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")  # Rich takes what it is given for a terminal
-    stub.answer("/task_result_query", WAITING)
+    stub.answer(
+        "/task_result_query",
+        WAITING | {"status": "running", "progress": {"stage": "render", "percent": 42.4, "eta_seconds": 9.6}},
+    )
 
     done = submit(*UPSCALE, "--timeout", "0")
 
-    assert "waiting" in done.stderr
-    assert done.stdout.split() == ["task_id", "t1", "status", "waiting"]
+    assert "running: render, 42 %, 10 s left" in done.stderr
+    assert done.stdout.split() == ["task_id", "t1", "status", "running"]
 
 
 def test_a_key_without_a_url_is_said_not_to_be_a_file() -> None:
@@ -193,7 +195,7 @@ def test_a_wrong_task_or_setting_leaves_with_2(stub: Stub, monkeypatch: pytest.M
 
 
 def test_a_wrong_key_leaves_with_2_and_a_lost_sequencer_with_1(stub: Stub) -> None:
-    stub.answer("/resource_request", Say(status=401, body={"message": "wrong key"}))
+    stub.answer("/task_create", Say(status=401, body={"message": "wrong key"}))
     denied = submit(*UPSCALE)
 
     assert (denied.exit_code, "wrong key" in denied.stderr) == (2, True)

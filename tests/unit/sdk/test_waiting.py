@@ -46,7 +46,6 @@ def clock() -> Clock:
 
 @pytest.fixture
 def workflow(stub: Stub, clock: Clock) -> Iterator[Workflow]:
-    stub.answer("/resource_request", {"miner_id": "0xabc"})
     stub.answer("/task_create", {"task_id": "t1"})
     with Workflow(api_key="me#s3cret", workflow_url=stub.url, clock=lambda: clock.now, wait=clock.wait) as client:
         yield client
@@ -181,15 +180,6 @@ def test_creating_a_task_is_never_repeated(stub: Stub, workflow: Workflow, reply
         workflow.execute_workflow_and_wait_for_result(TASK)
 
     assert len(stub.sent("/task_create")) == 1
-
-
-def test_no_task_is_created_where_there_is_no_miner(stub: Stub, workflow: Workflow) -> None:
-    stub.answer("/resource_request", Say(status=404, body={"error": "no miner for this workflow"}))
-
-    with pytest.raises(APIError, match="no miner for this workflow"):
-        workflow.execute_workflow(TASK)
-
-    assert stub.sent("/task_create") == []
 
 
 def test_each_asking_is_told(stub: Stub, workflow: Workflow) -> None:
