@@ -194,12 +194,13 @@ class Network(Section):
 
 
 class Upload(Section):
-    """S3 store for tasks with temporary credentials; presigned uploads do not use it."""
+    """Where tasks with temporary credentials put results: an S3 store, or the network's gateway."""
 
-    bucket: str = Field(default="", description="bucket name")
+    bucket: str = Field(default="", description="bucket name; also no part of keys in presigned URLs")
     endpoint: Url = Field(default="", description="store URL; default: AWS")
     region: str = Field(default="auto", min_length=1, description="bucket region")
     prefix: str = Field(default="", description="prefix of object keys")
+    gateway: Url = Field(default="", description="URL of an upload gateway, used instead of the bucket; at most 7 MB")
     timeout: Seconds = Field(default=300.0, description="seconds that an upload may stand still")
 
 

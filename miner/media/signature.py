@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 of one S3 `PUT`, with temporary credentials. Pure.
+"""AWS Signature Version 4 of one request without a query, with temporary credentials. Pure.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html. The body is not part of it, since it is
-streamed: TLS protects it.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. S3 takes it without the
+body's hash, so that a body can be streamed: TLS protects it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from miner.task.stages import TemporaryS3
 
-_UNSIGNED = "UNSIGNED-PAYLOAD"
+UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 def object_url(endpoint: str, bucket: str, key: str) -> str:
@@ -24,19 +24,34 @@ def object_url(endpoint: str, bucket: str, key: str) -> str:
     return f"{endpoint}/{quote(bucket, safe='')}/{quote(key, safe='/-._~')}"
 
 
-def signed(url: str, credential: TemporaryS3, *, region: str, host: str, at: float) -> Mapping[str, str]:
-    """The headers for a `PUT` to `url`, signed at Unix time `at`. `host`: the Host header that will be sent."""
+def signed(
+    method: str,
+    url: str,
+    credential: TemporaryS3,
+    *,
+    region: str,
+    host: str,
+    at: float,
+    payload: str,
+    service: str = "s3",
+) -> Mapping[str, str]:
+    """The headers for a request to `url`, signed at Unix time `at`. `host`: the Host header that will be sent.
+
+    `payload`: the SHA-256 of the body in hex, or UNSIGNED for S3.
+    """
     stamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
     headers = {
         "host": host,
-        "x-amz-content-sha256": _UNSIGNED,
+        "x-amz-content-sha256": payload,
         "x-amz-date": stamp,
         "x-amz-security-token": credential.session_token,
     }
     names = ";".join(headers)  # sorted
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    request = "\n".join(("PUT", urlsplit(url).path, "", lines, names, _UNSIGNED))
-    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
+    path = urlsplit(url).path or "/"
+    path = path if service == "s3" else quote(path, safe="/-._~")  # S3 alone has it encoded once
+    request = "\n".join((method, path, "", lines, names, payload))
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     text = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(request.encode()).hexdigest()))
     key = f"AWS4{credential.secret_access_key}".encode()
     for part in scope.split("/"):

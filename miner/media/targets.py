@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 from miner.net.addresses import Refused
-from miner.task.stages import TemporaryS3
+from miner.task.stages import PresignedPut, TemporaryS3
 
 SKEW = 900.0  # seconds that a signer's clock may differ, as S3 itself allows
 
@@ -23,6 +23,7 @@ _OUR_HEADERS = re.compile(
     r"connection|content-length|expect|host|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade", re.IGNORECASE
 )
 _MAX_HEADERS = 32
+_FIRST = frozenset({"AWSAccessKeyId", "GoogleAccessId"})  # in URLs signed by the first versions
 _CREDENTIAL = re.compile(r"[!-~]{1,4096}")
 # The parameters of a signed URL: when it was signed, for how many seconds it holds; or when it expires.
 _SPANS = (("X-Amz-Date", "X-Amz-Expires"), ("X-Goog-Date", "X-Goog-Expires"))
@@ -44,6 +45,18 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if _OUR_HEADERS.fullmatch(name):
             raise Refused(f"a target may not set the header {name}")
     return {name: value.strip(" \t") for name, value in headers.items()}
+
+
+def content_type(target: PresignedPut, content_type: str) -> dict[str, str]:
+    """The header with the file's media type, for a target that names none and whose signature does not forbid one.
+
+    The first versions of S3's and Google's signatures are over this header, and a URL that was made without one takes
+    none. Version 4 leaves it out, or names it among the signed headers.
+    """
+    query = parse_qs(urlsplit(target.url).query, keep_blank_values=True)
+    if not _FIRST.isdisjoint(query) or any(name.lower() == "content-type" for name in target.headers):
+        return {}
+    return {"Content-Type": content_type}
 
 
 def check_credentials(target: TemporaryS3) -> None:

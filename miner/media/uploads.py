@@ -1,39 +1,42 @@
-"""Uploads results to the network's store: a presigned `PUT`, or S3 with temporary credentials.
+"""Uploads results to the network's store: a presigned `PUT`, S3 with temporary credentials, or the network's gateway.
 
 Promises: a file is streamed from disk, never held in memory; each call makes one attempt, since the lane retries, and
 goes on as long as bytes move; a task's target is judged like an input's address, and must be https unless the operator
 allowed it.
 
-Never: follows a redirect, sends a header that the target did not ask for, or puts an answer's text, a URL or a key
-into an error.
+Never: follows a redirect, sends a header that the target did not ask for, except the file's type where its signature
+takes one, or puts an answer's text, a URL or a key into an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import IO
 from urllib.parse import unquote, urlsplit
 
-from miner.media.signature import object_url, signed
-from miner.media.targets import check_credentials, check_not_expired, checked_headers
-from miner.net.addresses import PORTS, Allow, Refused, parse_url
+from miner.media.bodies import Base64Body, Body, Progress
+from miner.media.gateway import Gateway
+from miner.media.s3 import S3
+from miner.media.targets import check_not_expired, checked_headers, content_type
+from miner.net.addresses import Allow, Refused
 from miner.net.deadline import Standstill
 from miner.net.egress import Egress
 from miner.net.errors import passing
-from miner.net.session import Guard, OperatorsSession, Resolve, Response, Session, resolve
+from miner.net.session import Guard, Resolve, Response, Session, resolve
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut, TemporaryS3, UploadTarget
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes sent so far, and the bytes in all."""
 
 LONGEST = 7 * 86400.0  # seconds of an attempt, unless the task's time is over before
 
 _BLOCK = 1 << 18  # bytes per send; with urllib3's 16 KB, Python's overhead is measurable
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Hosts whose URLs have the bucket as the first part of the path.
+_PATH_STYLE = re.compile(
+    r"s3(?:[.-](?:dualstack\.)?[a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
+    r"|[0-9a-f]{32}(?:\.[a-z]+)?\.r2\.cloudflarestorage\.com"
+    r"|storage\.googleapis\.com"
+)
 
 
 def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, format: str) -> str:  # noqa: A002
@@ -48,16 +51,21 @@ def object_key(*, prefix: str, workflow: str, miner_id: str, task_id: str, forma
     return "/".join((*folders, f"{workflow}-{miner_id}-{task_id}.{format}"))
 
 
-def presigned_key(target: PresignedPut) -> str:
+def presigned_key(target: PresignedPut, *, bucket: str = "") -> str:
     """The key to answer with for a presigned URL: its decoded path without the first slash.
 
-    A bucket's name at the start of the path stays, since a miner cannot tell a bucket from a folder. Raises JobFault
-    for an invalid URL.
+    A bucket at the start of the path is no part of the key: the first part under a host that is known to have it there,
+    and else `bucket`, the configured one. Raises JobFault for an invalid URL.
     """
     try:
-        return unquote(urlsplit(target.url).path).removeprefix("/")
+        parts = urlsplit(target.url)
+        path = unquote(parts.path).removeprefix("/")
     except ValueError:
         raise JobFault("upload target: upload_url is not a URL") from None
+    first, slash, rest = path.partition("/")
+    if slash and rest and (first == bucket or _PATH_STYLE.fullmatch(parts.hostname or "")):
+        return rest
+    return path
 
 
 class Uploader:
@@ -71,40 +79,40 @@ class Uploader:
         endpoint: str,
         region: str,
         timeout: float,
+        gateway: str = "",
         resolve: Resolve = resolve,
         egress: Egress | None = None,
     ) -> None:
-        """`bucket`, `endpoint` ("": Amazon's) and `region` are for S3 credentials; `timeout` is in seconds without a
-        byte. `egress`: whose network failed. Raises ConfigError.
+        """`bucket`, `endpoint` ("": Amazon's) and `region` are for S3 credentials, unless they are for a `gateway`, a
+        URL; `timeout` is in seconds without a byte. `egress`: whose network failed. Raises ConfigError.
         """
+        self.bucket = bucket
         self._guard = Guard(allow=allow, schemes=("https",), resolve=resolve)
         self._session = Session(self._guard, blocksize=_BLOCK)
-        self._bucket = bucket
-        self._region = "us-east-1" if region == "auto" and not endpoint else region
-        self._endpoint = endpoint.rstrip("/") or f"https://s3.{self._region}.amazonaws.com"
-        self._s3 = OperatorsSession(self._guard, self._endpoint, blocksize=_BLOCK)
         self._timeout = timeout
         self._egress = egress or Egress()
+        self._place: S3 | Gateway = (
+            Gateway(self._guard, gateway, region=region, blocksize=_BLOCK, egress=self._egress)
+            if gateway
+            else S3(self._guard, bucket=bucket, endpoint=endpoint, region=region, blocksize=_BLOCK, egress=self._egress)
+        )
 
     def check(self, target: UploadTarget) -> None:
-        """Judge a target before any GPU time is spent: spelling, scheme, port, headers, credentials, expiry.
+        """Judge a target before any GPU time is spent: spelling, scheme, port, headers, credentials, expiry; of what is
+        for credentials, now and then also whether it exists.
 
-        Makes no look-up. Raises JobFault, and MachineFault if credentials came but no bucket is configured.
+        Blocks for seconds at most. Raises JobFault, and MachineFault of the kind `upload` if what the
+        operator configured for credentials cannot take a result.
         """
         try:
             if isinstance(target, PresignedPut):
-                self._guard.check(target.url)
+                self._guard.look(target.url)
                 checked_headers(target.headers)
                 check_not_expired(target.url, now=self._egress.time())
             else:
-                self._check_credentials(target)
+                self._place.check(target)
         except Refused as refusal:
             raise JobFault(f"upload target: {refusal}") from None
-
-    def _check_credentials(self, target: TemporaryS3) -> None:
-        if not self._bucket:
-            raise MachineFault("no bucket is configured for S3 uploads", hint="Set [upload] bucket in config.toml.")
-        check_credentials(target)
 
     def upload(
         self,
@@ -124,11 +132,10 @@ class Uploader:
         limit = Standstill(self._timeout, longest=within)
         try:
             with media.path.open("rb") as file, limit:
-                body = _Body(file, media.size, progress, limit)
                 if isinstance(target, PresignedPut):
-                    self._put(body, target)
+                    self._put(Body(file, media.size, progress, limit), target, media.content_type)
                 else:
-                    self._put_object(body, target, key, media.content_type)
+                    self._send(file, media, target, key, progress, limit)
         except Refused as refusal:
             raise JobFault(f"upload target: {refusal}") from None
         except Retryable as error:
@@ -140,10 +147,14 @@ class Uploader:
     def close(self) -> None:
         """Close the connections that are kept open."""
         self._session.close()
-        self._s3.close()
+        self._place.close()
 
-    def _put(self, body: _Body, target: PresignedPut) -> None:
-        headers = {**checked_headers(target.headers), "Content-Length": str(len(body))}
+    def _put(self, body: Body, target: PresignedPut, media_type: str) -> None:
+        headers = {
+            **checked_headers(target.headers),
+            **content_type(target, media_type),
+            "Content-Length": str(len(body)),
+        }
         with self._session.exchange("PUT", target.url, body=body, headers=headers) as response:
             if error := passing("the upload target", response.status, response.headers):
                 raise error
@@ -151,57 +162,23 @@ class Uploader:
                 raise _refusal(response.status)
             _drain(response)
 
-    def _put_object(self, body: _Body, target: TemporaryS3, key: str, content_type: str) -> None:
-        self._check_credentials(target)
-        with self._as_settings_fault():
-            try:
-                url = object_url(self._endpoint, self._bucket, key)
-            except ValueError:
-                hint = "Check [upload] prefix."
-                raise MachineFault("the key of the result is not one that every S3 takes", hint=hint) from None
-            place = parse_url(url)
-            host = urlsplit(url).netloc.removesuffix(f":{PORTS[place.scheme]}")
-            signature = signed(url, target, region=self._region, host=host, at=self._egress.time())
-            headers = {**signature, "Host": host, "Content-Type": content_type, "Content-Length": str(len(body))}
-            with self._s3.exchange("PUT", url, body=body, headers=headers) as response:
-                if error := _s3_refusal(response):
-                    raise error
+    def _send(
+        self,
+        file: IO[bytes],
+        media: Media,
+        target: TemporaryS3,
+        key: str,
+        progress: Progress | None,
+        limit: Standstill,
+    ) -> None:
+        """To where the credentials are good."""
+        if isinstance(self._place, Gateway):
+            with self._place.post(Base64Body(file, media.size, progress, limit, filename=key), target) as response:
                 _drain(response)
-
-    @contextmanager
-    def _as_settings_fault(self) -> Iterator[None]:
-        """The operator named this store: what the guard refuses is not the task's."""
-        try:
-            yield
-        except Refused as refusal:
-            hint = "Check [upload] endpoint, or name its host:port in [network] allow."
-            raise MachineFault(f"S3 endpoint: {refusal}", hint=hint) from None
-
-
-class _Body:
-    """A file as a request's body, of the announced length, read while it is sent."""
-
-    def __init__(self, file: IO[bytes], size: int, progress: Progress | None, limit: Standstill) -> None:
-        self._file = file
-        self._size = size
-        self._sent = 0
-        self._progress = progress or (lambda _sent, _size: None)
-        self._limit = limit
-
-    def __len__(self) -> int:
-        return self._size
-
-    def read(self, size: int) -> bytes:
-        try:
-            block = self._file.read(min(size, self._size - self._sent))
-        except OSError as error:
-            raise MachineFault(f"the output file cannot be read: {error.strerror}") from error
-        if not block and self._sent < self._size:
-            raise MachineFault("the output file became shorter while it was uploaded")
-        self._sent += len(block)
-        self._limit.sent = self._sent
-        self._progress(self._sent, self._size)
-        return block
+            return
+        body = Body(file, media.size, progress, limit)
+        with self._place.put(body, target, key=key, content_type=media.content_type) as response:
+            _drain(response)
 
 
 def _drain(response: Response) -> None:
@@ -215,14 +192,3 @@ def _refusal(status: int) -> JobFault:
     if 300 <= status < 400:
         return JobFault(f"the upload target redirects ({status}), which is not followed")
     return JobFault(f"the upload target refused the file ({status})")
-
-
-def _s3_refusal(response: Response) -> Retryable | JobFault | MachineFault | None:
-    status = response.status
-    if 200 <= status < 300:
-        return None
-    if status == 404:
-        return MachineFault("the S3 store has no such bucket (404)", hint="Check [upload] bucket and endpoint.")
-    if 300 <= status < 400:
-        return MachineFault(f"the S3 store redirects ({status})", hint="Check [upload] region and endpoint.")
-    return passing("the S3 store", status, response.headers) or _refusal(status)

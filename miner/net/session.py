@@ -16,8 +16,9 @@ import queue
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
 
@@ -25,7 +26,7 @@ import urllib3
 
 from miner import __version__
 from miner.net.addresses import PORTS, Allow, Refused, is_literal, parse_url, require_public, target_of
-from miner.net.deadline import in_force
+from miner.net.deadline import Deadline, in_force
 from miner.net.environment import proxy_for
 from miner.net.errors import Unreached, look_up_kind, unreached
 from miner.net.pools import Pools, Public, Watched, operators_pools, verbatim
@@ -34,6 +35,10 @@ Resolve = Callable[[str, int], Sequence[str]]
 """Host and port to IP addresses, best first. Blocks; raises OSError or UnicodeError."""
 
 Response = urllib3.BaseHTTPResponse
+
+LOOK = 5.0  # seconds for a look-up ahead
+LOOK_AGAIN = 300.0  # seconds until the next one of a host
+LOOKED = 1000  # hosts to remember
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONNECT_SECONDS = 10.0  # for one address; the next attempt uses another
@@ -54,6 +59,7 @@ class Guard:
         self._allow = allow
         self._schemes = schemes
         self._resolve = resolve
+        self._looked: dict[tuple[str, int], float] = {}  # host, port → monotonic time
 
     def allows(self, host: str, port: int) -> bool:
         return (host, port) in self._allow
@@ -69,6 +75,22 @@ class Guard:
             raise Refused("the port is neither 80 nor 443")
         if is_literal(place.host):
             require_public([place.host])
+
+    def look(self, url: str) -> None:
+        """Judge a URL by the addresses of its host too, unless that was done lately. Blocks for LOOK seconds at most.
+
+        Raises Refused; a name that is not found now may be later.
+        """
+        self.check(url)
+        place = parse_url(url)
+        now = time.monotonic()
+        if now - self._looked.get((place.host, place.port), float("-inf")) < LOOK_AGAIN:
+            return
+        with suppress(Unreached), Deadline(LOOK):
+            self.address(place.host, place.port)
+        if len(self._looked) >= LOOKED:
+            self._looked.clear()
+        self._looked[place.host, place.port] = now
 
     def address(self, host: str, port: int, *, turn: int = 0) -> str:
         """The address to connect to for a name, after judging all of its addresses.

@@ -7,6 +7,7 @@ it is a task whose id can be read: that one is answered.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from miner.task.stages import Lease, PresignedPut, TemporaryS3, UploadTarget
 
 MAX_REPLY_DEPTH = 64
 MAX_ID_LENGTH = 256
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_ANSWERED_ID = 4096  # characters of an id that is too long for a task, but can be answered
 
 
@@ -128,7 +130,10 @@ def _parse_target(reply: Mapping[str, Any]) -> tuple[UploadTarget | None, str]:
         values = {k: str(v) if _is_number(v) else v for k, v in headers.items()}
         if not all(isinstance(value, str) for value in values.values()):
             return PresignedPut(url=url), "upload_headers must have strings as values"
-        return PresignedPut(url=url, headers=values), ""
+        prefix = reply.get("prefix")
+        if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+            prefix = ""
+        return PresignedPut(url=url, headers=values, prefix=prefix), ""
     if isinstance(credential, dict):
         keys = ("access_key_id", "secret_access_key", "session_token")
         parts = {key: credential.get(key) for key in keys}

@@ -12,13 +12,13 @@ from types import MappingProxyType
 
 from miner.task.errors import Fault
 
-ATTEMPTS: Mapping[Fault, int] = MappingProxyType({"memory": 2, "unknown": 2, "refused": 1})
+ATTEMPTS: Mapping[Fault, int] = MappingProxyType({"memory": 2, "unknown": 2, "refused": 1, "upload": 1})
 """Renders of one task that may fail like this."""
 
 MAX_ATTEMPTS = 3
 """Renders of one task, whatever failed."""
 
-EVERYWHERE: frozenset[Fault] = frozenset({"disk", "network"})
+EVERYWHERE: frozenset[Fault] = frozenset({"disk", "network", "upload"})
 """Faults that would spoil the tasks of every workflow."""
 
 _WORDS: Mapping[Fault, tuple[str, ...]] = MappingProxyType(
@@ -122,6 +122,7 @@ _TOLD: Mapping[Fault, str] = MappingProxyType(
         "memory": "this miner has too little memory for the task; please create it again, or ask for less",
         "network": "this miner's network failed during the task; please create it again",
         "refused": "this miner's renderer refused the task; please create it again",
+        "upload": "this miner cannot upload results to where this task's credentials are for; please create it again",
         "disk": "this miner's disk failed during the task; please create it again",
     }
 )

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-Fault = Literal["memory", "poisoned", "disk", "weights", "refused", "network", "interrupted", "machine", "unknown"]
+Fault = Literal[
+    "memory", "poisoned", "disk", "weights", "refused", "network", "upload", "interrupted", "machine", "unknown"
+]
 """What failed on this machine: too little memory · a broken CUDA context · a full or read-only disk · weights that do
-not load · ComfyUI refused a checked graph · the network · an interrupt in ComfyUI that was not ours · something else of
-the machine's · an error that names no cause."""
+not load · ComfyUI refused a checked graph · the network · the store that the operator configured for results · an
+interrupt in ComfyUI that was not ours · something else of the machine's · an error that names no cause."""
 
 
 class MinerError(Exception):

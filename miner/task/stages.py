@@ -25,10 +25,12 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignedPut:
-    """`PUT` the bytes to `url` with `headers`. The URL contains a secret, so repr omits it."""
+    """`PUT` the bytes to `url` with `headers`. The URL contains a secret, so repr omits it. `prefix`: of the object's
+    name, where the sequencer goes by that of other miners and not by the URL."""
 
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

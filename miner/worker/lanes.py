@@ -68,6 +68,7 @@ class Lanes(Sequence[Lane]):
             endpoint=settings.upload.endpoint,
             region=settings.upload.region,
             timeout=settings.upload.timeout,
+            gateway=settings.upload.gateway,
             egress=egress,
         )
         self._model_folders = folders_of(settings)

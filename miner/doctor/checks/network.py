@@ -85,6 +85,7 @@ def environment(facts: Facts) -> Iterator[Mark]:
         named = {
             "sequencer": settings.sequencer.url,
             "S3 store": settings.upload.endpoint,
+            "upload gateway": settings.upload.gateway,
             **{f"ComfyUI {number}": url for number, url in enumerate(settings.comfyui.urls, 1)},
         }
         proxies = {name: shown(proxy) for name, url in named.items() if url and (proxy := proxy_for(url))}

@@ -201,7 +201,7 @@ class Deliver:
         if target is None:
             raise JobFault("the task has no upload target")
         key = (
-            presigned_key(target)
+            self._presigned_key(target, lease, format)
             if isinstance(target, PresignedPut)
             else object_key(
                 prefix=self.prefix,
@@ -214,6 +214,18 @@ class Deliver:
         within = rendered.job.deadline + LATE - self.clock()
         self.uploader.upload(media, target, key=key, within=within, progress=self._progress)
         return key
+
+    def _presigned_key(self, target: PresignedPut, lease: Lease, format: str) -> str:  # noqa: A002  # as above
+        """The URL's key; where the reply named a prefix, the name that other miners of the network answer with."""
+        if target.prefix:
+            return object_key(
+                prefix="",
+                workflow=target.prefix,
+                miner_id=self.ledger.miner_id,
+                task_id=lease.task_id,
+                format=format,
+            )
+        return presigned_key(target, bucket=self.uploader.bucket)
 
     def _progress(self, sent: int, size: int) -> None:
         self.says = f"uploading {gb(sent)} of {gb(size)}"

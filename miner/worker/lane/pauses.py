@@ -71,7 +71,7 @@ class Pauses:
             if fault.fault in ("refused", "weights"):
                 self._doubted.add(name)
             if fault.fault in EVERYWHERE:
-                self._machine = self._machine.after_fault(incident)
+                self._machine = self._machine.after_fault(incident, at_once=fault.fault == "upload")
             if memory and larger:
                 self._set(name, self._health(name).after_task(incident))
             else:

@@ -21,11 +21,12 @@ from miner.media.alpha import has_alpha
 from miner.media.inputs import Fetcher
 from miner.media.pictures import clean_image
 from miner.media.uploads import Uploader
+from miner.task.blame import told
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
 from miner.task.policy import MAX_SECONDS, backoff, deadline_of
 from miner.task.prompt_ids import new_prompt_id
-from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand
+from miner.task.stages import Graph, Job, Lease, Leased, Prepared, Prompted, TaskInHand, UploadTarget
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import REMOTE, Liveness
 from miner.telemetry.log import cut
@@ -146,13 +147,9 @@ class Prepare:
             raise JobFault(lease.fault)
         if lease.target is None:
             raise JobFault("the task has neither an upload_url nor a credential for its result")
-        try:
-            self.uploader.check(lease.target)
-        except MachineFault as fault:
-            log.error("cannot_upload", task_id=lease.task_id, reason=fault.message, hint=fault.hint, next="refusing it")
-            raise JobFault("this miner is not set up for the task's upload target; please create it again") from fault
         workflow = self.capabilities.choose(lease)
         self.ledger.note(lease.task_id, workflow=workflow.name)
+        self._check_target(lease, lease.target, workflow.name)
         checked = self.capabilities.check(workflow, lease)
         usual = workflow.manifest.timeout_seconds
         timeout = min(lease.timeout_seconds or usual, max(usual, MAX_SECONDS))
@@ -165,6 +162,21 @@ class Prepare:
         stage = Prepared(job=job, prompt_id=new_prompt_id(self.ledger.miner_id))
         self.ledger.advance(lease.task_id, stage, seed=checked.values.get("seed"), ignored=checked.ignored)
         return stage
+
+    def _check_target(self, lease: Lease, target: UploadTarget, workflow: str) -> None:
+        """Before the GPU works for nothing. Raises JobFault; stops leasing if every task would fail alike."""
+        try:
+            self.uploader.check(target)
+        except MachineFault as fault:
+            log.error(
+                "cannot_upload",
+                task_id=lease.task_id,
+                reason=fault.message,
+                hint=fault.hint,
+                next="refusing it, and leasing no more until a later try succeeds",
+            )
+            self.capabilities.pauses.failed(workflow, fault, task_id=lease.task_id, attempts=0)
+            raise JobFault(fault.told or told(fault.fault)) from fault
 
     def _queue(self, task_id: str, stage: Prepared) -> None:
         """Fetch the inputs, fill the graph and submit it, across ComfyUI's restarts."""

@@ -52,6 +52,19 @@ def test_credentials_refused_by_s3_fail_the_task(testbed):
         assert any(code in reason for reason in refused), refused
 
 
+def test_a_bucket_that_is_missing_costs_no_render_and_stops_the_leasing(testbed):
+    testbed.start_devnet(s3=True)
+    endpoint = {"upload__endpoint": testbed.s3.url, "network__allow": [testbed.s3.url.removeprefix("http://")]}
+    testbed.start_worker(testbed.start_engine(), upload__bucket="missing", **endpoint)
+    (task,) = testbed.ended(testbed.create(target="s3"))
+    told = "this miner cannot upload results to where this task's credentials are for; please create it again"
+    assert (task["status"], task["msg"]) == ("failed", told)
+    assert not testbed.logged("task_step", step="prompted")
+    (said,) = testbed.logged("cannot_upload")
+    assert "[upload] bucket" in said["hint"]
+    until(lambda: "no such bucket" in testbed.logged("not_leasing")[-1]["reason"], why="the pause")
+
+
 def test_the_embedded_engine_is_the_default_and_stops_with_the_worker(testbed):
     testbed.start_devnet()
     worker = testbed.start_worker("", comfyui__port=free_port())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from miner.media.targets import SKEW, check_not_expired, checked_headers, expires_at
+from miner.media.targets import SKEW, check_not_expired, checked_headers, content_type, expires_at
 from miner.net.addresses import Refused
+from miner.task.stages import PresignedPut
 
 SIGNED = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 
@@ -24,6 +25,24 @@ def test_a_value_that_is_no_header_is_refused(value: str) -> None:
 def test_a_header_may_come_once() -> None:
     with pytest.raises(Refused, match="names a header twice"):
         checked_headers({"Content-Type": "image/png", "content-type": "image/jpeg"})
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "sent"),
+    [
+        ("X-Amz-SignedHeaders=host&X-Amz-Signature=s", {}, True),
+        ("X-Amz-SignedHeaders=content-type%3Bhost&X-Amz-Signature=s", {}, True),
+        ("X-Goog-SignedHeaders=host&X-Goog-Signature=s", {}, True),
+        ("se=2023-11-14T22%3A23%3A20Z&sig=s", {}, True),
+        ("expires=1&signature=s", {}, True),
+        ("AWSAccessKeyId=a&Signature=s&Expires=1700000600", {}, False),  # which is over this header
+        ("GoogleAccessId=a&Signature=s&Expires=1700000600", {}, False),
+        ("X-Amz-SignedHeaders=host&X-Amz-Signature=s", {"content-type": "image/jpeg"}, False),
+    ],
+)
+def test_the_files_type_is_sent_where_the_signature_takes_it(query: str, headers: dict[str, str], sent: bool) -> None:
+    target = PresignedPut(url=f"https://store.test/key?{query}", headers=headers)
+    assert content_type(target, "image/png") == ({"Content-Type": "image/png"} if sent else {})
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,25 @@ def test_a_strange_task_id_is_never_a_path(task_id: str) -> None:
             "https://bucket.s3.amazonaws.com/results/flux-lora-0xA-1.jpg?X-Amz-Signature=s",
             "results/flux-lora-0xA-1.jpg",
         ),
-        ("https://s3.amazonaws.com/bucket/a%20b.png?x", "bucket/a b.png"),
+        # a host that has the bucket in the path
+        ("https://s3.amazonaws.com/bucket/a%20b.png?x", "a b.png"),
+        ("https://s3.eu-west-1.amazonaws.com/bucket/f/k.png", "f/k.png"),
+        ("https://s3.dualstack.us-gov-west-1.amazonaws.com/bucket/k.png", "k.png"),
+        ("https://s3-us-west-2.amazonaws.com/bucket/k.png", "k.png"),
+        ("https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com/bucket/k.png", "k.png"),
+        ("https://0123456789abcdef0123456789abcdef.eu.r2.cloudflarestorage.com/bucket/f/k.png", "f/k.png"),
+        ("https://storage.googleapis.com/bucket/k.png", "k.png"),
+        ("https://s3.amazonaws.com/only", "only"),
+        # in the host
+        ("https://bucket.0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com/f/k.png", "f/k.png"),
+        ("https://s3.bucket.s3.eu-west-1.amazonaws.com/f/k.png", "f/k.png"),
+        # the configured one
+        ("https://minio.example/mine/f/k.png", "f/k.png"),
+        ("https://minio.example/mine", "mine"),
+        ("https://minio.example/yours/f/k.png", "yours/f/k.png"),
         ("http://127.0.0.1:9/store/results/k.png?expires=1&signature=s", "store/results/k.png"),
         ("https://host", ""),
     ],
 )
 def test_the_key_of_a_presigned_url_is_its_path(url: str, expected: str) -> None:
-    assert presigned_key(PresignedPut(url=url)) == expected
+    assert presigned_key(PresignedPut(url=url), bucket="mine") == expected

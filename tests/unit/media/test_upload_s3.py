@@ -163,15 +163,51 @@ def test_a_private_endpoint_has_to_be_allowed(
     store: Store, uploader_of: Uploaders, media: Make, endpoint: str, says: str
 ) -> None:
     guarded = uploader_of(store, endpoint=endpoint, resolve=lambda _host, _port: ["93.184.216.34", "10.0.0.1"])
-    with pytest.raises(MachineFault, match=says) as caught:
-        guarded.upload(media(b"x"), TARGET, key=KEY)
-    assert "[upload] endpoint" in caught.value.hint
+    for use in (lambda: guarded.check(TARGET), lambda: guarded.upload(media(b"x"), TARGET, key=KEY)):
+        with pytest.raises(MachineFault, match=says) as caught:
+            use()
+        assert ("[upload] endpoint" in caught.value.hint, caught.value.fault) == (True, "upload")
 
 
 def test_without_a_bucket_the_operator_is_told_what_to_set(store: Store, uploader_of: Uploaders, media: Make) -> None:
-    with pytest.raises(MachineFault) as caught:
-        uploader_of(store, allow=frozenset(), bucket="").upload(media(b"x"), TARGET, key=KEY)
-    assert "[upload] bucket" in caught.value.hint
+    without = uploader_of(store, allow=frozenset(), bucket="")
+    for use in (lambda: without.check(TARGET), lambda: without.upload(media(b"x"), TARGET, key=KEY)):
+        with pytest.raises(MachineFault) as caught:
+            use()
+        assert "[upload] bucket" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (404, "<Error><Code>NoSuchBucket</Code></Error>", True),
+        (301, "<Error><Code>PermanentRedirect</Code></Error>", True),
+        (404, "<Error><Code>NoSuchKey</Code></Error>", False),  # the bucket is there
+        (404, "not S3", False),  # nor sure to be
+        (403, "<Error><Code>AccessDenied</Code></Error>", False),  # it may be for uploads alone
+        (503, "<Error><Code>SlowDown</Code></Error>", False),
+    ],
+)
+def test_a_bucket_is_looked_for_before_a_render_and_once(
+    store: Store, uploader: Uploader, status: int, body: str, fault: bool
+) -> None:
+    store.knobs.status, store.knobs.body = status, body.encode()
+    for _ in range(2):
+        if fault:
+            with pytest.raises(MachineFault, match="no such bucket") as caught:
+                uploader.check(TARGET)
+            assert caught.value.fault == "upload"
+        else:
+            uploader.check(TARGET)
+    assert [call.method for call in store.requests] == ["GET"] * (2 if fault else 1)
+
+
+def test_a_missing_bucket_of_a_real_s3_is_found_before_a_render(
+    store: Store, uploader_of: Uploaders, good: TemporaryS3
+) -> None:
+    uploader_of(store).check(good)
+    with pytest.raises(MachineFault, match="no such bucket"):
+        uploader_of(store, bucket="missing").check(good)
 
 
 def test_a_file_that_shrinks_leaves_no_object(uploader: Uploader, media: Make, good: TemporaryS3) -> None:
