@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from miner import __version__
 from miner.comfy.events import Preview
 from miner.sequencer.outbox import Outbox
-from miner.task.stages import Answered, Closed, Leased, Prepared, Progress, Prompted, Rendered, TaskInHand, Uploaded
+from miner.task.stages import Answered, Closed, Leased, Prepared, Prompted, Rendered, TaskInHand, Uploaded
 from miner.telemetry.clock import wall
 from miner.telemetry.log import clean
 from miner.worker.lane import Lane
@@ -175,7 +175,7 @@ def _task(lane: Lane, task: TaskInHand) -> TaskSnapshot:
         since=wall(since),
         step=progress.value if progress else None,
         steps=progress.of if progress else None,
-        share=share(progress, nodes=len(lane.capabilities.library.get(task.workflow).graph)) if progress else None,
+        share=progress.share(len(lane.capabilities.library.get(task.workflow).graph)) if progress else None,
         usual_seconds=lane.capabilities.usual_seconds(task.workflow),
     )
 
@@ -193,11 +193,3 @@ def stage_of(task: TaskInHand) -> tuple[Stage, float]:
             return "deliver", task.rendered_at or task.since
         case Answered() | Closed():
             return "answer", task.since
-
-
-def share(progress: Progress, *, nodes: int) -> float:
-    """The share of a prompt that is done, all nodes counting alike. ComfyUI reports only nodes that have begun, so
-    `nodes` comes from the graph."""
-    current = min(progress.value / progress.of, 1.0) if progress.of > 0 else 0.0
-    whole = max(nodes, progress.nodes, 1)
-    return round(min((progress.done + (current if progress.done < progress.nodes else 0.0)) / whole, 1.0), 4)

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any, Literal
@@ -113,8 +113,16 @@ class Sequencer:
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
         }
 
-    def request(self, miner_id: str, workflow_ids: Collection[str], *, wait: float = 0.0) -> Reply:
-        """Ask for a task for one of `workflow_ids`; an empty list only reports that this miner is alive.
+    def request(
+        self,
+        miner_id: str,
+        workflow_ids: Collection[str],
+        *,
+        wait: float = 0.0,
+        progress: Sequence[Mapping[str, Any]] = (),
+    ) -> Reply:
+        """Ask for a task for one of `workflow_ids`; an empty list only reports that this miner is alive, and `progress`
+        how far its tasks are.
 
         The sequencer may hold the request for `wait` seconds until it has a task. Raises Retryable, or its subclasses
         Unauthorized and Aborted.
@@ -124,6 +132,7 @@ class Sequencer:
             "miner_id": miner_id,
             "workflow_ids": list(workflow_ids),
             "version": __version__,
+            **({"progress": list(progress)} if progress else {}),
         }
         headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
         limit = Deadline(self._timeout + wait, longest=self._timeout + wait + self._max_reply / RATE)

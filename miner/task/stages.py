@@ -282,6 +282,13 @@ class Progress:
     done: int
     nodes: int
 
+    def share(self, nodes: int) -> float:
+        """The share of a prompt that is done, all nodes counting alike. ComfyUI reports only nodes that have begun, so
+        `nodes` comes from the graph."""
+        current = min(self.value / self.of, 1.0) if self.of > 0 else 0.0
+        whole = max(nodes, self.nodes, 1)
+        return round(min((self.done + (current if self.done < self.nodes else 0.0)) / whole, 1.0), 4)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:

@@ -173,6 +173,10 @@ class Capabilities:
         warm = [one for one in self.library.ids_of([self._warm]) if one in ids] if self._warm else []
         return tuple(warm) if len(warm) < len(ids) else ()
 
+    def nodes(self, name: str) -> int:
+        """How many nodes the workflow's graph has; 0 for one that is no longer known."""
+        return next((len(workflow.graph) for workflow in self.library.workflows if workflow.name == name), 0)
+
     def usual_seconds(self, name: str) -> float | None:
         """A render's usual duration, by the last tasks or the benchmark; None: unknown."""
         return self._seconds.get(name, Average()).value

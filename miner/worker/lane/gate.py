@@ -7,7 +7,8 @@ the ledger, and so in the journal, before any work starts. Running tasks that ar
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -17,7 +18,7 @@ from miner.task.errors import MachineFault, Retryable
 from miner.task.journal import Journal, Known
 from miner.task.ledger import Ledger
 from miner.task.policy import Allowance
-from miner.task.stages import Lease, Outcome
+from miner.task.stages import Lease, Outcome, TaskInHand
 from miner.telemetry import clock, metrics
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
@@ -42,8 +43,10 @@ class Gate:
         answers: Answers,
         shutdown: Shutdown,
         prefetch: int,
+        standing: Callable[[Collection[TaskInHand]], Sequence[Mapping[str, Any]]] = lambda _tasks: (),
         clock: Callable[[], float] = clock.now,
     ) -> None:
+        """`standing`: what to tell of how far tasks are."""
         self.leasing = True  # False: paused, so requests advertise no workflows
         self.asked_at = 0.0  # of the last request
         self.answered_at = 0.0  # of the last valid reply
@@ -53,6 +56,7 @@ class Gate:
         self._answers = answers
         self._shutdown = shutdown
         self._prefetch = prefetch
+        self._standing = standing
         self._clock = clock
         self._asking = threading.Lock()
         self._closed = False
@@ -71,7 +75,8 @@ class Gate:
             about, held = [task for task in ledger.view() if not task.answered], ledger.held
             self.asked_at = self._clock()
             may_lease = self.leasing and self._shutdown.state == "running" and held <= self._prefetch
-            reply = self._request(workflow_ids, wait) if may_lease else self._request((), 0.0)
+            told = self._standing(about)
+            reply = self._request(workflow_ids, wait, told) if may_lease else self._request((), 0.0, told)
             self.answered_at = self._clock()
             if reply.lease is None or ledger.get(reply.lease.task_id):
                 named = reply.running or (reply.lease.task_id if reply.lease else None)
@@ -120,9 +125,9 @@ class Gate:
 
     # ---- replies ----------------------------------------------------------------------------------
 
-    def _request(self, workflow_ids: Collection[str], wait: float) -> Reply:
+    def _request(self, workflow_ids: Collection[str], wait: float, told: Sequence[Mapping[str, Any]]) -> Reply:
         try:
-            reply = self._sequencer.request(self._ledger.miner_id, workflow_ids, wait=wait)
+            reply = self._sequencer.request(self._ledger.miner_id, workflow_ids, wait=wait, progress=told)
         except Retryable as error:
             self._reply_lost = self._reply_lost or not isinstance(error, Unauthorized)
             metrics.LEASE_REQUESTS.labels("refused" if isinstance(error, Unauthorized) else "error").inc()

@@ -48,6 +48,7 @@ from miner.worker.lane.recover import Recover
 from miner.worker.lane.refresh import Refresh
 from miner.worker.lane.render import Render
 from miner.worker.lane.shutdown import Shutdown
+from miner.worker.lane.standing import Standing
 
 log = structlog.get_logger()
 
@@ -104,6 +105,7 @@ class Lane:
             answers=answers,
             shutdown=shutdown,
             prefetch=settings.miner.prefetch,
+            standing=Standing(nodes=capabilities.nodes, usual=capabilities.usual_seconds).of,
         )
         self.cleanup = Cleanup(
             ledger=ledger, host=host, journal=journal, thumbnails=settings.status.enabled, state=folder.parent

@@ -17,7 +17,6 @@ from PIL import Image
 
 from miner.comfy.events import Progress
 from miner.dashboard.events import Hub, Topic
-from miner.dashboard.snapshot import share
 from miner.media.thumbnail import MAX_BYTES, SIDE, thumbnail
 from miner.task.errors import MachineFault
 from miner.telemetry.liveness import IDLE, Liveness
@@ -207,7 +206,7 @@ def test_the_page_is_small_and_loads_nothing_from_other_hosts():
     ],
 )
 def test_a_prompt_s_share_counts_nodes_and_the_current_node_s_steps(progress, nodes, expected):
-    assert share(Progress(prompt_id="p", **progress), nodes=nodes) == expected
+    assert Progress(prompt_id="p", **progress).share(nodes) == expected
 
 
 def test_a_loop_is_late_when_it_misses_its_next_beat():

@@ -22,6 +22,18 @@ def test_a_task_goes_from_waiting_over_running_to_its_end(talk: Talk) -> None:
     assert talk.query(task_id)["status"] == "failed"
 
 
+def test_a_consumer_sees_how_far_its_task_is(talk: Talk) -> None:
+    task_id = talk.create()
+    task = talk.lease()
+    said = {"task_id": task_id, "stage": "render", "percent": 42.5}
+    beat = {"erc20_address": MINER, "workflow_ids": [], "progress": [said, {**said, "task_id": "another's"}]}
+    assert talk.post("miner_request", beat).status_code == 200
+    assert talk.query(task_id) == {"task_id": task_id, "status": "running", "progress": said}
+    talk.fail(task)
+    assert "progress" not in talk.query(task_id)
+    assert talk.post("miner_request", beat | {"progress": [said | {"percent": 101}]}).status_code == 400
+
+
 def test_a_waiting_task_that_is_canceled_is_never_leased(talk: Talk) -> None:
     task_id = talk.create()
     assert talk.cancel(task_id).status_code == 200
