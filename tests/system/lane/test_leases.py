@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
+from miner.task.errors import Retryable
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.worker.lane.answers import Answers
-from miner.worker.lane.gate import Gate
+from miner.worker.lane.gate import LOST_REPLY, Gate
 from miner.worker.lane.shutdown import Shutdown
 from tests.support import flows
 from tests.support.script import a_task
-from tests.support.scripted_server import Request, ScriptedServer
+from tests.support.scripted_server import Request, ScriptedServer, reply
 from tests.support.testbed import MINER_ID, Testbed, until
 
 
@@ -114,6 +117,32 @@ def test_two_requests_at_once_lease_no_more_than_the_limit(tmp_path: Path) -> No
         for thread in threads:
             thread.join(30)
         assert [request.json()["workflow_ids"] for request in server.requests] == [["4"], []]
+
+
+def test_a_task_whose_lease_was_lost_on_the_way_is_not_said_to_be_lost_in_a_restart(tmp_path: Path) -> None:
+    asked = []
+
+    def answer(request: Request) -> Any:
+        asked.append(request)
+        if request.path == "/miner_submit":
+            return reply({})
+        return None if len(asked) == 1 else reply({"task_id": "t", "msg": "the task is already running"})
+
+    with (
+        ScriptedServer(answer) as server,
+        closing(Sequencer(server.url)) as sequencer,
+        closing(Journal(tmp_path)) as journal,
+    ):
+        ledger = Ledger(miner_id=MINER_ID, journal=journal, folder=tmp_path / "lane")
+        answers = Answers(ledger=ledger, outbox=Outbox(sequencer))
+        gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, shutdown=Shutdown(), prefetch=0
+        )
+        with pytest.raises(Retryable):
+            gate.ask(["4"])
+        gate.ask(["4"])
+        (told,) = server.asked("/miner_submit")
+    assert told.json()["msg"] == LOST_REPLY
 
 
 def test_a_raised_limit_is_detected(testbed: Testbed) -> None:
