@@ -123,6 +123,9 @@ class Workflows(Section):
         default=(), description="folders of your own workflows"
     )
     ids: Ids = Field(default={}, description="workflow id → workflows, preferred first")
+    variants: Ids = Field(
+        default={}, description="workflow → its variants to use, preferred first; default: by the GPU"
+    )
     on_cpu: Names = Field(default=(), description="workflows that may run without the GPU that they need, slowly")
     unknown_parameters: Literal["ignore", "refuse"] = Field(
         default="ignore", description="what to do with unknown task parameters"

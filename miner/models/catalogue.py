@@ -108,5 +108,5 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
         size=one.size or two.size,
         sha256=one.sha256 or two.sha256,
         gated=one.gated or two.gated,
-        needed_by=(*one.needed_by, *two.needed_by),
+        needed_by=tuple(dict.fromkeys((*one.needed_by, *two.needed_by))),
     )
