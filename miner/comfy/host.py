@@ -188,9 +188,9 @@ class ComfyHost:
         return away >= max(LEAST_PATIENCE, min(most, (left + away) / 3))
 
     def check(self) -> None:
-        """Raise ComfyDown if our process has ended; cheap enough for every tick."""
-        if self.process is not None and not self.process.alive():
-            raise self.process.ended()
+        """Raise ComfyDown if our process has ended by itself; cheap enough for every tick."""
+        if self.process is not None:
+            self.process.check()
 
     def close(self, *, leave_running: bool = False) -> None:
         """Close connections, then stop the process if it is ours and not left for the next start to adopt."""

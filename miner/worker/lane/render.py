@@ -226,8 +226,10 @@ class Render:
             raise JobFault(task.given_up)
         cause: ComfyDown | None = None
         while True:
-            self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
             try:
+                if cause is None:
+                    self.host.check()  # it may have died of this prompt before anybody followed it
+                self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
                 return follow(
                     self.host.client,
                     self.host.stream,
