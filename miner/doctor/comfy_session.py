@@ -27,6 +27,7 @@ from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import History, Stats
 from miner.config import Settings
 from miner.doctor.facts import WorkerStatus, machine_here
+from miner.doctor.interrupts import uninterrupted
 from miner.task.errors import MachineFault
 from miner.task.journal_file import lock
 from miner.task.stages import Graph
@@ -94,14 +95,20 @@ def open_session(placement: Placement, settings: Settings, worker: WorkerStatus)
         with _connected(placement, settings, None) as session:
             yield session
         return
+    with locked_state(settings.state.dir), managed_session(placement, settings, placement.launch) as session:
+        yield session
+
+
+@contextmanager
+def managed_session(placement: Placement, settings: Settings, launch: Launch) -> Iterator[ComfySession]:
+    """A ComfyUI of the placement, started by `launch`; for a caller that holds the lock of the state folder.
+
+    Raises MachineFault if it does not start.
+    """
     process = ComfyProcess(
-        placement.launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
+        launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
     )
-    with (
-        _locked_state(settings.state.dir),
-        _started(process, placement.launch),
-        _connected(placement, settings, process) as session,
-    ):
+    with _started(process, launch), _connected(placement, settings, process) as session:
         yield session
 
 
@@ -113,7 +120,8 @@ def _started(process: ComfyProcess, launch: Launch) -> Iterator[None]:
         yield
     finally:
         if not was_there:
-            process.stop()
+            with uninterrupted():
+                process.stop()
 
 
 def _answers(url: str) -> bool:
@@ -149,7 +157,7 @@ def _connected(placement: Placement, settings: Settings, process: ComfyProcess |
 
 
 @contextmanager
-def _locked_state(state: Path) -> Iterator[None]:
+def locked_state(state: Path) -> Iterator[None]:
     """Lock the state folder against miners, as a miner does. Raises ConfigError."""
     handle = lock(state)
     try:

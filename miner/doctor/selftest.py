@@ -8,6 +8,7 @@ workflow. The sequencer is not involved.
 from __future__ import annotations
 
 import io
+import random
 import secrets
 import uuid
 from collections.abc import Iterator, Sequence
@@ -77,10 +78,11 @@ def mark(one: RenderResult) -> Mark:
     return (bad if one.name in (PICTURE, VIDEO) else warning)(name, one.says, one.cure)
 
 
-def random_picture(size: tuple[int, int]) -> bytes:
-    """A PNG that ComfyUI has not cached: no two are equal."""
-    out = io.BytesIO()
-    Image.frombytes("RGB", SIZE, secrets.token_bytes(3 * SIZE[0] * SIZE[1])).resize(size).save(out, "PNG")
+def random_picture(size: tuple[int, int], seed: int | None = None) -> bytes:
+    """A PNG that ComfyUI has not cached: no two are equal, unless their seeds are."""
+    out, count = io.BytesIO(), 3 * SIZE[0] * SIZE[1]
+    pixels = secrets.token_bytes(count) if seed is None else random.Random(seed).randbytes(count)
+    Image.frombytes("RGB", SIZE, pixels).resize(size).save(out, "PNG")
     return out.getvalue()
 
 

@@ -252,6 +252,10 @@ class Nvml:
         uuids = (self._query("nvmlDeviceGetUUID", card) for card in cards if card is not None)
         return tuple(uuid for uuid in uuids if uuid)
 
+    def driver(self) -> str:
+        """The version of NVIDIA's driver; "" without NVML."""
+        return str((self._nvml and self._query("nvmlSystemGetDriverVersion")) or "")
+
     def health(self) -> tuple[GpuHealth, ...] | None:
         """The load of every card; None without NVML."""
         if self._nvml is None:

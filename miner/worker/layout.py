@@ -17,6 +17,7 @@ import structlog
 from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
 from miner.config import Settings
 from miner.machine.gpu import Nvml
+from miner.machine.tuning import tuned_for
 from miner.task.errors import ConfigError
 
 log = structlog.get_logger()
@@ -92,12 +93,27 @@ def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list
                 gpu=gpu,
                 state=settings.state.dir,
                 models_dir=settings.models.dir,
-                extra_args=comfyui.args,
+                extra_args=(*_tuned_args(settings, gpu), *comfyui.args),
                 environ=environ,
             ),
         )
-        for number, gpu in enumerate(comfyui.gpus or _all_gpus(environ) or (None,))
+        for number, gpu in enumerate(gpus_of(settings, environ))
     ]
+
+
+def gpus_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[str | None, ...]:
+    """The GPU of each managed ComfyUI; None leaves the choice to it."""
+    return settings.comfyui.gpus or _all_gpus(environ) or (None,)
+
+
+def _tuned_args(settings: Settings, gpu: str | None) -> tuple[str, ...]:
+    """What `bench --tune` chose for this card, if it still counts."""
+    tuned = tuned_for(settings, gpu)
+    if tuned.stale:
+        log.warning("comfyui_tuning_stale", reason=tuned.stale, next="run `xalora-miner bench --tune` again")
+    elif tuned.args:
+        log.info("comfyui_tuned", args=list(tuned.args), reason=tuned.choice.why if tuned.choice else "")
+    return tuned.args
 
 
 def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from miner.comfy.launch import Launch, child_environment
 from miner.config.address import mask_url
 from miner.doctor.facts import ComfyStatus, Facts
 from miner.doctor.report import bad, good, note, of_error, warning
+from miner.machine.software import version_of
 from miner.telemetry.health import Mark
 
 TIMEOUT = 60.0  # seconds for ComfyUI's Python to list its packages; a cold start from a slow disk takes ten
@@ -104,13 +104,3 @@ def packages(python: str, version: str, installed: dict[str, str], requirements:
     if missing:
         return warning(name, f"{python} ({version}) is missing {', '.join(missing)}", install)
     return good(name, f"{version} with torch {installed.get('torch', 'unknown')}, and all of ComfyUI's requirements")
-
-
-def version_of(home: Path) -> str:
-    """The version in ComfyUI's own file, or ""."""
-    try:
-        text = (home / "comfyui_version.py").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    found = re.search(r'__version__ = "([^"]+)"', text)
-    return found[1] if found else ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from miner.comfy.preflight import Machine, Reason, broken_model, check_needs, check_workflow
-from miner.doctor.checks.comfyui import version_of
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, warning
+from miner.machine.software import version_of
 from miner.models.catalogue import FileStatus
 from miner.telemetry.health import Mark
 from miner.workflows import Workflow

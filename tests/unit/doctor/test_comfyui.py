@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from miner.comfy.replies import Stats
-from miner.doctor.checks.comfyui import comfyui, could_start, packages, version_of
+from miner.doctor.checks.comfyui import comfyui, could_start, packages
 from miner.doctor.checks.models import model_marks, models
 from miner.doctor.checks.workflows import known_before_start, summary_mark, workflow_mark, workflows
 from miner.doctor.facts import ComfyStatus, ModelFiles, query_comfyui
 from miner.machine.gpu import Gpu, Gpus
+from miner.machine.software import version_of
 from miner.models.catalogue import FileStatus, ModelFile
 from miner.task.errors import MachineFault
 from miner.worker.layout import Placement
