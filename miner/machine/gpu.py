@@ -25,6 +25,7 @@ from miner.comfy.launch import child_environment, python_of
 from miner.comfy.replies import Stats
 from miner.config import Settings
 from miner.machine import gpu_probe
+from miner.telemetry.sizes import MEGABYTE
 
 Asked = Literal["torch", "nvml"]
 Facts = Mapping[str, Any]
@@ -32,6 +33,7 @@ Facts = Mapping[str, Any]
 
 _TIMEOUT = 120.0  # seconds; a cold import of torch from a slow disk takes half of it
 _WATT = 1000  # NVML's milliwatts
+_DESKTOP = 64 * MEGABYTE  # video memory of graphics processes; an X server that shows nothing takes 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +258,21 @@ class Nvml:
         """The version of NVIDIA's driver; "" without NVML."""
         return str((self._nvml and self._query("nvmlSystemGetDriverVersion")) or "")
 
+    def desktops(self) -> frozenset[str]:
+        """The numbers and UUIDs of the cards that draw a desktop: a screen is on, or windows use their memory."""
+        if self._nvml is None:
+            return frozenset()
+        numbers = range(self._query("nvmlDeviceGetCount") or 0)
+        cards = ((number, self._query("nvmlDeviceGetHandleByIndex", number)) for number in numbers)
+        drawing = [(number, card) for number, card in cards if card is not None and self._draws(card)]
+        names = [name for number, card in drawing for name in (str(number), self._query("nvmlDeviceGetUUID", card))]
+        return frozenset(filter(None, names))
+
+    def _draws(self, card: Any) -> bool:
+        windows = self._query("nvmlDeviceGetGraphicsRunningProcesses", card) or ()
+        taken = sum(_DESKTOP if one.usedGpuMemory is None else one.usedGpuMemory for one in windows)
+        return bool(self._query("nvmlDeviceGetDisplayActive", card)) or taken >= _DESKTOP
+
     def health(self) -> tuple[GpuHealth, ...] | None:
         """The load of every card; None without NVML."""
         if self._nvml is None:
@@ -284,5 +301,5 @@ class Nvml:
         nvml: Any = self._nvml
         try:
             return getattr(nvml, question)(*arguments)
-        except nvml.NVMLError:
+        except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):
             return None

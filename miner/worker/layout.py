@@ -1,24 +1,26 @@
 """The layout: one placement per lane, with its ComfyUI and its miner id.
 
-Managed: one per GPU, by `comfyui.gpus` or NVML. External: one per URL. Neither: the embedded engine. Reads the settings
-and NVML's list of GPUs; starts nothing.
+Managed: one per GPU, by `comfyui.gpus` or NVML. External: one per URL. Neither: the embedded engine. Reads the
+settings, NVML's list of GPUs and the memory limit; starts nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from miner.comfy import memory_limit
 from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
 from miner.config import Settings
 from miner.machine.gpu import Nvml
 from miner.machine.tuning import tuned_for
 from miner.task.errors import ConfigError
+from miner.telemetry.sizes import gb
 
 log = structlog.get_logger()
 
@@ -83,6 +85,16 @@ def _embedded(settings: Settings) -> tuple[str, Launch]:
 def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch]]:
     """(GPU, launch) for each GPU; a single one with "" if ComfyUI chooses."""
     comfyui = settings.comfyui
+    limit = memory_limit.limit()
+    if limit is not None:
+        log.info(
+            "memory_limited",
+            limit=gb(limit.total),
+            machine=gb(memory_limit.machine_memory()),
+            file=limit.file,
+            next="starting ComfyUI so that its caches stay within the limit, not the machine's memory",
+        )
+    desktops = _desktops()
     return [
         (
             gpu or "",
@@ -94,6 +106,8 @@ def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list
                 state=settings.state.dir,
                 models_dir=settings.models.dir,
                 extra_args=(*_tuned_args(settings, gpu), *comfyui.args),
+                desktop=draws_a_desktop(gpu or first_visible(environ), desktops),
+                limited=limit is not None,
                 environ=environ,
             ),
         )
@@ -124,6 +138,28 @@ def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
     uuids = nvml.uuids()
     nvml.close()
     return uuids if len(uuids) > 1 else ()
+
+
+def _desktops() -> frozenset[str]:
+    nvml = Nvml()
+    try:
+        return nvml.desktops()
+    finally:
+        nvml.close()
+
+
+def first_visible(environ: Mapping[str, str]) -> str | None:
+    """The GPU that ComfyUI takes by CUDA_VISIBLE_DEVICES; None if it is not set, or counts in CUDA's own order."""
+    first = environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    known = first and (not first.isdecimal() or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID")
+    return first if known else None
+
+
+def draws_a_desktop(gpu: str | None, desktops: Collection[str]) -> bool:
+    """Whether a GPU, by number or UUID, perhaps shortened, is one of `desktops`. None: it may be any. Pure."""
+    if gpu is None:
+        return bool(desktops)
+    return any(gpu == name or (gpu.startswith("GPU-") and name.startswith(gpu)) for name in desktops)
 
 
 def _ids(settings: Settings, names: list[str]) -> list[str]:
