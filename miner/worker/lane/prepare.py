@@ -33,6 +33,7 @@ from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.poll import WAKE, Poll
+from miner.worker.lane.previews import Previews
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import redacted
@@ -60,6 +61,7 @@ class Prepare:
     shutdown: Shutdown
     uploader: Uploader
     poll: Poll
+    previews: Previews
     liveness: Liveness
     doubt: Callable[[str], None]  # ComfyUI may have this prompt, and nobody will follow it
     clock: Callable[[], float] = clock.now
@@ -192,9 +194,9 @@ class Prepare:
                 if graph is None:
                     graph = self._try(task_id, job, partial(self._fill, job, prompt_id, pictures))
                     self.ledger.advance(task_id, Prompted(job=job, prompt_id=prompt_id))
-                    self.host.client.submit(graph, prompt_id)
-                elif not self._is_known(prompt_id):
-                    self.host.client.submit(graph, prompt_id)
+                elif self._is_known(prompt_id):
+                    return
+                self.host.client.submit(graph, prompt_id, previews=self.previews.wanted(prompt_id))
             except ComfyDown as down:
                 log.warning("comfyui_down", task_id=task_id, reason=down.message, next="retrying when it is ready")
                 self.host.suspect(down.message)

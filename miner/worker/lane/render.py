@@ -27,6 +27,7 @@ from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.hearing import Hearing
 from miner.worker.lane.own_renders import WARMING_UP, OwnRenders
+from miner.worker.lane.previews import Previews
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
@@ -56,6 +57,7 @@ class Render:
     max_rss: float  # bytes; 0: unlimited
     warmup: bool
     ask_anew: Callable[[], None]  # the capabilities have changed
+    previews: Previews
     clock: Callable[[], float] = clock.now
     lane: str = ""  # its name, for the metrics
     liveness: Liveness = field(default_factory=Liveness)
@@ -259,6 +261,7 @@ class Render:
         if alive:
             self.host.check()
             self._cancel.catch_up()
+            self.previews.catch_up()
         elif self.host.gone_for_good(left=job.deadline - self.clock()):
             raise JobFault(AWAY)
 
