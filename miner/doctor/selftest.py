@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from miner.comfy.host import folder_of
-from miner.comfy.preflight import check_workflow, offered_loras
+from miner.comfy.preflight import offered_loras
 from miner.doctor.comfy_session import Busy, ComfySession, open_session
 from miner.doctor.decode import Color
-from miner.doctor.facts import Facts
+from miner.doctor.facts import Facts, choice_here
 from miner.doctor.report import bad, good, of_error, warning
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
 from miner.task.errors import ConfigError, MinerError
@@ -65,9 +65,10 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
 
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
-    """The workflows that pass preflight here."""
+    """The workflows that pass preflight here, in the variants that a worker would render."""
     machine = session.machine(workflows)
-    return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
+    choices = [choice_here(session.settings, workflow, machine) for workflow in workflows]
+    return tuple(choice.workflow for choice in choices if not choice.reasons)
 
 
 def mark(one: RenderResult) -> Mark:

@@ -144,16 +144,14 @@ def with_stats(found: Gpus, stats: Stats) -> Gpus:
     """What ComfyUI itself says of its card, where nothing else knows. Pure."""
     if not stats.on_gpu:
         return replace(found, problem="ComfyUI runs on the CPU")
-    name = stats.device.split(" : ")[0]  # "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"
-    device, _, card = name.partition(" ")
-    number = device.partition(":")[2]
+    number = stats.device.partition(" ")[0].partition(":")[2]
     gpu = Gpu(
         index=int(number) if number.isdecimal() else 0,
-        name=card or name,
+        name=stats.card,
         memory_bytes=stats.vram_total,
         free_bytes=stats.vram_free,
     )
-    return replace(found, gpus=(gpu,), source="comfyui", problem="")
+    return replace(found, gpus=(gpu,), source="comfyui", torch=stats.torch or found.torch, problem="")
 
 
 def _ask_torch(python: Path | None, timeout: float) -> Facts:
@@ -248,9 +246,7 @@ class Nvml:
 
     def uuids(self) -> tuple[str, ...]:
         """Of every card that answers, in nvidia-smi's order; empty without NVML."""
-        if self._nvml is None:
-            return ()
-        cards = (self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._query("nvmlDeviceGetCount") or 0))
+        cards = (self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._count()))
         uuids = (self._query("nvmlDeviceGetUUID", card) for card in cards if card is not None)
         return tuple(uuid for uuid in uuids if uuid)
 
@@ -260,10 +256,7 @@ class Nvml:
 
     def desktops(self) -> frozenset[str]:
         """The numbers and UUIDs of the cards that draw a desktop: a screen is on, or windows use their memory."""
-        if self._nvml is None:
-            return frozenset()
-        numbers = range(self._query("nvmlDeviceGetCount") or 0)
-        cards = ((number, self._query("nvmlDeviceGetHandleByIndex", number)) for number in numbers)
+        cards = ((number, self._query("nvmlDeviceGetHandleByIndex", number)) for number in range(self._count()))
         drawing = [(number, card) for number, card in cards if card is not None and self._draws(card)]
         names = [name for number, card in drawing for name in (str(number), self._query("nvmlDeviceGetUUID", card))]
         return frozenset(filter(None, names))
@@ -273,12 +266,21 @@ class Nvml:
         taken = sum(_DESKTOP if one.usedGpuMemory is None else one.usedGpuMemory for one in windows)
         return bool(self._query("nvmlDeviceGetDisplayActive", card)) or taken >= _DESKTOP
 
+    def capabilities(self) -> dict[str, tuple[int, int]]:
+        """The compute capability of every card, by its name; empty without NVML."""
+        cards = [self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._count())]
+        facts = [(self._query("nvmlDeviceGetName", card), card) for card in cards if card is not None]
+        known = {name: self._query("nvmlDeviceGetCudaComputeCapability", card) for name, card in facts if name}
+        return {name: (found[0], found[1]) for name, found in known.items() if found}
+
     def health(self) -> tuple[GpuHealth, ...] | None:
         """The load of every card; None without NVML."""
         if self._nvml is None:
             return None
-        count = self._query("nvmlDeviceGetCount") or 0
-        return tuple(self._health(index) for index in range(count))
+        return tuple(self._health(index) for index in range(self._count()))
+
+    def _count(self) -> int:
+        return self._query("nvmlDeviceGetCount") or 0 if self._nvml is not None else 0
 
     def _health(self, index: int) -> GpuHealth:
         card = self._query("nvmlDeviceGetHandleByIndex", index)

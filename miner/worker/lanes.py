@@ -16,6 +16,7 @@ from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.config import Settings
 from miner.machine import benchmarks
+from miner.machine.cards import compute_capabilities
 from miner.media import decoders
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
@@ -200,6 +201,8 @@ class Lanes(Sequence[Lane]):
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
             on_cpu=settings.workflows.on_cpu,
             model_folders=self._model_folders,
+            pinned=settings.workflows.variants,
+            compute_capabilities=compute_capabilities,
             measured=benchmarks.read(settings.state.dir),
             usual=self._journal.usual_seconds,
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from miner.task.stages import Graph, Value
 from miner.workflows.graph import Place, is_link
-from miner.workflows.manifest import Manifest
+from miner.workflows.manifest import WEIGHTS, Manifest
 from miner.workflows.parameters import (
     BoolParameter,
     FloatParameter,
@@ -51,9 +51,17 @@ def flaws(manifest: Manifest, graph: Graph, file: str) -> Iterator[str]:
             if flaw:
                 yield f"parameters.{name}.bind.{number}: {flaw}"
             owners[place] = f"parameter '{name}'"
+    yield from _variant_flaws(manifest, graph, file, owners)
+
+
+def _variant_flaws(manifest: Manifest, graph: Graph, file: str, owners: Mapping[Place, str]) -> Iterator[str]:
+    listed = {model.listed for model in manifest.models}
     for number, variant in enumerate(manifest.variants):
         for place, value in variant.places.items():
-            if flaw := _set_flaw(place, value, graph, file, owners):
+            flaw = _set_flaw(place, value, graph, file, owners)
+            if not flaw and str(value).endswith(WEIGHTS) and value not in listed:
+                flaw = f"'{value}' is not in [[models]]"
+            if flaw:
                 yield f"variants.{number}.sets.{'.'.join(place)}: {flaw}"
 
 
@@ -63,8 +71,8 @@ def weights_flaws(manifest: Manifest, graph: Graph) -> Iterator[str]:
         for name, value in body["inputs"].items():
             looks_in = _LOOKS_IN.get((body["class_type"], name))
             for model in manifest.models if looks_in and isinstance(value, str) else ():
-                first, _, rest = model.folder.partition("/")
-                if value.replace("\\", "/") == f"{rest}/{model.name}".lstrip("/") and first not in (looks_in or ()):
+                first = model.folder.partition("/")[0]
+                if value.replace("\\", "/") == model.listed and first not in (looks_in or ()):
                     looks = " or ".join(looks_in or ())
                     yield f"models: {model.name}: '{node}' ({body['class_type']}) looks in {looks}, not in {first}"
 

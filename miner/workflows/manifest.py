@@ -85,6 +85,11 @@ class Model(_Section):
     licence: Annotated[str, Field(min_length=1)]
     gated: HttpsUrl | None = None  # the page to accept its license
 
+    @property
+    def listed(self) -> str:
+        """Its name as ComfyUI lists it, and as a graph has it: with the folders below the kind of model."""
+        return f"{self.folder.partition('/')[2]}/{self.name}".lstrip("/")
+
 
 class VariantNeeds(_Section):
     """What a variant needs beyond the workflow's own [needs]."""
@@ -96,12 +101,11 @@ class VariantNeeds(_Section):
 
 
 class Variant(_Section):
-    """Other weights for the same graph, or another type for them."""
+    """Other weights for the same graph, or another type for them. Its files are those of [[models]] that it loads."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
     description: Annotated[str, Field(min_length=1)]  # when it is the right one
     needs: VariantNeeds = VariantNeeds()
-    models: Names[Model] = ()  # with the workflow's own
     sets: dict[str, dict[str, Value]] = {}  # node → input → constant, in place of the graph's
 
     @property
@@ -137,7 +141,7 @@ class Manifest(_Section):
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)]  # default for tasks
     output: Output
     needs: Needs
-    models: Names[Model] = ()  # of every variant
+    models: Names[Model] = ()
     variants: Annotated[Names[Variant], Field(min_length=1)] = ()  # best first
     limits: Names[Limit] = ()
     parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Parameter]
@@ -147,11 +151,11 @@ class Manifest(_Section):
         """Whether results say that a model made them."""
         return self.task_type != "upscaler" if self.output.mark is None else self.output.mark
 
-    def of(self, variant: Variant) -> Manifest:
-        """This manifest with one variant's models and needs."""
+    def of(self, variant: Variant, models: tuple[Model, ...]) -> Manifest:
+        """This manifest with one variant's needs, and `models` alone."""
         own = {key: value for key, value in variant.needs.model_dump().items() if value is not None}
         needs = self.needs.model_copy(update=own)
-        return self.model_copy(update={"models": (*self.models, *variant.models), "needs": needs, "variants": ()})
+        return self.model_copy(update={"models": models, "needs": needs, "variants": ()})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -225,16 +229,10 @@ def _variant_flaws(manifest: Manifest) -> Iterator[str]:
             yield f"{key}.name: another variant is called '{variant.name}', too"
         if (variant.needs.vram_gb or math.inf) < manifest.needs.vram_gb:
             yield f"{key}.needs.vram_gb: is less than the workflow's own, {manifest.needs.vram_gb:g}"
-    for key, models in (("models", manifest.models), *_models_of_variants(manifest)):
-        places = [(model.folder, model.name) for model in models]
-        for number, place in enumerate(places):
-            if place in places[:number]:
-                yield f"{key}: lists {'/'.join(place)} twice"
-
-
-def _models_of_variants(manifest: Manifest) -> Iterator[tuple[str, tuple[Model, ...]]]:
-    for number, variant in enumerate(manifest.variants):
-        yield f"variants.{number}.models", (*manifest.models, *variant.models)
+    places = [(model.folder, model.name) for model in manifest.models]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            yield f"models.{number}: {'/'.join(place)} is listed twice"
 
 
 def read_manifest(path: Path) -> Manifest:

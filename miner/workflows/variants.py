@@ -1,7 +1,8 @@
 """Which variant of a workflow a card renders: other weights or types of weights in the same graph. Pure.
 
 Promises: `ranking` is decided by a card's facts and the manifest alone. A variant that is known not to fit comes only
-if the operator pinned it. What is unknown of a card refuses nothing by itself: then the least demanding variant comes.
+if the operator pinned it. What is unknown of a card refuses a variant that needs it, unless that leaves none: then the
+least demanding comes first.
 Never: looks at the disk or asks ComfyUI; a lane takes the first of the ranking that its ComfyUI can run.
 """
 
@@ -9,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from miner.task.errors import ConfigError
 from miner.telemetry.sizes import GIGABYTE, gb
-from miner.workflows.library import Workflow
+from miner.workflows.library import Library, Workflow
 from miner.workflows.manifest import Needs
 
 Version = tuple[int, ...]
@@ -63,7 +64,10 @@ def ranking(workflow: Workflow, card: Card, *, pinned: Sequence[str] = (), faste
     """
     variants = workflow.variants
     if pinned:
-        return Ranking(variants=tuple(variant_of(workflow, name) for name in pinned), why="set in [workflows] variants")
+        own = {"needs": workflow.manifest.needs}  # the operator knows better than the variant's needs
+        named = (variant_of(workflow, name) for name in pinned)
+        chosen = tuple(replace(one, manifest=one.manifest.model_copy(update=own)) for one in named)
+        return Ranking(variants=chosen, why="set in [workflows] variants")
     if len(variants) == 1:
         return Ranking(variants=variants, why="the only variant")
     refused = {one.variant: tuple(_lacking(one.manifest.needs, card)) for one in variants}
@@ -72,10 +76,12 @@ def ranking(workflow: Workflow, card: Card, *, pinned: Sequence[str] = (), faste
     sure = [one for one in fitting if not doubted[one.variant]]
     refused = {name: why for name, why in refused.items() if why}
     if not fitting:
-        return Ranking(variants=variants[-1:], why="it needs least, and no variant fits this card", refused=refused)
-    if not sure:  # of what cannot be judged, the least demanding first
-        why = f"{' and '.join(doubted[fitting[-1].variant])} is unknown, and it needs least"
-        return Ranking(variants=tuple(reversed(fitting)), why=why, refused=refused)
+        least = min(variants, key=lambda one: (len(refused[one.variant]), one.manifest.needs.vram_gb))
+        return Ranking(variants=(least,), why="it needs least, and no variant fits this card", refused=refused)
+    if not sure:
+        fitting.sort(key=lambda one: (len(doubted[one.variant]), one.manifest.needs.vram_gb))
+        why = f"{' and '.join(doubted[fitting[0].variant])} is unknown, and it needs least"
+        return Ranking(variants=tuple(fitting), why=why, refused=refused)
     refused |= {name: tuple(f"{what} is unknown" for what in whats) for name, whats in doubted.items() if whats}
     if any(one.variant == fastest for one in sure):
         sure.sort(key=lambda one: one.variant != fastest)
@@ -93,7 +99,15 @@ def variant_of(workflow: Workflow, name: str) -> Workflow:
     raise ConfigError(f"workflows.variants.{workflow.name}: unknown variant '{name}'; {known}")
 
 
-def version_of(text: str) -> Version | None:
+def check_pins(library: Library, pinned: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError if [workflows] variants names a workflow or a variant that is unknown."""
+    for name, variants in pinned.items():
+        workflow = library.get(name)
+        for variant in variants:
+            variant_of(workflow, variant)
+
+
+def numbers_of(text: str) -> Version | None:
     """The numbers that a version begins with: (0, 33, 0) of `v0.33.0-2-gabc`. None without any."""
     found = re.match(r"v?(\d+(?:\.\d+)*)", text)
     return tuple(map(int, found[1].split("."))) if found else None
@@ -115,19 +129,28 @@ def _lacking(needs: Needs, card: Card) -> list[str]:
     lacking = []
     if not card.is_cpu and card.memory is not None and card.memory < needs.vram_gb * GIGABYTE:
         lacking.append(f"it has {gb(card.memory)} of memory, not {needs.vram_gb:g}")
-    capability = version_of(needs.compute_capability)
+    lacking += lacking_kernels(needs, card)
+    comfyui = numbers_of(needs.comfyui)
+    if comfyui and card.comfyui is not None and _older(card.comfyui, comfyui):
+        lacking.append(f"its ComfyUI is {dotted(card.comfyui)}, not {needs.comfyui}")
+    return lacking
+
+
+def lacking_kernels(needs: Needs, card: Card) -> list[str]:
+    """The same, of its compute capability and of its torch alone."""
+    lacking = []
+    capability, cuda = numbers_of(needs.compute_capability), numbers_of(needs.torch_cuda)
     if capability and card.is_cpu:
         lacking.append(f"it is a CPU, without compute capability {needs.compute_capability}")
     elif capability and card.compute_capability is not None and _older(card.compute_capability, capability):
-        has = ".".join(map(str, card.compute_capability))
-        lacking.append(f"it has compute capability {has}, not {needs.compute_capability}")
-    cuda = version_of(needs.torch_cuda)
+        lacking.append(f"it has compute capability {dotted(card.compute_capability)}, not {needs.compute_capability}")
     if cuda and card.torch_cuda is not None and _older(card.torch_cuda, cuda):
-        lacking.append(f"its torch is built for CUDA {'.'.join(map(str, card.torch_cuda))}, not {needs.torch_cuda}")
-    comfyui = version_of(needs.comfyui)
-    if comfyui and card.comfyui is not None and _older(card.comfyui, comfyui):
-        lacking.append(f"its ComfyUI is {'.'.join(map(str, card.comfyui))}, not {needs.comfyui}")
+        lacking.append(f"its torch is built for CUDA {dotted(card.torch_cuda)}, not {needs.torch_cuda}")
     return lacking
+
+
+def dotted(version: Version) -> str:
+    return ".".join(map(str, version))
 
 
 def _older(one: Version, wanted: Version) -> bool:

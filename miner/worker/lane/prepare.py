@@ -237,7 +237,7 @@ class Prepare:
     def _fetch(self, task_id: str, job: Job, name: str, url: str) -> bytes:
         self.doing = f"fetching {name} of {short(task_id)}"
         self.liveness.beat(REMOTE)
-        workflow = self.capabilities.library.get(job.workflow)
+        workflow = self.capabilities.workflow(job.workflow)
         limit = workflow.manifest.needs.max_pixels or 0
         data = self.fetcher.fetch(url, name=name, within=job.deadline - self.clock())
         metrics.INPUT_BYTES.inc(len(data))
@@ -252,7 +252,7 @@ class Prepare:
             name: self.host.client.upload_image(data, f"{name}.png", subfolder=folder_of(prompt_id))
             for name, data in pictures.items()
         }
-        workflow = self.capabilities.library.get(job.workflow)
+        workflow = self.capabilities.workflow(job.workflow)
         return workflow.fill(
             job.values,
             images=names,

@@ -9,20 +9,27 @@ import pytest
 
 from miner.task.errors import ConfigError
 from miner.workflows import Card, Workflow, ranking
-from miner.workflows.variants import capability_of, cuda_of, version_of
+from miner.workflows.variants import capability_of, cuda_of, numbers_of
 from tests.support.sample_workflow import MANIFEST, load, write
 
 VARIANTS = """
+[[models]]
+folder = "diffusion_models"
+name = "fast.safetensors"
+url = "https://example.org/fast.safetensors"
+licence = "Apache-2.0"
+
+[[models]]
+folder = "some_node"
+name = "shared.safetensors"
+url = "https://example.org/shared.safetensors"
+licence = "Apache-2.0"
+
 [[variants]]
 name = "fast"
 description = "Fast kernels"
 needs = { vram_gb = 12, compute_capability = "8.9", torch_cuda = "13.0", comfyui = "0.33.0" }
 sets.model = { unet_name = "fast.safetensors" }
-[[variants.models]]
-folder = "diffusion_models"
-name = "fast.safetensors"
-url = "https://example.org/fast.safetensors"
-licence = "Apache-2.0"
 
 [[variants]]
 name = "large"
@@ -45,7 +52,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 
 def card(gb: int, capability: tuple[int, int] | None, cuda: str = "13.0", comfyui: str = "0.33.0") -> Card:
-    return Card(memory=gb * GB, compute_capability=capability, torch_cuda=version_of(cuda), comfyui=version_of(comfyui))
+    return Card(memory=gb * GB, compute_capability=capability, torch_cuda=numbers_of(cuda), comfyui=numbers_of(comfyui))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ def card(gb: int, capability: tuple[int, int] | None, cuda: str = "13.0", comfyu
         (card(24, (8, 9), comfyui="nightly"), ["fast", "small"]),  # judged once it runs
         (card(24, None), ["small"]),
         (card(48, None), ["large", "small"]),
-        (Card(compute_capability=(8, 9), torch_cuda=(13, 0)), ["small", "large", "fast"]),
+        (Card(compute_capability=(8, 9), torch_cuda=(13, 0)), ["small", "fast", "large"]),
         (Card(), ["small", "large", "fast"]),
         (Card(is_cpu=True), ["small", "large"]),
     ],
@@ -115,7 +122,8 @@ def test_the_operators_word_and_a_measurement_come_first(varied: Workflow) -> No
 
 def test_a_variant_is_the_workflow_with_its_weights_needs_and_constants(varied: Workflow) -> None:
     fast, large, small = varied.variants
-    assert [model.name for model in fast.manifest.models] == ["sample.safetensors", "fast.safetensors"]
+    assert [model.name for model in fast.manifest.models] == ["fast.safetensors", "shared.safetensors"]
+    assert [model.name for model in small.manifest.models] == ["sample.safetensors", "shared.safetensors"]
     assert fast.graph["model"]["inputs"] == {"unet_name": "fast.safetensors"}
     assert fast.manifest.needs.vram_gb == 12
     assert fast.manifest.needs.max_pixels == varied.manifest.needs.max_pixels
@@ -139,6 +147,12 @@ INVALID = [
     ("blur = 1", "blur = [1]", "variants.2.sets.style.blur", "valid"),
     ("blur = 1", "text = 'x'", "variants.2.sets.style.text", "bound to parameter 'style'"),
     ("sets.style = { blur = 1 }", "sets.save.filename_prefix = 'x'", "variants.2.sets.save", "the output's file name"),
+    (
+        'unet_name = "fast',
+        'unet_name = "fst',
+        "variants.0.sets.model.unet_name",
+        "'fst.safetensors' is not in [[models]]",
+    ),
     ("sets.style = { blur = 1 }", "sets.style = 1", "variants.2.sets.style", "valid dictionary"),
     ("sets.style = { blur = 1 }", "class_type = 1", "variants.2.class_type", "unknown key"),
     ("vram_gb = 32", "vram_gb = 2", "variants.1.needs.vram_gb", "less than the workflow's own, 4"),
@@ -148,8 +162,8 @@ INVALID = [
     (
         '\nname = "fast.safetensors"',
         '\nname = "sample.safetensors"',
-        "variants.0.models",
-        "lists diffusion_models/sample",
+        "models.1",
+        "diffusion_models/sample.safetensors is listed twice",
     ),
     (
         'folder = "diffusion_models"\nname = "fast',
