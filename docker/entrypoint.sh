@@ -43,6 +43,13 @@ needs_gpu() {
 	[ -z "${XALORA_COMFYUI_URL:-}" ]
 }
 
+# A torch that fits neither driver nor card: a restart does not help. Otherwise CUDA may start later.
+require_torch() {
+	code=0
+	xalora-miner doctor --torch >&2 || code=$?
+	[ "$code" -ne 2 ] || exit "$CONFIG_ERROR"
+}
+
 require_writable() {
 	[ -w "$1" ] && return
 	echo "error: $1 cannot be written by user $(id -u)" >&2
@@ -72,6 +79,7 @@ if needs_gpu && ! has_gpu; then
 	exit "$CONFIG_ERROR"
 fi
 require_writable "${XALORA_STATE_DIR:-/state}"
+if needs_gpu; then require_torch; fi
 [ -n "${XALORA_COMFYUI_URL:-}" ] || pull_models
 # only for the log: problems may pass, and `run` advertises only runnable workflows
 xalora-miner doctor || true

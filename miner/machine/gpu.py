@@ -64,8 +64,11 @@ class Gpus:
     gpus: tuple[Gpu, ...] = ()
     source: Literal["torch", "nvml", "comfyui", "none"] = "none"
     driver: str = ""  # version of NVIDIA's driver
-    cuda: str = ""  # the newest that the driver supports; without NVML what torch is built for
+    cuda: str = ""  # the newest that the driver runs: "13.0"
     torch: str = ""  # its version, where it is installed
+    torch_cuda: str = ""  # what it is built for: "13.0"; empty for AMD and the CPU
+    torch_arches: tuple[str, ...] = ()  # what its kernels are compiled for: "sm_75", "compute_120"
+    torchaudio: str = ""  # why ComfyUI cannot import it
     problem: str = ""  # a sentence for the operator
 
 
@@ -126,8 +129,11 @@ def merged(*, torch: Facts, nvml: Facts) -> Gpus:
     lost = [f"GPU {card['index']} is lost: {card['lost']}" for card in nvml.get("gpus", ()) if "lost" in card]
     common = Gpus(
         driver=nvml.get("driver", ""),
-        cuda=nvml.get("cuda", "") or torch.get("cuda", "") or torch.get("hip", ""),
+        cuda=nvml.get("cuda", "") or torch.get("driver_cuda", ""),
         torch=torch.get("torch", ""),
+        torch_cuda=torch.get("cuda", ""),
+        torch_arches=tuple(torch.get("arches", ())),
+        torchaudio=torch.get("torchaudio", ""),
         problem="; ".join(lost),
     )
     usable = [_named_by_nvml(_gpu(card), cards) for card in torch.get("gpus", ())]
