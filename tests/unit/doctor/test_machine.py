@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -14,9 +15,21 @@ from pathlib import Path
 import pytest
 
 from miner.comfy import process_tree
+from miner.comfy.memory_limit import Limit
 from miner.doctor.checks.decoder import decoder
 from miner.doctor.checks.gpu import gpu, memory_marks, our_processes
-from miner.doctor.checks.machine import disk, disk_speed, file_systems, ports, space, speed, taken
+from miner.doctor.checks.machine import (
+    address_space,
+    disk,
+    disk_speed,
+    file_systems,
+    memory,
+    ports,
+    ram,
+    space,
+    speed,
+    taken,
+)
 from miner.doctor.facts import WorkerStatus
 from miner.machine.gpu import Gpu, Gpus, User
 from tests.support.paths import ROOT
@@ -205,3 +218,29 @@ def test_a_running_comfyui_on_the_port_is_a_warning(facts_of, tmp_path, engine):
     (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
     assert mark.level == "warning"
     assert "adopts it" in mark.says
+
+
+# ---- RAM --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "level", "words"),
+    [
+        (None, "good", "256.0 GB, without a limit"),
+        (Limit(64 * GB, GB, "/sys/fs/cgroup/memory.max"), "good", "/sys/fs/cgroup/memory.max leaves 64.0 GB"),
+        (Limit(8 * GB, GB, "/sys/fs/cgroup/memory.max"), "warning", "too little"),
+    ],
+)
+def test_the_ram_is_what_the_limit_leaves(limit, level, words):
+    mark = ram(256 * GB, limit)
+    assert (mark.level, words in mark.says) == (level, True)
+
+
+def test_a_limit_of_the_address_space_is_a_warning():
+    assert list(address_space({"LimitAS=": resource.RLIM_INFINITY})) == []
+    (mark,) = address_space({"LimitAS=": 32 * GB, "LimitDATA=": resource.RLIM_INFINITY})
+    assert (mark.level, "LimitAS= is 32.0 GB" in mark.says) == ("warning", True)
+
+
+def test_the_ram_of_an_external_comfyui_is_not_this_machines_to_judge(facts_of):
+    assert list(memory(facts_of(comfyui={"url": "http://127.0.0.1:1"}))) == []
