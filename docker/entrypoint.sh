@@ -18,7 +18,8 @@ explain() {
 		  XALORA_MINER_ID    your EVM address: earnings go there; add a -suffix per machine
 		  XALORA_API_KEY     the sequencer's API key, if you have one
 		  XALORA_WORKFLOWS   workflows to run; default: all that fit the GPU
-		  /models            model weights: 0.1 GB for upscaler, 18 GB for wan22-5b, 109 GB for all
+		  /models            model weights: 0.1 GB for upscaler, 18 GB for wan22-5b, 70 GB for all;
+		                     91 GB on a GPU of 32 GB or more without fp8
 		  /state             the journal of unanswered tasks, and the history; keep it across upgrades
 
 		Instead of variables: --volume ./config.toml:/etc/xalora-miner/config.toml:ro

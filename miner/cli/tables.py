@@ -54,7 +54,8 @@ def wanted_table(wanted: Sequence[Wanted], look: Callable[[Sequence[ModelFile]],
         size = gb(sum(status.file.size or 0 for status in statuses))
         cards = ", ".join(dict.fromkeys(map(card_name, one.cards)))
         to_fetch = gb(sum(status.missing_bytes for status in statuses))
-        table.add_row(one.workflow.name, size, to_fetch, one.workflow.variant or "-", cards, one.why)
+        chosen = (one.workflow.variant, cards, one.why) if one.workflow.variant else ("-", "-", "-")
+        table.add_row(one.workflow.name, size, to_fetch, *chosen)
     return table
 
 
