@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from miner.doctor.bench import Row
     from miner.doctor.facts import Facts
-    from miner.doctor.tune import Plan
+    from miner.doctor.tune_trials import Plan
     from miner.machine.benchmarks import Measurement
     from miner.workflows import Workflow
 

@@ -14,8 +14,9 @@ from miner.cli.common import plain_console
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from miner.doctor.tune import Plan, Tuning
+    from miner.doctor.tune import Tuning
     from miner.doctor.tune_policy import Trial
+    from miner.doctor.tune_trials import Plan
     from miner.machine.benchmarks import Measurement
     from miner.machine.tuning import Choice
 
@@ -71,10 +72,10 @@ def plan_lines(plan: Plan, measured: Mapping[str, Measurement]) -> Iterator[str]
     yield f"on {plan.basis.card or 'this machine'}, with {', '.join(workflow.name for workflow in plan.workflows)}:"
     for one in plan.candidates:
         yield f"  skip  {one.name}: {one.skipped}" if one.skipped else f"  try   {one.name}"
+    for workflow in plan.workflows:
+        for variant in [one.variant for one in workflow.variants if one.variant]:
+            yield f"  try   {workflow.name} as {variant}, if it can run here"
     least, most = plan.trials
-    if not most:
-        yield "nothing to try"
-        return
     yield f"{least} to {most} trials, each a ComfyUI of its own: 1 cold and {plan.runs} warm renders per workflow"
     time = seconds(plan, measured)
     if time is None:
@@ -90,6 +91,7 @@ def _as_dict(plan: Plan, measured: Mapping[str, Measurement]) -> dict[str, Any]:
         "card": plan.basis.card,
         "workflows": [workflow.name for workflow in plan.workflows],
         "candidates": [asdict(one) for one in plan.candidates],
+        "variants": {one.name: [other.variant for other in one.variants if other.variant] for one in plan.workflows},
         "trials": plan.trials,
         "seconds": seconds(plan, measured),
     }
@@ -127,8 +129,9 @@ def result_lines(chosen: Choice, found: Tuning) -> Iterator[str]:
     for name, why in found.left_out.items():
         yield f"left out: {name}: {why}"
     yield f"noise: two trials of the defaults differ by up to {found.noise:.1%}"
-    yield f"chosen for {chosen.card or 'this machine'}: {named(chosen.args)}: {chosen.why}"
-    if chosen.args:
+    variants = "".join(f"; {workflow} as {variant}" for workflow, variant in chosen.variants.items())
+    yield f"chosen for {chosen.card or 'this machine'}: {named(chosen.args)}{variants}: {chosen.why}"
+    if chosen.args or chosen.variants:
         yield "xalora-miner run uses it from its next start on; [comfyui] tuned = false turns it off"
 
 
@@ -141,6 +144,7 @@ def _figures(trial: Trial, reference: Trial) -> tuple[str, str, str]:
     from miner.doctor.tune_policy import gain
 
     ssim = f"{min(trial.ssim.values()):.3f}" if trial.ssim else "–"
-    if not all(trial.warm.get(name) for name in reference.warm):
+    if not all(trial.warm.get(name) for name in trial.warm if name in reference.warm) or not trial.warm:
         return "–", "–", ssim
-    return f"{trial.total:.2f} s", f"{gain(trial, reference):.1%}", ssim
+    whole = trial.workflow or trial.warm.keys() >= reference.warm.keys()
+    return (f"{trial.total:.2f} s", f"{gain(trial, reference):.1%}", ssim) if whole else ("–", "–", ssim)

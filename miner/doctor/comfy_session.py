@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class ComfySession:
     stats: Stats
     object_info: dict[str, Any]
     folder: Path
+    fastest: Mapping[str, str]  # workflow → the variant that a tuning chose for this lane
 
     def machine(self, workflows: Iterable[Workflow]) -> Machine:
         """What preflight checks `workflows` against."""
@@ -151,7 +152,14 @@ def _connected(placement: Placement, settings: Settings, process: ComfyProcess |
             if at_work := len(queue.running) + len(queue.pending):
                 says = f"ComfyUI at {host.client.url} is busy: {at_work} prompts in its queue"
                 raise Busy(says, hint="try again when it is idle")
-            yield ComfySession(settings=settings, host=host, stats=stats, object_info=nodes, folder=Path(folder))
+            yield ComfySession(
+                settings=settings,
+                host=host,
+                stats=stats,
+                object_info=nodes,
+                folder=Path(folder),
+                fastest=placement.fastest,
+            )
     finally:
         host.close(leave_running=True)
 

@@ -116,10 +116,10 @@ def machine_here(
     return machine_of(object_info, stats, on_cpu=on_cpu, broken=broken, capabilities=compute_capabilities())
 
 
-def choice_here(settings: Settings, workflow: Workflow, machine: Machine) -> Choice:
-    """The variant that a worker renders `workflow` with on `machine`."""
+def choice_here(settings: Settings, workflow: Workflow, machine: Machine, *, fastest: str = "") -> Choice:
+    """The variant that a worker renders `workflow` with on `machine`. `fastest`: the one that a tuning chose."""
     pinned = settings.workflows.variants.get(workflow.name, ())
-    return choose_variant(ranking(workflow, machine.card, pinned=pinned), machine)
+    return choose_variant(ranking(workflow, machine.card, pinned=pinned, fastest=fastest), machine)
 
 
 class Facts:

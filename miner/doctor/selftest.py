@@ -66,8 +66,8 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
     """The workflows that pass preflight here, in the variants that a worker would render."""
-    machine = session.machine(workflows)
-    choices = [choice_here(session.settings, workflow, machine) for workflow in workflows]
+    machine, fastest = session.machine(workflows), session.fastest
+    choices = [choice_here(session.settings, one, machine, fastest=fastest.get(one.name, "")) for one in workflows]
     return tuple(choice.workflow for choice in choices if not choice.reasons)
 
 

@@ -9,9 +9,9 @@ from miner.comfy.launch import Launch
 from miner.doctor.checks.gpu import our_processes
 from miner.doctor.comfy_session import Busy
 from miner.doctor.facts import Facts
-from miner.doctor.tune import Plan
 from miner.doctor.tune_candidates import Card, Vendor, candidates
 from miner.doctor.tune_policy import Limits
+from miner.doctor.tune_trials import Plan
 from miner.machine.benchmarks import Measurement
 from miner.machine.gpu import Gpus
 from miner.machine.software import Basis, basis

@@ -34,13 +34,15 @@ class Trial:
     """One ComfyUI with `args`, and what it rendered until something ruled them out."""
 
     args: tuple[str, ...]
+    workflow: str = ""  # of a trial of its variants, the only one
+    variant: str = ""  # its variant
     warm: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # workflow → seconds of each warm render
     ssim: Mapping[str, float] = field(default_factory=dict)  # workflow → the lowest against the reference
     failure: str = ""  # why it was ended
 
     @property
     def name(self) -> str:
-        return named(self.args)
+        return f"{self.workflow} as {self.variant}" if self.variant else named(self.args)
 
     def seconds(self, workflow: str) -> float:
         """The median warm render."""
@@ -96,27 +98,27 @@ def together(best: Sequence[str], more: Sequence[str]) -> tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The arguments to keep, and why."""
+    """What to keep, and why."""
 
-    args: tuple[str, ...]  # empty: ComfyUI's defaults
+    best: Trial | None  # None: what there is without a tuning
     why: str  # a sentence
 
 
 def verdict(rounds: Sequence[tuple[Trial, Trial]], limits: Limits, *, noise: float) -> Verdict:
-    """The defaults or the fastest arguments, by rounds of (defaults, these arguments) rendered in turn."""
+    """The first of each pair or the second, which was faster before, by rounds in which they were rendered in turn."""
     if not rounds:
-        return Verdict(args=(), why="nothing that was tried is faster and renders the same pictures")
-    best = rounds[0][1]
+        return Verdict(best=None, why="nothing that was tried is faster and renders the same pictures")
+    usual, best = rounds[0]
     for number, (reference, tuned) in enumerate(rounds, 1):
         if reference.failure:
-            return Verdict(args=(), why=f"the defaults failed in round {number}: {reference.failure}")
+            return Verdict(best=None, why=f"{usual.name} failed in round {number}: {reference.failure}")
         if reason := objection(tuned, reference, limits, noise=noise):
-            return Verdict(args=(), why=f"{best.name} was fastest, but not in round {number}: {reason}")
+            return Verdict(best=None, why=f"{best.name} was fastest, but not in round {number}: {reason}")
     gains = [gain(tuned, reference) for reference, tuned in rounds]
     middle = median(gains)
     if middle < limits.gain or min(gains) <= 0:
         saved = f"saves {middle:.1%} ({min(gains):.1%} to {max(gains):.1%} in {len(rounds)} rounds)"
-        return Verdict(args=(), why=f"{best.name} {saved}, too little to leave the defaults")
+        return Verdict(best=None, why=f"{best.name} {saved}, too little to leave {usual.name}")
     ssim = min(value for _, tuned in rounds for value in tuned.ssim.values())
-    what = " + ".join(best.warm)
-    return Verdict(args=best.args, why=f"{what} in {middle:.0%} less time than with the defaults, SSIM {ssim:.3f}")
+    what = "" if best.variant else f"{' + '.join(best.warm)} in "
+    return Verdict(best=best, why=f"{what}{middle:.0%} less time than {usual.name}, SSIM {ssim:.3f}")

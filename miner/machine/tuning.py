@@ -29,6 +29,7 @@ class Choice:
     basis: Basis  # what it was measured with
     args: tuple[str, ...]  # for main.py, beside the operator's own; empty: the defaults stay
     why: str  # a sentence for the operator
+    variants: Mapping[str, str] = field(default_factory=dict)  # workflow → its fastest variant, where not the usual one
     at: float  # Unix seconds
     trials: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)  # what was tried, for people
 
@@ -43,6 +44,7 @@ class Tuned:
 
     choice: Choice | None = None  # None: never tuned on this card
     args: tuple[str, ...] = ()
+    variants: Mapping[str, str] = field(default_factory=dict)
     dropped: tuple[tuple[str, str], ...] = ()  # a tuned argument, and the operator's own that wins
     stale: str = ""  # why the choice does not count: "the driver was 570.86, and is 580.65"
     off: bool = False  # by `comfyui.tuned`
@@ -56,8 +58,9 @@ class Tuned:
             return f"off ([comfyui] tuned is false); chosen: {named(choice.args)}"
         if self.stale:
             return f"does not count: {self.stale}; run `xalora-miner bench --tune` again"
+        variants = "".join(f"; {workflow} as {variant}" for workflow, variant in self.variants.items())
         won = "".join(f"; {tuned} is left out for your {own}" for tuned, own in self.dropped)
-        return f"{named(self.args)}: {choice.why}{won}"
+        return f"{named(self.args)}{variants}: {choice.why}{won}"
 
 
 def named(args: Sequence[str]) -> str:
@@ -82,7 +85,7 @@ def counting(choices: Mapping[str, Choice], here: Basis, *, own: Sequence[str], 
     if stale := difference(choice.basis, here):
         return Tuned(choice=choice, stale=stale)
     args, dropped = beside(own, choice.args)
-    return Tuned(choice=choice, args=args, dropped=dropped)
+    return Tuned(choice=choice, args=args, variants=choice.variants, dropped=dropped)
 
 
 def difference(was: Basis, now: Basis) -> str:
@@ -120,6 +123,7 @@ def _choice(row: Mapping[str, Any]) -> Choice | None:
             basis=Basis(**named, packages=packages),
             args=tuple(row["args"]),
             why=str(row["why"]),
+            variants={str(workflow): str(variant) for workflow, variant in row["variants"].items()},
             at=float(row["at"]),
             trials=tuple(trial for trial in row["trials"] if isinstance(trial, dict)),
         )

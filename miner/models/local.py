@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import structlog
 
 from miner.config import Settings
+from miner.machine import tuning
 from miner.machine.cards import cards_here
 from miner.models.catalogue import FileStatus, ModelFile, files_of
 from miner.models.disk import disk_errors, require_room
@@ -90,14 +91,17 @@ class LocalModels:
         return unused_files(self.library, kept=self._kept(), store=self.store, hash_db=self.hash_db)
 
     def _kept(self) -> Iterator[Workflow]:
-        """The variants wanted of the enabled workflows; all of one that has not all files of those, as it may render
-        with others meanwhile, and where no card is found."""
+        """The variants wanted of the enabled workflows, and those that a tuning chose; all of one that has not all
+        files of the wanted, as it may render with others meanwhile, and where no card is found."""
+        tuned = [choice.variants for choice in tuning.read(self.settings.state.dir).values()]
         for workflow in self.enabled:
             if not workflow.manifest.variants:
                 yield workflow
                 continue
             here = [one.workflow for one in self.wanted([workflow])]
             complete = all(status.state == "present" for status in self.statuses(files_of(here)))
+            fastest = {variants.get(workflow.name) for variants in tuned}
+            here += [one for one in workflow.variants if one.variant in fastest]
             yield from here if complete and self.cards else (workflow,)
 
     def require_room(self, statuses: Sequence[FileStatus]) -> None:

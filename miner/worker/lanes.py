@@ -202,6 +202,7 @@ class Lanes(Sequence[Lane]):
             on_cpu=settings.workflows.on_cpu,
             model_folders=self._model_folders,
             pinned=settings.workflows.variants,
+            fastest=placement.fastest,
             compute_capabilities=compute_capabilities,
             measured=benchmarks.read(settings.state.dir),
             usual=self._journal.usual_seconds,

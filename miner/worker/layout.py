@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -18,7 +18,7 @@ from miner.comfy import memory_limit
 from miner.comfy.launch import Launch, embedded_launch, managed_launch, python_of
 from miner.config import Settings
 from miner.machine.gpu import Nvml
-from miner.machine.tuning import tuned_for
+from miner.machine.tuning import Tuned, tuned_for
 from miner.task.errors import ConfigError
 from miner.telemetry.sizes import gb
 
@@ -35,6 +35,7 @@ class Placement:
     launch: Launch | None = None  # how to start its ComfyUI; None: external
     output_dir: Path | None = None  # ComfyUI's folders, if on this machine
     input_dir: Path | None = None
+    fastest: Mapping[str, str] = field(default_factory=dict)  # workflow → the variant that was fastest here
 
 
 def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tuple[Placement, ...]:
@@ -56,7 +57,7 @@ def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tu
             for number, url in enumerate(comfyui.urls)
         )
     launches = [_embedded(settings)] if comfyui.home is None else _managed(settings, comfyui.home, environ)
-    ids = _ids(settings, _suffixes([gpu for gpu, _ in launches]))
+    ids = _ids(settings, _suffixes([gpu for gpu, *_ in launches]))
     return tuple(
         Placement(
             name=str(number),
@@ -65,26 +66,28 @@ def layout(settings: Settings, *, environ: Mapping[str, str] = os.environ) -> tu
             launch=launch,
             output_dir=launch.output_dir,
             input_dir=launch.input_dir,
+            fastest=tuned.variants,
         )
-        for number, (_, launch) in enumerate(launches)
+        for number, (_, launch, tuned) in enumerate(launches)
     )
 
 
-def _embedded(settings: Settings) -> tuple[str, Launch]:
+def _embedded(settings: Settings) -> tuple[str, Launch, Tuned]:
     log.warning(
         "embedded_engine",
         reason="neither comfyui.url nor comfyui.home is set",
         next="using the embedded engine on the CPU: it runs image nodes, and models only with torch",
     )
     comfyui = settings.comfyui
-    return "", embedded_launch(
+    launch = embedded_launch(
         port=comfyui.port, state=settings.state.dir, models_dir=settings.models.dir, extra_args=comfyui.args
     )
+    return "", launch, Tuned()
 
 
-def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch]]:
-    """(GPU, launch) for each GPU; a single one with "" if ComfyUI chooses."""
-    comfyui = settings.comfyui
+def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list[tuple[str, Launch, Tuned]]:
+    """(GPU, launch, what was tuned) for each GPU; a single one with "" if ComfyUI chooses."""
+    comfyui, gpus = settings.comfyui, gpus_of(settings, environ)
     limit = memory_limit.limit()
     if limit is not None:
         log.info(
@@ -105,13 +108,14 @@ def _managed(settings: Settings, home: Path, environ: Mapping[str, str]) -> list
                 gpu=gpu,
                 state=settings.state.dir,
                 models_dir=settings.models.dir,
-                extra_args=(*_tuned_args(settings, gpu), *comfyui.args),
+                extra_args=(*tuned.args, *comfyui.args),
                 desktop=draws_a_desktop(gpu or first_visible(environ), desktops),
                 limited=limit is not None,
                 environ=environ,
             ),
+            tuned,
         )
-        for number, gpu in enumerate(gpus_of(settings, environ))
+        for number, (gpu, tuned) in enumerate((gpu, _tuned(settings, gpu)) for gpu in gpus)
     ]
 
 
@@ -120,14 +124,14 @@ def gpus_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> tupl
     return settings.comfyui.gpus or _all_gpus(environ) or (None,)
 
 
-def _tuned_args(settings: Settings, gpu: str | None) -> tuple[str, ...]:
+def _tuned(settings: Settings, gpu: str | None) -> Tuned:
     """What `bench --tune` chose for this card, if it still counts."""
     tuned = tuned_for(settings, gpu)
     if tuned.stale:
         log.warning("comfyui_tuning_stale", reason=tuned.stale, next="run `xalora-miner bench --tune` again")
-    elif tuned.args:
-        log.info("comfyui_tuned", args=list(tuned.args), reason=tuned.choice.why if tuned.choice else "")
-    return tuned.args
+    elif tuned.args or tuned.variants:
+        log.info("comfyui_tuned", args=list(tuned.args), variants=dict(tuned.variants) or None, reason=tuned.says())
+    return tuned
 
 
 def _all_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -20,7 +20,14 @@ from tests.support.tuned_engine import tuned_home
 
 HERE = Basis(card="RTX", driver="580.65", comfyui="0.33.0", packages={"torch": "2.11.0+cu130"})
 ARGS = ("--use-sage-attention", "--fast", "autotune")
-CHOICE = Choice(basis=HERE, args=ARGS, why="faster", at=1.0, trials=({"args": ["--fast"], "ssim": {"a": 0.9}},))
+CHOICE = Choice(
+    basis=HERE,
+    args=ARGS,
+    why="faster",
+    at=1.0,
+    variants={"flux": "fp8"},
+    trials=({"args": ["--fast"], "ssim": {"a": 0.9}},),
+)
 CARDS = [
     GpuHealth(
         index=index, uuid=uuid, name=name, load=None, memory_used=None, memory_total=None, temperature=None, power=None
@@ -46,6 +53,7 @@ CARDS = [
 def test_a_choice_counts_only_with_what_it_was_measured_with(here, stale):
     tuned = counting({"RTX": CHOICE}, here, own=(), on=True)
     assert (tuned.stale, tuned.args) == (stale, () if stale else ARGS)
+    assert tuned.variants == ({} if stale else {"flux": "fp8"})
     assert (stale or "faster") in tuned.says()
 
 
@@ -95,6 +103,7 @@ def test_a_choice_replaces_only_its_cards_and_survives_a_restart(tmp_path):
         {"basis": {"card": "RTX"}},
         {"at": "today"},
         {"trials": None},
+        {"variants": None},
     ],
 )
 def test_an_invalid_choice_is_ignored(tmp_path, change):
