@@ -42,17 +42,19 @@ def run_plans(plans: Sequence[Plan], *, as_json: bool) -> None:
     from miner.machine import tuning
 
     results: list[dict[str, Any]] = []
-    for plan in plans:
-        state = plan.settings.state.dir
-        with locked_state(state):
-            found = tune(plan, lambda line: typer.echo(line, err=True))
-            chosen = choice(plan, found)
-            tuning.write(state, chosen)
-        results.append({**asdict(chosen), "left_out": found.left_out, "noise": found.noise})
-        if not as_json:
-            _show(chosen, found)
-    if as_json:
-        typer.echo(json.dumps({"cards": results}, indent=2))
+    try:
+        for plan in plans:
+            state = plan.settings.state.dir
+            with locked_state(state):
+                found = tune(plan, lambda line: typer.echo(line, err=True))
+                chosen = choice(plan, found)
+                results.append({**asdict(chosen), "left_out": found.left_out, "noise": found.noise})
+                if not as_json:
+                    _show(chosen, found)
+                tuning.write(state, chosen)  # last: a full disk hides no result of hours
+    finally:
+        if as_json and results:
+            typer.echo(json.dumps({"cards": results}, indent=2))
 
 
 def _show(chosen: Choice, found: Tuning) -> None:
@@ -144,7 +146,6 @@ def _figures(trial: Trial, reference: Trial) -> tuple[str, str, str]:
     from miner.doctor.tune_policy import gain
 
     ssim = f"{min(trial.ssim.values()):.3f}" if trial.ssim else "–"
-    if not all(trial.warm.get(name) for name in trial.warm if name in reference.warm) or not trial.warm:
+    if not all(trial.warm.get(name) for name in ([trial.workflow] if trial.workflow else reference.warm)):
         return "–", "–", ssim
-    whole = trial.workflow or trial.warm.keys() >= reference.warm.keys()
-    return (f"{trial.total:.2f} s", f"{gain(trial, reference):.1%}", ssim) if whole else ("–", "–", ssim)
+    return f"{trial.total:.2f} s", f"{gain(trial, reference):.1%}", ssim

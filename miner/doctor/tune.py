@@ -190,7 +190,7 @@ class _Tuner:
             return
         usual = self._with_variant(workflow)
         tried = {other.variant: self._with_variant(other) for other in others}
-        reasons = {name: usual.failure or self._objection(trial, usual) for name, trial in tried.items()}
+        reasons = {name: self._objection(trial, usual) for name, trial in tried.items()}
         self._found.trials += [(usual, usual.failure), *((trial, reasons[name]) for name, trial in tried.items())]
         faster = worth_adding([trial for name, trial in tried.items() if not reasons[name]], usual)
         best = faster[0] if faster else None

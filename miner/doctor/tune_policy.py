@@ -59,16 +59,23 @@ def objection(trial: Trial, reference: Trial, limits: Limits, *, noise: float = 
 
     `noise`: how much two trials with equal arguments differ, as a share.
     """
-    if trial.failure:
-        return trial.failure
-    for workflow, ssim in trial.ssim.items():
-        if ssim < limits.ssim:
-            return f"{workflow} looks different: SSIM {ssim:.3f}, below {limits.ssim:g}"
+    if flaw := _flaw(trial, limits):
+        return flaw
+    if flaw := _flaw(reference, limits):
+        return f"it cannot be compared, since with {reference.name} {flaw}"
     for workflow in trial.warm:
         slower = trial.seconds(workflow) / reference.seconds(workflow) - 1
         if slower > max(limits.gain, noise):
             return f"{workflow} takes {slower:.0%} longer"
     return ""
+
+
+def _flaw(trial: Trial, limits: Limits) -> str:
+    """Why its times do not count."""
+    if trial.failure:
+        return trial.failure
+    low = ((workflow, ssim) for workflow, ssim in trial.ssim.items() if ssim < limits.ssim)
+    return next((f"{workflow} looks different: SSIM {ssim:.3f}, below {limits.ssim:g}" for workflow, ssim in low), "")
 
 
 def gain(trial: Trial, reference: Trial) -> float:
@@ -110,8 +117,6 @@ def verdict(rounds: Sequence[tuple[Trial, Trial]], limits: Limits, *, noise: flo
         return Verdict(best=None, why="nothing that was tried is faster and renders the same pictures")
     usual, best = rounds[0]
     for number, (reference, tuned) in enumerate(rounds, 1):
-        if reference.failure:
-            return Verdict(best=None, why=f"{usual.name} failed in round {number}: {reference.failure}")
         if reason := objection(tuned, reference, limits, noise=noise):
             return Verdict(best=None, why=f"{best.name} was fastest, but not in round {number}: {reason}")
     gains = [gain(tuned, reference) for reference, tuned in rounds]

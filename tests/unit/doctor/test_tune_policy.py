@@ -166,7 +166,16 @@ GOOD = (REFERENCE, trial(picture=1.0, video=70.0))
         ([(REFERENCE, trial(picture=2.0, video=98.0))] * 2, "", "saves 2.0% (2.0% to 2.0% in 2 rounds), too little"),
         ([GOOD, (REFERENCE, trial(picture=1.0, video=70.0, ssim=0.5))], "", "not in round 2: picture looks different"),
         ([GOOD, (REFERENCE, trial(failure="out of memory"))], "", "not in round 2: out of memory"),
-        ([(trial("", failure="ComfyUI died"), GOOD[1])], "", "ComfyUI's defaults failed in round 1: ComfyUI died"),
+        (
+            [(Trial(args=(), ssim={"picture": 0.5}, warm={"picture": ()}), GOOD[1])],
+            "",
+            "defaults picture looks different",
+        ),
+        (
+            [(trial("", failure="ComfyUI died"), GOOD[1])],
+            "",
+            "round 1: it cannot be compared, since with ComfyUI's defaults ComfyUI died",
+        ),
     ],
 )
 def test_the_verdict(rounds, args, why):
