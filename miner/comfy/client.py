@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,9 @@ class ComfyClient:
         """The prompts in its history, at most the latest `most`."""
         return list(self._json("GET", f"/history?max_items={most}", timeout=BRIEF))
 
-    def forget(self, prompt_id: str) -> None:
-        """Delete a prompt from the history."""
-        status, _ = self._post("/history", {"delete": [prompt_id]}, timeout=BRIEF)
+    def forget(self, prompts: Collection[str]) -> None:
+        """Delete prompts from the history; those that it does not have do not matter."""
+        status, _ = self._post("/history", {"delete": list(prompts)}, timeout=BRIEF)
         if status != 200:
             raise ComfyRefused(status, "/history")
 

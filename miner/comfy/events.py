@@ -18,6 +18,7 @@ from typing import Any
 import websocket
 
 from miner.comfy.client import without_user
+from miner.comfy.told import Told
 from miner.net.environment import websocket_options
 from miner.task.stages import Progress
 
@@ -84,6 +85,7 @@ class EventStream:
         self._retry_at = 0.0
         self._connected_at = 0.0
         self.connections = 0  # how often it connected; after a change, events may be missing
+        self.told = Told()  # over this connection
 
     @property
     def connected(self) -> bool:
@@ -116,7 +118,7 @@ class EventStream:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             self._drop()
             return None
-        return parse(opcode, frame.data)
+        return parse(opcode, frame.data, self.told)
 
     def close(self) -> None:
         self._closed.set()
@@ -145,6 +147,7 @@ class EventStream:
             return False
         self._connected_at = self._clock()
         self.connections += 1
+        self.told = Told()
         return True
 
     def _drop(self) -> None:
@@ -158,8 +161,8 @@ class EventStream:
         self._retry_at = now + self._pause
 
 
-def parse(opcode: int, data: bytes) -> Event | None:
-    """One frame as an event; None for those about no prompt, which come from ComfyUI's web server."""
+def parse(opcode: int, data: bytes, told: Told | None = None) -> Event | None:
+    """One frame as an event; None for those about no prompt, which come from ComfyUI's web server. `told` notes it."""
     if opcode == websocket.ABNF.OPCODE_BINARY:
         return _parse_preview(data)
     if opcode != websocket.ABNF.OPCODE_TEXT:
@@ -172,6 +175,8 @@ def parse(opcode: int, data: bytes) -> Event | None:
         return None
     if not isinstance(prompt_id, str):
         return None
+    if told is not None and isinstance(kind, str):
+        told.note(kind, prompt_id, body)
     if kind == "executing" and body.get("node") is None:
         return Ended(prompt_id=prompt_id)
     if kind == "execution_start":

@@ -36,6 +36,11 @@ class History:
     seconds: float | None = None  # from its start to its end, by ComfyUI's clock alone; None: it does not say
     cached: frozenset[str] = frozenset()  # nodes that did not run: their files are an earlier prompt's
 
+    @property
+    def written(self) -> frozenset[OutputFile]:
+        """The files that this run wrote."""
+        return frozenset(file for node, files in self.outputs.items() if node not in self.cached for file in files)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:

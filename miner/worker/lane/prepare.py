@@ -165,7 +165,13 @@ class Prepare:
             deadline=lease.leased_at + timeout,
         )
         stage = Prepared(job=job, prompt_id=new_prompt_id(self.ledger.miner_id))
-        self.ledger.advance(lease.task_id, stage, seed=checked.values.get("seed"), ignored=checked.ignored)
+        self.ledger.advance(
+            lease.task_id,
+            stage,
+            recorded=bool(checked.images),  # else nothing is uploaded before the prompt, which is recorded
+            seed=checked.values.get("seed"),
+            ignored=checked.ignored,
+        )
         return stage
 
     def _queue(self, task_id: str, stage: Prepared) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
@@ -15,6 +16,7 @@ from miner.comfy.client import ComfyDown, ComfyRefused
 from miner.comfy.events import Ended, Event, Preview, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
 from miner.comfy.host import DEAF, TOO_LARGE, ComfyHost
+from miner.comfy.leftovers import MOST_FILES
 from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
@@ -298,7 +300,10 @@ class Render:
         output = self.capabilities.library.get(job.workflow).manifest.output
         files = verdict(task.task_id, prompt, history, output=output, host=self.host)
         seconds = self._seconds(task, prompt.prompt_id, history)
-        return Rendered(job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=seconds)
+        others = islice(history.written.difference(files), MOST_FILES)
+        return Rendered(
+            job=job, prompt_id=prompt.prompt_id, files=files, others=tuple(others), inference_latency=seconds
+        )
 
     def _seconds(self, task: TaskInHand, prompt_id: str, history: History) -> float:
         """How long the render took: by ComfyUI's own start and end, else by ours, which may begin too early or late.
