@@ -163,7 +163,7 @@ def calibrated(url: str, testbed: BenchTestbed, milliseconds: int) -> Work:
     side = 512
     for _ in range(4):
         work = Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})
-        runs = feed(url, partial(_graph, testbed, work), seconds=1.5)
+        runs = feed(url, partial(_graph, testbed, work), seconds=3.0)
         took = statistics.median(run.ended - run.started for run in runs) * 1000
         side = min(8192, max(64, round(side * (milliseconds / took) ** 0.5)))
     return Work(url=url, workflow=SCALE, milliseconds=milliseconds, values={"side": side})
