@@ -39,4 +39,4 @@ def _tuning_lines(settings: Settings) -> Iterator[str]:
     tuned = [tuned_for(settings, gpu) for gpu in gpus_of(settings)]
     for one in {each.choice.card if each.choice else "": each for each in tuned}.values():
         where = f" on {one.choice.card}" if one.choice and one.choice.card else ""
-        yield f"tuning{where}: {one.says()}"
+        yield f"tuning{where}: {one.says()}" + (f"; next: {one.cure}" if one.cure else "")

@@ -63,7 +63,10 @@ def require_idle(facts: Facts) -> None:
     """Raise Busy while a miner of this state folder runs, or a ComfyUI that one left behind."""
     state = facts.settings.state.dir
     if facts.worker().has_state_lock:
-        raise Busy("a miner runs with this state folder", hint="stop it (xalora-miner drain), tune, and start it again")
+        raise Busy(
+            "a miner runs with this state folder",
+            hint="stop it (systemctl stop, docker stop, Ctrl-C), tune, and start it again",
+        )
     if left := sorted(our_processes(state)):
         hint = f"end it with `kill {left[0]}`; xalora-miner run would go on with it"
         raise Busy(f"a ComfyUI that the miner started still runs: process {left[0]}", hint=hint)

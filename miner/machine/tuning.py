@@ -49,15 +49,20 @@ class Tuned:
     stale: str = ""  # why the choice does not count: "the driver was 570.86, and is 580.65"
     off: bool = False  # by `comfyui.tuned`
 
+    @property
+    def cure(self) -> str:
+        """What the operator can do; "" for nothing."""
+        return "run `xalora-miner bench --tune`" if self.stale or (self.choice is None and not self.off) else ""
+
     def says(self) -> str:
         """One sentence for the operator. Pure."""
         choice = self.choice
         if choice is None:
-            return "never run on this card; `xalora-miner bench --tune` finds the fastest arguments"
+            return "never run on this card"
         if self.off:
             return f"off ([comfyui] tuned is false); chosen: {named(choice.args)}"
         if self.stale:
-            return f"does not count: {self.stale}; run `xalora-miner bench --tune` again"
+            return f"does not count: {self.stale}"
         variants = "".join(f"; {workflow} as {variant}" for workflow, variant in self.variants.items())
         won = "".join(f"; {tuned} is left out for your {own}" for tuned, own in self.dropped)
         return f"{named(self.args)}{variants}: {choice.why}{won}"

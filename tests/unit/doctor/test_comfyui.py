@@ -96,7 +96,12 @@ def test_a_password_in_its_url_is_not_shown(facts_of, engine):
 def test_the_home_and_python_of_a_managed_one_are_checked(facts_of, home, tmp_path):
     facts = facts_of(comfyui={"home": home, "python": sys.executable, "port": free_port()})
     told = list(comfyui(facts))
-    assert levels(told) == {"ComfyUI's home": "good", "ComfyUI's Python": "warning", "ComfyUI": "note"}
+    assert levels(told) == {
+        "ComfyUI's home": "good",
+        "ComfyUI's Python": "warning",
+        "ComfyUI": "note",
+        "Tuning": "note",
+    }
     assert "no-such-package" in only(told, "ComfyUI's Python").says
     assert "pip install -r" in only(told, "ComfyUI's Python").cure
     assert "0.3.64" in only(told, "ComfyUI's home").says

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from miner.config import Settings
+from miner.doctor.checks.comfyui import tuning as tuning_marks
 from miner.machine import tuning
 from miner.machine.gpu import GpuHealth
 from miner.machine.software import Basis, basis, card_of, packages_of
@@ -55,10 +56,14 @@ def test_a_choice_counts_only_with_what_it_was_measured_with(here, stale):
     assert (tuned.stale, tuned.args) == (stale, () if stale else ARGS)
     assert tuned.variants == ({} if stale else {"flux": "fp8"})
     assert (stale or "faster") in tuned.says()
+    (mark,) = tuning_marks([tuned, tuned])
+    assert (mark.name, mark.level) == ("Tuning of RTX", "warning" if stale else "good")
 
 
 def test_another_card_has_no_choice_and_one_that_is_off_is_not_used():
-    assert counting({"RTX": CHOICE}, replace(HERE, card="GTX"), own=(), on=True) == Tuned()
+    never = counting({"RTX": CHOICE}, replace(HERE, card="GTX"), own=(), on=True)
+    assert never == Tuned()
+    assert "bench --tune" in never.cure
     off = counting({"RTX": CHOICE}, HERE, own=(), on=False)
     assert off.args == ()
     assert "tuned is false" in off.says()
