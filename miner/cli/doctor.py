@@ -79,17 +79,19 @@ def load_facts(config: Path | None) -> Facts:
 def _check_torch(config: Path | None) -> int:
     """For the image's entry point: a line at most. 2: another torch or driver is needed; 1: CUDA does not start.
 
-    Invalid settings are left to the command that comes next.
+    0 too where no torch is needed here, and for invalid settings: the command that comes next reports them.
     """
     from miner.machine.gpu import probe_for
     from miner.machine.torch_build import complaint
     from miner.task.errors import ConfigError
 
     try:
-        found = probe_for(load(config).settings)
+        settings = load(config).settings
     except ConfigError:
         return 0
-    line, code = complaint(found)
+    if settings.comfyui.url or "--cpu" in settings.comfyui.args:
+        return 0
+    line, code = complaint(probe_for(settings))
     if line:
         typer.echo(line)
     return code
