@@ -26,6 +26,7 @@ FIRST_PAUSE = 0.1  # seconds between connections; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0
 STEADY = 5.0  # seconds a connection must last for the next one to follow at once
 CONNECT_TIMEOUT = 5.0
+_BLOCK = 1 << 16  # bytes
 
 PREVIEW_IMAGE = 1
 PREVIEW_WITH_METADATA = 4
@@ -59,6 +60,18 @@ class Other:
 
 
 Event = Started | Progress | Preview | Ended | Other
+
+
+class _Buffered(websocket.WebSocket):
+    """Reads whatever has come: the library asks the kernel for a frame's head, length and body one by one."""
+
+    _rest = b""
+
+    def _recv(self, bufsize: int) -> bytes:
+        if not self._rest:
+            self._rest = super()._recv(_BLOCK)  # type: ignore[no-untyped-call]  # untyped in the library
+        data, self._rest = self._rest[:bufsize], self._rest[bufsize:]
+        return data
 
 
 class EventStream:
@@ -139,6 +152,7 @@ class EventStream:
                 timeout=CONNECT_TIMEOUT,
                 skip_utf8_validation=True,
                 enable_multithread=False,
+                class_=_Buffered,
                 **self._options,
             )
             self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
