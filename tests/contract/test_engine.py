@@ -17,6 +17,7 @@ import requests
 
 from miner.comfy.client import ComfyClient
 from miner.comfy.replies import Queue
+from tests.support.forks import Fork
 
 from .conftest import engine
 from .graphs import empty, node, prefix, simple
@@ -26,7 +27,7 @@ ENGINE = (sys.executable, "-m", "miner.engine")
 
 
 @contextlib.contextmanager
-def started(folder: Path, *flags: str, **options: str) -> Iterator[tuple[subprocess.Popen[str], Comfy]]:
+def started(folder: Path, *flags: str, **options: str) -> Iterator[tuple[Fork | subprocess.Popen[str], Comfy]]:
     with engine(folder, *flags, **options) as (process, url), requests.Session() as session:
         yield process, Comfy(url, session, folder)
 
