@@ -68,7 +68,7 @@ def require_idle(facts: Facts) -> None:
             hint="stop it (systemctl stop, docker stop, Ctrl-C), tune, and start it again",
         )
     if left := sorted(our_processes(state)):
-        hint = f"end it with `kill {left[0]}`; xalora-miner run would go on with it"
+        hint = f"end it with `kill {left[0]}`, or with a start and stop of xalora-miner run, if it may hold a task"
         raise Busy(f"a ComfyUI that the miner started still runs: process {left[0]}", hint=hint)
 
 
