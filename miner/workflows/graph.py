@@ -52,6 +52,14 @@ def filled(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
     return result
 
 
+def varied(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
+    """`graph` with a variant's `constants`, whose places are constants, too. It shares the rest with `graph`."""
+    result = {node: {**body, "inputs": dict(body["inputs"])} for node, body in graph.items()}
+    for (node, name), value in constants.items():
+        result[node]["inputs"][name] = value
+    return result
+
+
 def read_graph(path: Path) -> Graph:
     """Read the graph in `path`. Raises ConfigError naming file, key and reason."""
     try:

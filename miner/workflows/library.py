@@ -17,7 +17,7 @@ from typing import Any, Literal
 from miner.task.errors import ConfigError, JobFault
 from miner.task.stages import Graph, Lease, Value
 from miner.workflows.consistency import flaws, weights_flaws
-from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph
+from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph, varied
 from miner.workflows.manifest import MANIFEST, Manifest, Variant, exceeded_limit, read_manifest
 from miner.workflows.parameters import (
     EnumParameter,
@@ -72,12 +72,12 @@ class Workflow:
         return tuple(map(self._as, self.manifest.variants)) or (self,)
 
     def _as(self, variant: Variant) -> Workflow:
-        graphs = [filled(self.graph, one.places) for one in self.manifest.variants]
-        graph = filled(self.graph, variant.places)
+        graphs = [varied(self.graph, one.places) for one in self.manifest.variants]
+        graph = varied(self.graph, variant.places)
         loaded, others = constants_of(graph), set().union(*map(constants_of, graphs))
         # a file that no graph names, such as a custom node's, is every variant's
         models = tuple(m for m in self.manifest.models if m.listed in loaded or m.listed not in others)
-        alpha = None if self.alpha_graph is None else filled(self.alpha_graph, variant.places)
+        alpha = None if self.alpha_graph is None else varied(self.alpha_graph, variant.places)
         manifest = self.manifest.of(variant, models)
         return Workflow(manifest=manifest, graph=graph, alpha_graph=alpha, variant=variant.name)
 
