@@ -48,10 +48,11 @@ def tune(plan: Plan, show: Callable[[str], None]) -> Tuning:
 def choice(plan: Plan, found: Tuning) -> Choice:
     """What to keep of a tuning."""
     rows = [(found.reference, ""), *found.trials]
+    variants = (f"variants of {name}: {one.why}" for name, one in found.variants.items())
     return Choice(
         basis=plan.basis,
         args=found.args,
-        why="; ".join(one.why for one in (found.arguments, *found.variants.values())),
+        why="; ".join((found.arguments.why, *variants)),
         variants={name: one.best.variant for name, one in found.variants.items() if one.best is not None},
         at=time.time(),
         trials=tuple({**asdict(trial), "ruled_out": reason} for trial, reason in rows),
@@ -174,7 +175,7 @@ class _Tuner:
         best = faster[0] if faster else None
         for other in faster[1:]:
             args = together(best.args, other.args) if best is not None else None
-            if args is None or args in [trial.args for trial, _ in found.trials]:
+            if args is None or set(args) in [set(trial.args) for trial, _ in found.trials]:
                 continue
             trial, reason = self._try(args)
             if not reason and best is not None and trial.total < best.total:

@@ -80,5 +80,5 @@ def test_the_choice_and_what_was_left_out_are_told(plan):
     assert list(result_lines(choice(plan, FOUND), FOUND))[:3] == [
         "left out: upscaler: a model is missing",
         "noise: two trials of the defaults differ by up to 1.2%",
-        "chosen for RTX 4090: --fast autotune: 25% less time; nothing that was tried is faster",
+        "chosen for RTX 4090: --fast autotune: 25% less time; variants of flux-lora: nothing that was tried is faster",
     ]
