@@ -35,8 +35,8 @@ lint: .venv/.test ## check style, formatting, types and import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: .venv/.test ## measure startup, memory and throughput; write bench.json
-	@$(BIN)/python -m tests.campaigns.bench $(ARGS)
+bench: .venv/.test ## measure startup, memory, throughput and CPU; write bench.json (COMFYUI_URL=…: throughput on that)
+	@COMFYUI_URL="$(COMFYUI_URL)" $(BIN)/python -m tests.campaigns.bench $(ARGS)
 
 chaos: .venv/.test ## inject random faults and judge what became of each task (TASKS=1000 SEED=1 COMFYUI_HOME=…)
 	@$(BIN)/python -m tests.campaigns.chaos --tasks $(TASKS) --seed $(SEED) $(if $(JSON),--json $(JSON)) $(OF_COMFYUI) $(ARGS)

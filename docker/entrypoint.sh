@@ -18,7 +18,8 @@ explain() {
 		  XALORA_MINER_ID    your EVM address: earnings go there; add a -suffix per machine
 		  XALORA_API_KEY     the sequencer's API key, if you have one
 		  XALORA_WORKFLOWS   workflows to run; default: all that fit the GPU
-		  /models            model weights: 0.1 GB for upscaler, 18 GB for wan22-5b, 109 GB for all
+		  /models            model weights: 0.1 GB for upscaler, 18 GB for wan22-5b, 70 GB for all;
+		                     91 GB on a GPU of 32 GB or more without fp8
 		  /state             the journal of unanswered tasks, and the history; keep it across upgrades
 
 		Instead of variables: --volume ./config.toml:/etc/xalora-miner/config.toml:ro
@@ -41,6 +42,13 @@ has_gpu() {
 needs_gpu() {
 	case ",${XALORA_COMFYUI_ARGS:-}," in *,--cpu,*) return 1 ;; esac
 	[ -z "${XALORA_COMFYUI_URL:-}" ]
+}
+
+# A torch that fits neither driver nor card: a restart does not help. Otherwise CUDA may start later.
+require_torch() {
+	code=0
+	xalora-miner doctor --torch >&2 || code=$?
+	[ "$code" -ne 2 ] || exit "$CONFIG_ERROR"
 }
 
 require_writable() {
@@ -72,6 +80,7 @@ if needs_gpu && ! has_gpu; then
 	exit "$CONFIG_ERROR"
 fi
 require_writable "${XALORA_STATE_DIR:-/state}"
+if needs_gpu; then require_torch; fi
 [ -n "${XALORA_COMFYUI_URL:-}" ] || pull_models
 # only for the log: problems may pass, and `run` advertises only runnable workflows
 xalora-miner doctor || true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.engine import make_home
+from tests.support.forks import Fork
 from tests.support.systemd import Manager
 from tests.support.testbed import Testbed, free_port
 
 # a test must not depend on this machine's speed
 settings.register_profile("tests", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+Fork.in_use = True
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it starts in the background
 
 
 @pytest.fixture

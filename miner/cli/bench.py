@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from miner.doctor.bench import Row
+    from miner.doctor.facts import Facts
+    from miner.doctor.tune_trials import Plan
     from miner.machine.benchmarks import Measurement
+    from miner.workflows import Workflow
 
 
 def bench(
@@ -29,20 +32,58 @@ def bench(
         list[str] | None, typer.Argument(metavar="[WORKFLOW]...", help="Default: the enabled ones.")
     ] = None,
     config: ConfigFile = None,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Warm renders of each workflow.")] = 1,
+    runs: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Warm renders of each workflow; default: 1, or 3 with --tune.")
+    ] = None,
     limit: Annotated[float | None, typer.Option(min=1.0, help="Seconds for one render; default: its task's.")] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Find the fastest arguments for ComfyUI, and use them. Stop the miner first.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --tune: only show what would be tried.")] = False,
+    min_ssim: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="With --tune: how like the defaults' its pictures must be.")
+    ] = 0.9,
+    min_gain: Annotated[
+        float, typer.Option(min=0.0, max=90.0, help="With --tune: percent of time that it must save.")
+    ] = 3.0,
     as_json: AsJson = False,
 ) -> None:
     """Measure how many tasks an hour this machine renders. Uses its first ComfyUI; pause the miner first."""
+    from miner.doctor.interrupts import ended_by_signals
+    from miner.doctor.tune_plan import plans
+    from miner.doctor.tune_policy import Limits
+
+    facts = load_facts(config)
+    chosen = tuple(facts.library.get(name) for name in workflows) if workflows else facts.enabled
+    with ended_by_signals():
+        if not (tune or dry_run):
+            _measure(facts, chosen, runs=runs or 1, limit=limit, as_json=as_json)
+        else:
+            limits = Limits(ssim=min_ssim, gain=min_gain / 100)
+            plan = plans(facts, chosen, runs=runs or 3, limit=limit, limits=limits)
+            _tune(facts, plan, dry_run=dry_run, as_json=as_json)
+
+
+def _tune(facts: Facts, plan: Sequence[Plan], *, dry_run: bool, as_json: bool) -> None:
+    from miner.cli.tune import run_plans, show_plans
+    from miner.doctor.tune_plan import require_idle
+    from miner.machine.benchmarks import read
+
+    if dry_run:
+        show_plans(plan, read(facts.settings.state.dir), as_json=as_json)
+    else:
+        require_idle(facts)
+        run_plans(plan, as_json=as_json)
+
+
+def _measure(facts: Facts, chosen: Sequence[Workflow], *, runs: int, limit: float | None, as_json: bool) -> None:
     from miner.doctor.bench import measure
     from miner.doctor.comfy_session import open_session
     from miner.doctor.selftest import runnable
     from miner.machine.benchmarks import write
     from miner.worker.layout import layout
 
-    facts, rows = load_facts(config), []
-    settings = facts.settings
-    chosen = tuple(facts.library.get(name) for name in workflows) if workflows else facts.enabled
+    settings, rows = facts.settings, []
     with open_session(layout(settings)[0], settings, facts.worker()) as session:
         for workflow in runnable(session, chosen):
             typer.echo(f"measuring {workflow.name} …", err=True)

@@ -34,8 +34,11 @@ def library_of(settings: Settings) -> Library:
     """The bundled workflows and the operator's own. Raises ConfigError."""
     from miner.config.bundled import WORKFLOWS
     from miner.workflows import load_library
+    from miner.workflows.variants import check_pins
 
-    return load_library([WORKFLOWS, *settings.workflows.folders], ids=settings.workflows.ids)
+    library = load_library([WORKFLOWS, *settings.workflows.folders], ids=settings.workflows.ids)
+    check_pins(library, settings.workflows.variants)
+    return library
 
 
 def print_warnings(loaded: Loaded) -> None:

@@ -30,8 +30,11 @@ def doctor(
     as_json: AsJson = False,
     render: Annotated[bool, typer.Option("--render", help="Also render on the real ComfyUI; takes minutes.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Hash the models whose hash is not known yet.")] = False,
+    torch: Annotated[bool, typer.Option("--torch", help="Only whether torch can use the GPU; a line if not.")] = False,
 ) -> None:
     """Check everything that mining needs, and print the next steps. Changes nothing."""
+    if torch:
+        sys.exit(_check_torch(config))
     from miner.cli.tables import print_finding, verdict
     from miner.doctor.report import as_json as report
     from miner.doctor.report import exit_code
@@ -71,6 +74,27 @@ def load_facts(config: Path | None) -> Facts:
     loaded = load(config)
     hide_secrets(loaded.settings)
     return Facts(loaded, library_of(loaded.settings))
+
+
+def _check_torch(config: Path | None) -> int:
+    """For the image's entry point: a line at most. 2: another torch or driver is needed; 1: CUDA does not start.
+
+    0 too where no torch is needed here, and for invalid settings: the command that comes next reports them.
+    """
+    from miner.machine.gpu import probe_for
+    from miner.machine.torch_build import complaint
+    from miner.task.errors import ConfigError
+
+    try:
+        settings = load(config).settings
+    except ConfigError:
+        return 0
+    if settings.comfyui.url or "--cpu" in settings.comfyui.args:
+        return 0
+    line, code = complaint(probe_for(settings))
+    if line:
+        typer.echo(line)
+    return code
 
 
 def _refused(error: ConfigError) -> Finding:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from miner.models.catalogue import FileStatus, ModelFile
     from miner.models.local import LocalModels
     from miner.models.pull import Report
+    from miner.models.wanted import Wanted
+    from miner.workflows import Workflow
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -33,16 +35,19 @@ Jobs = Annotated[int, typer.Option(min=1, max=16, help="Parallel downloads.")]
 @models_app.command("list")
 def list_models(
     workflows: Names = None,
-    every: Annotated[bool, typer.Option("--all", help="For every workflow, enabled or not.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="For every workflow, enabled or not, and every variant.")
+    ] = False,
     config: ConfigFile = None,
 ) -> None:
-    """List the files that the workflows need, and their state."""
+    """List the files that the workflows need on this machine's GPUs, and their state."""
     from miner.cli.tables import files_table, print_summary
     from miner.models.catalogue import files_of
 
     console = plain_console()
     with _local_models(config) as local:
-        statuses = local.statuses(files_of(local.library.workflows if every else local.workflows(workflows)))
+        chosen = local.library.workflows if every else _variants(local, workflows)
+        statuses = local.statuses(files_of(chosen))
         console.print(files_table(statuses))
         print_summary(console, statuses, local.store.root)
         for name, flaw in local.store.folders.broken_loras().items():
@@ -58,10 +63,12 @@ def pull(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite files that xalora-miner did not download.")
     ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every variant, whatever the GPUs are.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be downloaded, and why.")] = False,
     jobs: Jobs = 4,
     config: ConfigFile = None,
 ) -> None:
-    """Download missing files. Resumes interrupted downloads.
+    """Download missing files of the variants for this machine's GPUs. Resumes interrupted downloads.
 
     With --on-start, exit code 1 means that a file failed; the miner can start with the others.
     """
@@ -69,7 +76,11 @@ def pull(
 
     with _local_models(config) as local:
         chosen = local.workflows(workflows)
-        files = files_of(local.fitting(chosen) if on_start else chosen)
+        wanted = local.fitting(chosen) if on_start else local.wanted(chosen)
+        files = files_of(chosen if every else (one.workflow for one in wanted))
+        if dry_run:
+            _show_pull(local, files, wanted)
+            return
         report = _pull(local, files, jobs=jobs, replace=replace, plain=on_start)
         plain_console().print(f"{len(report.done)} of {len(files)} files are in {local.store.root}")
     sys.exit(FAILED if report.failed else 0)
@@ -104,12 +115,11 @@ def verify(
     config: ConfigFile = None,
 ) -> None:
     """Check downloaded files by their hashes."""
-    from miner.models.catalogue import files_of
     from miner.models.verify import verdict
 
     console = plain_console()
     with _local_models(config) as local:
-        files = files_of(local.workflows(workflows))
+        files = _present_or_wanted(local, workflows)
         with _resumable(), _progress([], plain=False) as progress:
             report = local.verify(files, progress=progress, again=again)
         for status in report.done.values():
@@ -124,7 +134,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Delete downloads of workflows that are not enabled. Asks first."""
+    """Delete downloads of workflows that are not enabled, and of variants for other GPUs. Asks first."""
     from miner.cli.tables import unused_table
     from miner.models.prune import remove
     from miner.telemetry.sizes import gb
@@ -133,7 +143,7 @@ def prune(
     with _local_models(config) as local:
         unused_files = local.unused_files()
         if not unused_files:
-            console.print("nothing to delete: every download is a LoRA or for an enabled workflow")
+            console.print("nothing to delete: every download is a LoRA or wanted by an enabled workflow")
             return
         console.print(unused_table(unused_files, local.store.root))
         what = f"{len(unused_files)} files, {gb(sum(one.size for one in unused_files))}"
@@ -154,6 +164,31 @@ def _local_models(config: Path | None) -> LocalModels:
     settings = loaded.settings
     log.setup(level=settings.log.level, style=settings.log.format)
     return LocalModels(settings, library_of(settings))
+
+
+def _variants(local: LocalModels, names: Sequence[str] | None) -> tuple[Workflow, ...]:
+    return tuple(one.workflow for one in local.wanted(local.workflows(names)))
+
+
+def _present_or_wanted(local: LocalModels, names: Sequence[str] | None) -> list[ModelFile]:
+    """The files that this machine's GPUs want, and those of other variants that are here."""
+    from miner.models.catalogue import files_of
+
+    wanted = files_of(_variants(local, names))
+    others = [file for file in files_of(local.workflows(names)) if file not in wanted]
+    return [*wanted, *(status.file for status in local.statuses(others) if status.state not in ("missing", "partial"))]
+
+
+def _show_pull(local: LocalModels, files: Sequence[ModelFile], wanted: Sequence[Wanted]) -> None:
+    from miner.cli.tables import files_table, print_summary, wanted_table
+
+    console, statuses = plain_console(), local.statuses(files)
+    if any(one.workflow.variant for one in wanted) and local.without_gpu:
+        console.print(f"{local.without_gpu}\nThese are the variants that need least; --all shows every one.\n")
+    console.print(wanted_table(wanted, local.statuses))
+    console.print()
+    console.print(files_table(statuses))
+    print_summary(console, statuses, local.store.root)
 
 
 def _pull(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -12,10 +12,13 @@ from rich.text import Text
 from miner.cli.status import COLORS, SIGNS
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
 from miner.machine.disk import free_bytes
-from miner.models.catalogue import FileStatus
+from miner.models.catalogue import FileStatus, ModelFile, files_of
 from miner.models.prune import UnusedFile
+from miner.models.wanted import Wanted
 from miner.telemetry.health import Mark
 from miner.telemetry.sizes import gb
+from miner.workflows import Card
+from miner.workflows.variants import dotted
 
 NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
 _STATES = {
@@ -40,6 +43,27 @@ def files_table(statuses: Sequence[FileStatus]) -> Table:
         file = status.file
         table.add_row(file.relative_path, gb(file.size), _state(status), ", ".join(file.needed_by), file.licence)
     return table
+
+
+def wanted_table(wanted: Sequence[Wanted], look: Callable[[Sequence[ModelFile]], Sequence[FileStatus]]) -> Table:
+    """The variants, the size of their files and what of it is to be downloaded; `look` finds the state of files."""
+    table = _table("workflow", "size", "to fetch", "variant", "for", "since it is")
+    table.columns[2].justify = "right"
+    for one in wanted:
+        statuses = look(files_of([one.workflow]))
+        size = gb(sum(status.file.size or 0 for status in statuses))
+        cards = ", ".join(dict.fromkeys(map(card_name, one.cards)))
+        to_fetch = gb(sum(status.missing_bytes for status in statuses))
+        chosen = (one.workflow.variant, cards, one.why) if one.workflow.variant else ("-", "-", "-")
+        table.add_row(one.workflow.name, size, to_fetch, *chosen)
+    return table
+
+
+def card_name(card: Card) -> str:
+    """`NVIDIA GeForce RTX 4090 (25.3 GB, 8.9)`, as far as known."""
+    capability = dotted(card.compute_capability) if card.compute_capability else ""
+    facts = ", ".join(filter(None, (gb(card.memory) if card.memory else "", capability)))
+    return f"{card.name or ('the CPU' if card.is_cpu else 'an unknown GPU')}{f' ({facts})' if facts else ''}"
 
 
 def _state(status: FileStatus) -> Text:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ POOL = 4  # connections that are kept: the loops of a lane, and a spare one
 BRIEF = 3.0  # seconds for a request that nothing depends on
 MAX_REPLY = 64 * MEGABYTE  # bytes of JSON; a history with a large graph is far smaller
 MAX_OUTPUT = 8 * GIGABYTE  # bytes of one output file
+
+
+NO_PREVIEWS = {"preview_method": "none"}
+"""A prompt's `extra_data` (`latent_preview.py` of 0.33.0, `set_preview_method`)."""
 
 
 class ComfyFault(MachineFault):
@@ -131,9 +135,9 @@ class ComfyClient:
         """The prompts in its history, at most the latest `most`."""
         return list(self._json("GET", f"/history?max_items={most}", timeout=BRIEF))
 
-    def forget(self, prompt_id: str) -> None:
-        """Delete a prompt from the history."""
-        status, _ = self._post("/history", {"delete": [prompt_id]}, timeout=BRIEF)
+    def forget(self, prompts: Collection[str]) -> None:
+        """Delete prompts from the history; those that it does not have do not matter."""
+        status, _ = self._post("/history", {"delete": list(prompts)}, timeout=BRIEF)
         if status != 200:
             raise ComfyRefused(status, "/history")
 
@@ -150,9 +154,14 @@ class ComfyClient:
         if status != 200:
             raise ComfyRefused(status, "/upload/image", hint="check the permissions of its folders")
 
-    def submit(self, graph: Graph, prompt_id: str) -> None:
-        """Queue a prompt under our own id. Raises PromptRefused. ComfyUI does not reject duplicates."""
+    def submit(self, graph: Graph, prompt_id: str, *, previews: bool = False) -> None:
+        """Queue a prompt under our own id. Raises PromptRefused. ComfyUI does not reject duplicates.
+
+        `previews`: as it was started to send them. Without, 0.33.0 sends none; 0.3.64 ignores this.
+        """
         body = {"prompt": in_its_words(graph, self._names), "prompt_id": prompt_id, "client_id": self.client_id}
+        if not previews:
+            body["extra_data"] = dict(NO_PREVIEWS)
         status, data = self._post("/prompt", body)
         if status == 400:
             raise PromptRefused(_parse(data, "/prompt"))
@@ -163,6 +172,29 @@ class ComfyClient:
             # ComfyUI dropped one of several outputs, which may be ours
             self.cancel(prompt_id)
             raise PromptRefused(reply)
+
+    def resubmit(self, prompt_id: str) -> bool:
+        """Queue a waiting prompt again with previews, in its place. False if ComfyUI does not know the prompt (yet).
+
+        Does nothing to one that runs or has ended. Raises ComfyFault; the prompt may then be lost.
+        """
+        waiting = [entry for entry in self._waiting() if entry[1] == prompt_id]
+        if not waiting:
+            return self.queue().has(prompt_id) or self.history(prompt_id) is not None
+        number, _, graph, *_ = waiting[0]
+        self._post("/queue", {"delete": [prompt_id]})
+        if self.queue().has(prompt_id) or self.history(prompt_id) is not None:
+            return True  # it has started meanwhile
+        body = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id, "number": number}
+        status, _ = self._post("/prompt", body)
+        if status != 200:
+            raise ComfyRefused(status, "/prompt")
+        return True
+
+    def _waiting(self) -> list[list[Any]]:
+        """`/queue`'s entries: number, prompt id, graph and more."""
+        entries = self._json("GET", "/queue").get("queue_pending")
+        return [entry for entry in entries or () if isinstance(entry, list) and len(entry) > 2]
 
     def cancel(self, prompt_id: str) -> None:
         """Cancel a prompt, waiting or running. It takes effect between nodes or sampler steps, or never."""

@@ -18,6 +18,7 @@ from typing import Any
 import websocket
 
 from miner.comfy.client import without_user
+from miner.comfy.told import Told
 from miner.net.environment import websocket_options
 from miner.task.stages import Progress
 
@@ -25,6 +26,7 @@ FIRST_PAUSE = 0.1  # seconds between connections; doubles up to LONGEST_PAUSE
 LONGEST_PAUSE = 5.0
 STEADY = 5.0  # seconds a connection must last for the next one to follow at once
 CONNECT_TIMEOUT = 5.0
+_BLOCK = 1 << 16  # bytes
 
 PREVIEW_IMAGE = 1
 PREVIEW_WITH_METADATA = 4
@@ -60,6 +62,18 @@ class Other:
 Event = Started | Progress | Preview | Ended | Other
 
 
+class _Buffered(websocket.WebSocket):
+    """Reads whatever has come: the library asks the kernel for a frame's head, length and body one by one."""
+
+    _rest = b""
+
+    def _recv(self, bufsize: int) -> bytes:
+        if not self._rest:
+            self._rest = super()._recv(_BLOCK)  # type: ignore[no-untyped-call]  # untyped in the library
+        data, self._rest = self._rest[:bufsize], self._rest[bufsize:]
+        return data
+
+
 class EventStream:
     """One websocket, kept open. Use it from one thread; another may call `close`."""
 
@@ -84,6 +98,7 @@ class EventStream:
         self._retry_at = 0.0
         self._connected_at = 0.0
         self.connections = 0  # how often it connected; after a change, events may be missing
+        self.told = Told()  # over this connection
 
     @property
     def connected(self) -> bool:
@@ -116,7 +131,7 @@ class EventStream:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             self._drop()
             return None
-        return parse(opcode, frame.data)
+        return parse(opcode, frame.data, self.told)
 
     def close(self) -> None:
         self._closed.set()
@@ -137,6 +152,7 @@ class EventStream:
                 timeout=CONNECT_TIMEOUT,
                 skip_utf8_validation=True,
                 enable_multithread=False,
+                class_=_Buffered,
                 **self._options,
             )
             self._socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
@@ -145,6 +161,7 @@ class EventStream:
             return False
         self._connected_at = self._clock()
         self.connections += 1
+        self.told = Told()
         return True
 
     def _drop(self) -> None:
@@ -158,8 +175,8 @@ class EventStream:
         self._retry_at = now + self._pause
 
 
-def parse(opcode: int, data: bytes) -> Event | None:
-    """One frame as an event; None for those about no prompt, which come from ComfyUI's web server."""
+def parse(opcode: int, data: bytes, told: Told | None = None) -> Event | None:
+    """One frame as an event; None for those about no prompt, which come from ComfyUI's web server. `told` notes it."""
     if opcode == websocket.ABNF.OPCODE_BINARY:
         return _parse_preview(data)
     if opcode != websocket.ABNF.OPCODE_TEXT:
@@ -172,6 +189,8 @@ def parse(opcode: int, data: bytes) -> Event | None:
         return None
     if not isinstance(prompt_id, str):
         return None
+    if told is not None and isinstance(kind, str):
+        told.note(kind, prompt_id, body)
     if kind == "executing" and body.get("node") is None:
         return Ended(prompt_id=prompt_id)
     if kind == "execution_start":

@@ -1,4 +1,4 @@
-"""Follows one prompt to its end: events for speed, the history and the queue for certainty.
+"""Follows one prompt to its end: events for speed, the history and the queue where they leave a doubt.
 
 It promises to notice the end of a prompt however often the stream breaks, and that ComfyUI has lost it. It never
 submits, cancels or restarts anything.
@@ -53,7 +53,7 @@ def follow(
     the good one. So a prompt that runs has `limit` seconds, its workflow's own, before silence for `stall` seconds
     counts. One that waits while nothing runs has `stall` seconds alone: a thread that lives would take it.
     """
-    if look_first and (history := look(client, prompt_id)):
+    if look_first and (history := stream.told.history(prompt_id) or look(client, prompt_id)):
         return history
     connections = stream.connections
     answered_at = looked_at = heard_at = clock()
@@ -71,7 +71,7 @@ def follow(
             continue
         connections = stream.connections
         try:
-            found = _look(client, prompt_id)
+            found = stream.told.history(prompt_id) or _look(client, prompt_id)
             answered_at = clock()
         except ComfyFault:
             if clock() - answered_at >= PATIENCE:

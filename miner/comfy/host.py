@@ -188,9 +188,9 @@ class ComfyHost:
         return away >= max(LEAST_PATIENCE, min(most, (left + away) / 3))
 
     def check(self) -> None:
-        """Raise ComfyDown if our process has ended; cheap enough for every tick."""
-        if self.process is not None and not self.process.alive():
-            raise self.process.ended()
+        """Raise ComfyDown if our process has ended by itself; cheap enough for every tick."""
+        if self.process is not None:
+            self.process.check()
 
     def close(self, *, leave_running: bool = False) -> None:
         """Close connections, then stop the process if it is ours and not left for the next start to adopt."""
@@ -226,13 +226,25 @@ class ComfyHost:
             raise OutputGone("ComfyUI's output is empty", hint="check the space on its output disk", fault="disk")
         return path
 
-    def discard(self, prompt_id: str, files: Collection[OutputFile] = ()) -> str:
-        """Erase what ComfyUI keeps of a prompt that has ended, `files` among it. Returns why something may be left, or
+    def discard(self, prompt_id: str, files: Collection[OutputFile] = (), *, ended: bool = False) -> str:
+        """Erase the files of a prompt, `files` among them: see `Leftovers.erase`. Returns why something may be left, or
         "". Blocks for a few short requests."""
-        if self.process is not None and self.stats is not None and not self.process.alive():  # so is its history
-            return self.leftovers.erase(prompt_id, files, reachable=False)
-        left = self.leftovers.erase(prompt_id, files, reachable=self.ready.is_set())
-        return left or ("" if self.ready.is_set() else "ComfyUI is not ready, and may still have its history")
+        return self.leftovers.erase(prompt_id, files, ended=ended, reachable=self.ready.is_set() and not self._ended)
+
+    def forget(self, prompts: Collection[str]) -> str:
+        """Erase prompts from ComfyUI's history, in one request. Returns why they may be left, or ""."""
+        if self._ended:  # and its history with it
+            return ""
+        return (
+            self.leftovers.forget(prompts)
+            if self.ready.is_set()
+            else "ComfyUI is not ready, and may still have its history"
+        )
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the process of ours has ended."""
+        return self.process is not None and self.stats is not None and not self.process.alive()
 
     def scrub_log(self, strings: Collection[str] | None, *, since: float) -> None:
         """Erase a task's strings from the log of a ComfyUI of ours; None: they are unknown. `since`: see ProcessLog."""

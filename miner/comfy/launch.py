@@ -1,7 +1,8 @@
 """How to start a managed ComfyUI: its command line, environment and folders.
 
-It promises loopback only, no API nodes, only the named custom nodes, and none of the miner's secrets. ComfyUI 0.3.64
-and 0.33.0 know every flag here (`comfy/cli_args.py`). It makes folders and one file; it starts nothing.
+It promises loopback only, no API nodes, only the named custom nodes, and none of the miner's secrets; and no flag that
+turns ComfyUI's dynamic memory off. ComfyUI 0.3.64 and 0.33.0 know every flag here (`comfy/cli_args.py`). It makes
+folders and one file; it starts nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from miner import engine
+from miner.comfy import memory_limit
 from miner.task.errors import ConfigError
 from miner.task.journal_file import unusable
 
@@ -27,6 +29,10 @@ PASSED_ON = frozenset(
     }
 )
 PASSED_ON_PREFIXES = ("CUDA_", "PYTORCH_", "HIP_", "HSA_", "ROCR_", "MALLOC_")
+
+RESERVED = "1.0"
+"""GB of video memory to leave on a card that a desktop shares: the 0.4 GB that ComfyUI leaves to others anyhow
+(`EXTRA_RESERVED_VRAM`), and what a desktop usually takes, for windows that are opened later."""
 
 MODEL_FOLDERS = (
     *("audio_encoders", "background_removal", "checkpoints", "classifiers", "clip", "clip_vision", "configs"),
@@ -61,26 +67,30 @@ def managed_launch(
     models_dir: Path | None,
     extra_args: Sequence[str] = (),
     custom_nodes: Sequence[str] = (),
+    desktop: bool = False,
+    limited: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Launch:
     """The ComfyUI at `home`, on one GPU.
 
     `python` is a path, or, without a slash, a name on the PATH. `gpu` is an index in `nvidia-smi`'s order or a UUID;
     None leaves the choice to ComfyUI. `models_dir` is searched before ComfyUI's own models. `custom_nodes` are folder
-    names under `home`/custom_nodes. `extra_args` may change anything except what the miner relies on. Raises
-    ConfigError if `home` has no ComfyUI or the folders cannot be made.
+    names under `home`/custom_nodes. `extra_args` may change anything except what the miner relies on. `desktop`: one
+    shares the GPU. `limited`: the memory is, see `memory_limit`. Raises ConfigError if `home` has no ComfyUI or the
+    folders cannot be made.
     """
     if not (home / "main.py").is_file():
         raise ConfigError(f"comfyui.home: no ComfyUI at {home}: main.py is missing", hint="set XALORA_COMFYUI_HOME")
     lane = re.sub(r"[^\w.-]", "_", gpu) if gpu else "default"
+    within = (memory_limit.__file__,) if limited else ()
     return _launch(
-        (str(python if len(python.parts) == 1 else python.absolute()), "main.py"),
+        (str(python if len(python.parts) == 1 else python.absolute()), *within, "main.py"),
         lane=lane,
         cwd=home.absolute(),
         port=port,
         state=state,
         models_dir=models_dir,
-        extra_args=extra_args,
+        extra_args=(*(("--reserve-vram", RESERVED) if desktop else ()), *extra_args),
         custom_nodes=custom_nodes,
         env=child_environment(environ, gpu),
     )

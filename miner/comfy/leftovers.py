@@ -40,31 +40,54 @@ class Leftovers:
         self._folders = folders
         self._ours = ours
 
-    def erase(self, prompt_id: str, files: Collection[OutputFile], *, reachable: bool) -> str:
-        """Erase a prompt's files, `files` among them, and, if ComfyUI is `reachable`, its history. Returns why
-        something may be left, or "". Blocks for a few short requests."""
+    def erase(self, prompt_id: str, files: Collection[OutputFile], *, ended: bool, reachable: bool) -> str:
+        """Erase a prompt's files, `files` among them; its history entry is for `forget`. `ended`: it is known that the
+        prompt has, and that it has no other files. Returns why something may be left, or "".
+
+        Blocks for two short requests a file at most, and three for a prompt that is not known to have ended. Those to
+        ComfyUI are left out if it is not `reachable`.
+        """
+        there = {file for file in files if self._is_here(file)}
         reasons = [remove_tree(root.resolve() / folder_of(prompt_id)) for root in self._folders.values()]
         if reachable:
             try:
-                self._over_http(prompt_id, files)
+                found = files if ended else [*files, *self._others(prompt_id)]
+                for file in islice(dict.fromkeys(found), MOST_FILES):
+                    if file not in there:
+                        self._blank(file, prompt_id, surely=ended)
             except MachineFault as fault:
                 reasons.append(fault.message)
         return "; ".join(reason for reason in reasons if reason)
 
-    def _over_http(self, prompt_id: str, files: Collection[OutputFile]) -> None:
+    def forget(self, prompts: Collection[str]) -> str:
+        """Delete prompts that have ended from ComfyUI's history, in one request. Returns why any may be left, or ""."""
+        try:
+            self._client.forget(prompts)
+        except MachineFault as fault:
+            return fault.message
+        return ""
+
+    def _is_here(self, file: OutputFile) -> bool:
+        """Whether it is on this disk, in a folder that is about to be deleted."""
+        root = self._folders.get(file.kind)
+        return root is not None and (root / file.subfolder / file.filename).is_file()
+
+    def _others(self, prompt_id: str) -> Iterator[OutputFile]:
+        """The files that ComfyUI's history knows of a prompt. Raises ComfyFault if it has not ended, and cancels it."""
         entry = self._client.entry(prompt_id)
         if entry is None and self._client.queue().has(prompt_id):
             self._client.cancel(prompt_id)  # of an unreadable record, or submitted by a request that failed
             raise ComfyFault("ComfyUI has not ended the prompt yet")
         entry = entry or self._client.entry(prompt_id)  # it may have ended between the two
-        known = dict.fromkeys([*files, *(_files(entry, prompt_id) if entry else ())])
-        for file in islice(known, MOST_FILES):
-            own = file.subfolder.replace("\\", "/") == folder_of(prompt_id) or file.kind == "temp"
-            deleted = self._ours and file.kind in self._folders
-            if own and not deleted and self._client.has(file):
-                self._client.blank(file)
-        if entry is not None:
-            self._client.forget(prompt_id)
+        return _files(entry, prompt_id) if entry else iter(())
+
+    def _blank(self, file: OutputFile, prompt_id: str, *, surely: bool) -> None:
+        """Make a file empty that ComfyUI has, `surely` or if it says so."""
+        own = file.subfolder.replace("\\", "/") == folder_of(prompt_id) or file.kind == "temp"
+        if not own or (self._ours and file.kind in self._folders):
+            return
+        if (surely and file.kind not in self._folders) or self._client.has(file):
+            self._client.blank(file)
 
     def known(self, *, keep: Collection[str], mine: Callable[[str], bool]) -> list[str]:
         """The prompts in ComfyUI's history that are `mine`, without those of `keep`. Blocks for a request; raises
@@ -104,11 +127,8 @@ def remove_tree(folder: Path) -> str:
 
 
 def _files(entry: dict[str, Any], prompt_id: str) -> Iterator[OutputFile]:
-    """Those that the prompt's own run made (a cached node names an earlier run's), and those that its graph loads."""
+    """Those that the prompt's own run wrote (a cached node names an earlier run's), and those that its graph loads."""
     folder, words = folder_of(prompt_id), json.dumps(entry.get("prompt"))
     for name in re.findall(rf'"{folder}/([^"/\\\\]+)"', words):
         yield OutputFile(filename=name, subfolder=folder, kind="input")
-    history = parse_history(entry)
-    for node, files in history.outputs.items():
-        if node not in history.cached:
-            yield from files
+    yield from parse_history(entry).written

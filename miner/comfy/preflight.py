@@ -30,6 +30,7 @@ from miner.workflows.parameters import (
     StringParameter,
     place_of,
 )
+from miner.workflows.variants import Card, Version, capability_of, cuda_of, lacking_kernels, numbers_of
 
 ObjectInfo = Mapping[str, Any]
 """ComfyUI's `/object_info`: class → {"input": {"required": {name: spec}, …}, "output": [type, …], …}."""
@@ -38,7 +39,7 @@ _ANY = ("*", "COMFY_MATCHTYPE_V3")  # types that link to and from any other
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _UNFOLDING = (_DYNAMIC_COMBO, "COMFY_AUTOGROW_V3", "COMFY_DYNAMICSLOT_V3")  # inputs that expand into others
 
-Kind = Literal["node", "input", "link", "value", "model", "lora", "version", "vram", "disk"]
+Kind = Literal["node", "input", "link", "value", "model", "lora", "version", "vram", "card", "disk"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +60,24 @@ class Machine:
     version: str  # ComfyUI's, from /system_stats
     vram: int | None = None  # bytes of the whole card
     is_cpu: bool = False
+    name: str = ""  # of the card
+    compute_capability: tuple[int, int] | None = None
+    torch_cuda: Version | None = None
     on_cpu: Collection[str] = ()  # workflows that the operator allows on a CPU
     free_disk: int | None = None  # bytes
     broken: Mapping[Weights, str] = field(default_factory=dict)  # what is wrong with a file: "it is a web page"
+
+    @property
+    def card(self) -> Card:
+        """What decides about variants."""
+        return Card(
+            name=self.name,
+            memory=self.vram,
+            compute_capability=self.compute_capability,
+            torch_cuda=self.torch_cuda,
+            comfyui=numbers_of(self.version),
+            is_cpu=self.is_cpu,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +107,21 @@ def machine_of(
     on_cpu: Collection[str] = (),
     free_disk: int | None = None,
     broken: Mapping[Weights, str] | None = None,
+    capabilities: Mapping[str, tuple[int, int]] | None = None,
 ) -> Machine:
-    """The machine of a ComfyUI that answered. A GPU's memory counts, a CPU's does not."""
+    """The machine of a ComfyUI that answered. A GPU's memory counts, a CPU's does not.
+
+    `capabilities`: compute capabilities of this machine's cards, by name; a card elsewhere is judged by its name.
+    """
+    known = capabilities or {}
     return Machine(
         object_info=object_info,
         version=stats.version,
         vram=(stats.vram_total or None) if stats.on_gpu else None,
         is_cpu=bool(stats.device) and not stats.on_gpu,
+        name=stats.card,
+        compute_capability=(known.get(stats.card) or capability_of(stats.card)) if stats.on_gpu else None,
+        torch_cuda=cuda_of(stats.torch),
         on_cpu=on_cpu,
         free_disk=free_disk,
         broken=broken or {},
@@ -309,6 +333,9 @@ def check_needs(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
     if machine.vram is not None and machine.vram < needs.vram_gb * GIGABYTE:
         text = f"the GPU has {gb(machine.vram)} of memory, but {workflow.name} needs {needs.vram_gb:g}"
         yield Reason(kind="vram", text=text, cure="use a larger GPU, or remove it from `workflows.enabled`")
+    for lack in lacking_kernels(needs, machine.card):
+        cure = "use another GPU or torch, or remove it from `workflows.enabled`"
+        yield Reason(kind="card", text=f"{workflow.name} cannot run on this GPU: {lack}", cure=cure)
     if machine.free_disk is not None and machine.free_disk < needs.disk_gb * GIGABYTE:
         text = f"{gb(machine.free_disk)} of disk are free, but {workflow.name} needs {needs.disk_gb:g}"
         yield Reason(kind="disk", text=text, cure="free some space, for example with `xalora-miner models prune`")

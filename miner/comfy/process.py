@@ -30,6 +30,7 @@ from miner.comfy.deaths import DEATHS_LIMIT, describe_ending, recent, too_many
 from miner.comfy.launch import Launch, lane_folder
 from miner.comfy.process_log import ProcessLog
 from miner.comfy.process_tree import (
+    KILL_WAIT,
     Process,
     all_processes,
     boot_id,
@@ -50,7 +51,7 @@ COLOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class ComfyProcess:
-    """One thread calls `start`, `stop`, `kill`, `restart` and `tidy`; any thread may call `alive`, `rss_bytes`, `pid`.
+    """One thread calls `start`, `check`, `stop`, `kill`, `restart` and `tidy`; any thread may call the rest.
 
     `start_timeout`, `stop_grace` and `adopt_timeout` (for one left behind to answer) are seconds. `clock` times deaths,
     in seconds; `rng` is for the jitter of the back-off.
@@ -275,13 +276,29 @@ class ComfyProcess:
 
     # ---- ending -------------------------------------------------------------------------------------------------
 
-    def ended(self) -> ComfyDown:
-        """What to raise once it has ended by itself. SIGKILL is the kernel's, when memory has run out."""
-        code = self._child.poll() if self._child is not None else None
-        return ComfyDown(f"ComfyUI {self._ending()}", fault="memory" if code == -signal.SIGKILL else None)
+    def check(self) -> None:
+        """Raise ComfyDown if it has ended by itself. SIGKILL is the kernel's, when memory has run out.
+
+        Cheap while it runs; afterwards blocks like `_exit_code`.
+        """
+        if self._process is not None and not self.alive():
+            out_of_memory = self._exit_code() == -signal.SIGKILL
+            raise ComfyDown(f"ComfyUI {self._ending()}", fault="memory" if out_of_memory else None)
 
     def _ending(self) -> str:
-        return describe_ending(self._child.returncode if self._child is not None else None)
+        return describe_ending(self._exit_code())
+
+    def _exit_code(self) -> int | None:
+        """Of one that has ended; None if it was not our child.
+
+        It counts as gone with its main thread, but has an exit code only after its last thread, which may have
+        gigabytes to return first. Blocks for up to KILL_WAIT seconds.
+        """
+        if self._child is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(KILL_WAIT)
+        return self._child.returncode
 
     def _count_death(self, reason: str, last_words: Sequence[str] = ()) -> None:
         now = self._clock()

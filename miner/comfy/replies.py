@@ -36,6 +36,11 @@ class History:
     seconds: float | None = None  # from its start to its end, by ComfyUI's clock alone; None: it does not say
     cached: frozenset[str] = frozenset()  # nodes that did not run: their files are an earlier prompt's
 
+    @property
+    def written(self) -> frozenset[OutputFile]:
+        """The files that this run wrote."""
+        return frozenset(file for node, files in self.outputs.items() if node not in self.cached for file in files)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
@@ -57,18 +62,27 @@ class Stats:
     on_gpu: bool
     vram_total: int
     vram_free: int
+    torch: str = ""  # its version: "2.11.0+cu130"
+
+    @property
+    def card(self) -> str:
+        """The device's own name: of `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`, what is between the colons."""
+        name = self.device.split(" : ")[0]
+        return name.partition(" ")[2] or name
 
 
 def parse_stats(reply: dict[str, Any]) -> Stats:
     """A reply to `/system_stats`."""
     device = _dict(next(iter(_list(reply.get("devices"))), None))
+    system = _dict(reply.get("system"))
     known = device.get("type") != "privateuseone"  # DirectML, for which ComfyUI says 1 GiB
     return Stats(
-        version=str(_dict(reply.get("system")).get("comfyui_version", "")),
+        version=str(system.get("comfyui_version", "")),
         device=str(device.get("name", "")),
         on_gpu=device.get("type", "cpu") != "cpu",
         vram_total=_int(device.get("vram_total")) if known else 0,
         vram_free=_int(device.get("vram_free")),
+        torch=str(system.get("pytorch_version", "")),
     )
 
 

@@ -123,6 +123,9 @@ class Workflows(Section):
         default=(), description="folders of your own workflows"
     )
     ids: Ids = Field(default={}, description="workflow id → workflows, preferred first")
+    variants: Ids = Field(
+        default={}, description="workflow → its variants to use, preferred first; default: by the GPU"
+    )
     on_cpu: Names = Field(default=(), description="workflows that may run without the GPU that they need, slowly")
     unknown_parameters: Literal["ignore", "refuse"] = Field(
         default="ignore", description="what to do with unknown task parameters"
@@ -137,6 +140,7 @@ class ComfyUI(Section):
     python: OptionalPath = Field(default=None, description="its Python; default: home's venv or .venv")
     port: int = Field(default=8188, ge=1, le=65535, description="port on the first GPU; others count up")
     args: Annotated[tuple[str, ...], Strict(False)] = Field(default=(), description="extra arguments for main.py")
+    tuned: bool = Field(default=True, description="add the arguments that `xalora-miner bench --tune` chose")
     start_timeout: Seconds = Field(default=180.0, description="seconds to start up")
     give_up_after: Seconds = Field(
         default=1800.0, description="seconds without a ready ComfyUI of the miner's own until it exits, to be restarted"

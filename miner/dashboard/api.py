@@ -132,6 +132,7 @@ class Api:
         ]
 
     def _previews(self) -> Mapping[str, object]:
+        self._view.controls.audience.seen()
         for lane, preview in snapshot.previews(self._view.controls.lanes).items():
             if lane not in self._shown or self._shown[lane][0] is not preview:
                 self._shown[lane] = (preview, snapshot.data_url(preview) if preview else "")

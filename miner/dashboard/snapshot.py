@@ -16,6 +16,7 @@ from miner import __version__
 from miner.comfy.events import Preview
 from miner.sequencer.outbox import Outbox
 from miner.task.stages import Answered, Closed, Leased, Prepared, Prompted, Rendered, TaskInHand, Uploaded
+from miner.telemetry.audience import Audience
 from miner.telemetry.clock import wall
 from miner.telemetry.log import clean
 from miner.worker.lane import Lane
@@ -31,6 +32,8 @@ class Controls(Protocol):
 
     @property
     def lanes(self) -> Lanes: ...
+    @property
+    def audience(self) -> Audience: ...
     @property
     def started_at(self) -> float:
         """A time of `telemetry.clock`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from miner.comfy.variant_choice import Choice
 from miner.dashboard import checks, snapshot
 from miner.dashboard.checks import HealthInputs
 from miner.dashboard.gpus import Card, Gpus
@@ -47,6 +48,7 @@ class WorkflowSnapshot:
     ids: tuple[str, ...]
     state: WorkflowState
     lanes: tuple[str, ...]  # that advertise it
+    variants: tuple[str, ...]  # "fp8 on lane 0: the best that this card can run", one for each that lanes render
     rests_until: float  # Unix seconds; 0.0 unless resting
     trouble: str  # the last fault of this machine since its last success
     reasons: tuple[str, ...]
@@ -153,12 +155,23 @@ class View:
             ids=tuple(one for one, names in lanes[0].capabilities.library.ids.items() if name in names),
             state=state,
             lanes=tuple(lane.name for lane in runs),
+            variants=variants_of([(lane.name, lane.capabilities.choices[name]) for lane in runs]),
             rests_until=min(rests) if state == "resting" else 0.0,
             trouble=clean(next(filter(None, (lane.capabilities.pauses.reason(name) for lane in runs)), "")),
             reasons=tuple(dict.fromkeys(reason.text for reason in reasons)),
             cure=reasons[0].cure if reasons else "",
             command=_command(reasons[0].cure) if reasons else "",
         )
+
+
+def variants_of(choices: Sequence[tuple[str, Choice]]) -> tuple[str, ...]:
+    """A line for each variant that lanes (by name) render, and why. Pure."""
+    lanes: dict[tuple[str, str], list[str]] = {}
+    for lane, choice in choices:
+        if choice.workflow.variant:
+            lanes.setdefault((choice.workflow.variant, choice.why), []).append(lane)
+    where = {key: f" on lane {', '.join(names)}" if len(lanes) > 1 else "" for key, names in lanes.items()}
+    return tuple(f"{variant}{where[variant, why]}: {clean(why)}" for variant, why in lanes)
 
 
 def _command(cure: str) -> str:

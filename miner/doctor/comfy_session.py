@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import History, Stats
 from miner.config import Settings
 from miner.doctor.facts import WorkerStatus, machine_here
+from miner.doctor.interrupts import uninterrupted
 from miner.task.errors import MachineFault
 from miner.task.journal_file import lock
 from miner.task.stages import Graph
@@ -47,6 +48,7 @@ class ComfySession:
     stats: Stats
     object_info: dict[str, Any]
     folder: Path
+    fastest: Mapping[str, str]  # workflow → the variant that a tuning chose for this lane
 
     def machine(self, workflows: Iterable[Workflow]) -> Machine:
         """What preflight checks `workflows` against."""
@@ -94,14 +96,20 @@ def open_session(placement: Placement, settings: Settings, worker: WorkerStatus)
         with _connected(placement, settings, None) as session:
             yield session
         return
+    with locked_state(settings.state.dir), managed_session(placement, settings, placement.launch) as session:
+        yield session
+
+
+@contextmanager
+def managed_session(placement: Placement, settings: Settings, launch: Launch) -> Iterator[ComfySession]:
+    """A ComfyUI of the placement, started by `launch`; for a caller that holds the lock of the state folder.
+
+    Raises MachineFault if it does not start.
+    """
     process = ComfyProcess(
-        placement.launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
+        launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
     )
-    with (
-        _locked_state(settings.state.dir),
-        _started(process, placement.launch),
-        _connected(placement, settings, process) as session,
-    ):
+    with _started(process, launch), _connected(placement, settings, process) as session:
         yield session
 
 
@@ -113,7 +121,8 @@ def _started(process: ComfyProcess, launch: Launch) -> Iterator[None]:
         yield
     finally:
         if not was_there:
-            process.stop()
+            with uninterrupted():
+                process.stop()
 
 
 def _answers(url: str) -> bool:
@@ -143,13 +152,20 @@ def _connected(placement: Placement, settings: Settings, process: ComfyProcess |
             if at_work := len(queue.running) + len(queue.pending):
                 says = f"ComfyUI at {host.client.url} is busy: {at_work} prompts in its queue"
                 raise Busy(says, hint="try again when it is idle")
-            yield ComfySession(settings=settings, host=host, stats=stats, object_info=nodes, folder=Path(folder))
+            yield ComfySession(
+                settings=settings,
+                host=host,
+                stats=stats,
+                object_info=nodes,
+                folder=Path(folder),
+                fastest=placement.fastest,
+            )
     finally:
         host.close(leave_running=True)
 
 
 @contextmanager
-def _locked_state(state: Path) -> Iterator[None]:
+def locked_state(state: Path) -> Iterator[None]:
     """Lock the state folder against miners, as a miner does. Raises ConfigError."""
     handle = lock(state)
     try:

@@ -21,20 +21,24 @@ from miner.comfy.launch import embedded_launch
 from miner.comfy.preflight import Machine, installed_loras, machine_of
 from miner.comfy.process import ComfyProcess
 from miner.comfy.replies import Stats
+from miner.comfy.variant_choice import Choice, choose_variant
 from miner.config import Loaded, Settings
 from miner.config.settings import State
 from miner.dashboard.bind import url_of
 from miner.dashboard.client import StatusClient
+from miner.machine.cards import cards_of, compute_capabilities
 from miner.machine.gpu import Gpus, probe_for
+from miner.machine.software import version_of
 from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
 from miner.models.folders import folders_of
 from miner.models.hash_db import HashDatabase
 from miner.models.store import store_of
+from miner.models.wanted import wanted
 from miner.task.errors import ConfigError, MachineFault, MinerError, Retryable
 from miner.telemetry.health import Mark
 from miner.worker.layout import Placement, layout
-from miner.workflows import Library, Workflow
+from miner.workflows import Card, Library, Workflow, ranking
 
 COMFYUI_TIMEOUT = 10.0  # seconds for one reply
 ENGINE_TIMEOUT = 20.0  # seconds for the embedded engine to start
@@ -94,7 +98,7 @@ class ComfyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFiles:
-    """The model files of the enabled workflows, or why their folder is unknown."""
+    """The model files of the enabled workflows, of every variant, or why their folder is unknown."""
 
     root: Path | None = None
     statuses: tuple[FileStatus, ...] = ()
@@ -106,8 +110,16 @@ def machine_here(
     settings: Settings, workflows: Iterable[Workflow], object_info: dict[str, Any], stats: Stats
 ) -> Machine:
     """What preflight checks `workflows` against, as in the worker. Reads the heads of their weights."""
-    broken = folders_of(settings).broken(workflows, installed_loras(object_info))
-    return machine_of(object_info, stats, on_cpu=settings.workflows.on_cpu, broken=broken)
+    variants = [one for workflow in workflows for one in workflow.variants]
+    broken = folders_of(settings).broken(variants, installed_loras(object_info))
+    on_cpu = settings.workflows.on_cpu
+    return machine_of(object_info, stats, on_cpu=on_cpu, broken=broken, capabilities=compute_capabilities())
+
+
+def choice_here(settings: Settings, workflow: Workflow, machine: Machine, *, fastest: str = "") -> Choice:
+    """The variant that a worker renders `workflow` with on `machine`. `fastest`: the one that a tuning chose."""
+    pinned = settings.workflows.variants.get(workflow.name, ())
+    return choose_variant(ranking(workflow, machine.card, pinned=pinned, fastest=fastest), machine)
 
 
 class Facts:
@@ -132,6 +144,21 @@ class Facts:
             for one in self.comfyuis()
             if one.object_info is not None and one.stats is not None
         ]
+
+    def cards(self) -> tuple[Card, ...]:
+        """Of the ComfyUIs that answer, else of this machine."""
+        asked = [one.stats for one in self.comfyuis() if one.stats is not None]
+        if asked and not self.embedded:
+            return tuple(machine_of({}, stats, capabilities=compute_capabilities()).card for stats in asked)
+        home = self.settings.comfyui.home
+        return cards_of(self.gpus(), comfyui=version_of(home) if home else "")
+
+    def wanted_files(self) -> tuple[FileStatus, ...]:
+        """Of the model files those of the variants for these cards."""
+        where = self.settings.workflows
+        here = wanted(self.enabled, self.cards(), pinned=where.variants, on_cpu=where.on_cpu)
+        paths = {file.relative_path for file in files_of(one.workflow for one in here)}
+        return tuple(status for status in self.model_files().statuses if status.file.relative_path in paths)
 
     def _comfyuis(self) -> tuple[ComfyStatus, ...]:
         placements = self.layout().placements

@@ -8,6 +8,7 @@ workflow. The sequencer is not involved.
 from __future__ import annotations
 
 import io
+import random
 import secrets
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 
 from miner.comfy.host import folder_of
-from miner.comfy.preflight import check_workflow, offered_loras
+from miner.comfy.preflight import offered_loras
 from miner.doctor.comfy_session import Busy, ComfySession, open_session
 from miner.doctor.decode import Color
-from miner.doctor.facts import Facts
+from miner.doctor.facts import Facts, choice_here
 from miner.doctor.report import bad, good, of_error, warning
 from miner.doctor.trial_render import PICTURE_URL, RenderResult, TrialRender, failed, render, trial_render
 from miner.task.errors import ConfigError, MinerError
@@ -64,9 +65,10 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
 
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
-    """The workflows that pass preflight here."""
-    machine = session.machine(workflows)
-    return tuple(workflow for workflow in workflows if not check_workflow(workflow, machine))
+    """The workflows that pass preflight here, in the variants that a worker would render."""
+    machine, fastest = session.machine(workflows), session.fastest
+    choices = [choice_here(session.settings, one, machine, fastest=fastest.get(one.name, "")) for one in workflows]
+    return tuple(choice.workflow for choice in choices if not choice.reasons)
 
 
 def mark(one: RenderResult) -> Mark:
@@ -77,10 +79,11 @@ def mark(one: RenderResult) -> Mark:
     return (bad if one.name in (PICTURE, VIDEO) else warning)(name, one.says, one.cure)
 
 
-def random_picture(size: tuple[int, int]) -> bytes:
-    """A PNG that ComfyUI has not cached: no two are equal."""
-    out = io.BytesIO()
-    Image.frombytes("RGB", SIZE, secrets.token_bytes(3 * SIZE[0] * SIZE[1])).resize(size).save(out, "PNG")
+def random_picture(size: tuple[int, int], seed: int | None = None) -> bytes:
+    """A PNG that ComfyUI has not cached: no two are equal, unless their seeds are."""
+    out, count = io.BytesIO(), 3 * SIZE[0] * SIZE[1]
+    pixels = secrets.token_bytes(count) if seed is None else random.Random(seed).randbytes(count)
+    Image.frombytes("RGB", SIZE, pixels).resize(size).save(out, "PNG")
     return out.getvalue()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from miner.comfy.host import folder_of
@@ -87,12 +88,15 @@ def trial_render(
     )
 
 
-def render(session: ComfySession, trial: TrialRender) -> RenderResult:
-    """Render it. Blocks for the trial's limit at most; a failure is a result too, not an exception."""
+def render(session: ComfySession, trial: TrialRender, *, keep: Callable[[Path], None] | None = None) -> RenderResult:
+    """Render it. Blocks for the trial's limit at most; a failure is a result too, not an exception.
+
+    `keep` is called with the finished file, and may raise MachineFault.
+    """
     with PeakMemory() as peak:
         try:
             history, seconds = session.run(trial.graph, trial.prompt_id, limit=trial.limit)
-            return _checked(session, trial, history, seconds=seconds, peak=peak.memory)
+            return _checked(session, trial, history, seconds=seconds, peak=peak.memory, keep=keep)
         except MinerError as error:
             return failed(trial.name, trial.format, error)
         finally:
@@ -106,7 +110,13 @@ def failed(name: str, format: str, error: MinerError) -> RenderResult:  # noqa: 
 
 
 def _checked(
-    session: ComfySession, trial: TrialRender, history: History, *, seconds: float, peak: int | None
+    session: ComfySession,
+    trial: TrialRender,
+    history: History,
+    *,
+    seconds: float,
+    peak: int | None,
+    keep: Callable[[Path], None] | None,
 ) -> RenderResult:
     """The result of a finished prompt. Raises MachineFault where it is not the expected one."""
     if history.status != "success":
@@ -120,6 +130,8 @@ def _checked(
     media = finish(session.host.fetch(result, session.folder), format=trial.format, quality=trial.quality)
     decoded = decode(media.path)
     require(trial, decoded)
+    if keep is not None:
+        keep(media.path)
     shape = f"{decoded.width}x{decoded.height}" if decoded.decoder else "not decoded: no decoder (pip install av)"
     frames = f", {decoded.frames} frames" if decoded.frames > 1 else ""
     memory = f", peak {gb(peak)} of video memory" if peak is not None else ""

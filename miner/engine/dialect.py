@@ -21,6 +21,7 @@ class Dialect:
     new_combos: bool  # ImageToMask's combo is of the second form
     dynamic_combos: bool  # SaveVideo's choices are; CreateVideo knows of bit depths
     fuller_object_info: bool  # it has the newer keys
+    previews_by_prompt: bool  # extra_data's preview_method overrules --preview-method
     throttles_progress: bool  # steps in quick succession are reported as one
     os_is_platform: bool  # /system_stats says "linux", and not "posix"
 
@@ -41,6 +42,7 @@ DIALECTS = {
             new_combos=False,
             dynamic_combos=False,
             fuller_object_info=False,
+            previews_by_prompt=False,
             throttles_progress=False,
             os_is_platform=False,
         ),
@@ -57,6 +59,7 @@ DIALECTS = {
             new_combos=True,
             dynamic_combos=True,
             fuller_object_info=True,
+            previews_by_prompt=True,
             throttles_progress=True,
             os_is_platform=True,
         ),

@@ -17,6 +17,7 @@ import miner
 from miner.engine import ignored
 from miner.engine.dialect import DIALECTS, NEWEST, Dialect
 
+PREVIEW_METHODS = ("none", "auto", "latent2rgb", "taesd")
 LEVELS = ("DEBUG", "DETAIL", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}-directory", type=_existing, metavar="DIR", help="has to exist")
     parser.add_argument("--extra-model-paths-config", type=_absolute, nargs="+", action="append", default=[])
     parser.add_argument("--disable-metadata", action="store_true", help="do not embed the graph in saved files")
-    parser.add_argument("--preview-method", choices=("none", "auto", "latent2rgb", "taesd"), default="none")
+    parser.add_argument("--preview-method", choices=PREVIEW_METHODS, default="none")
     parser.add_argument("--preview-size", type=int, default=512, metavar="PIXELS")
     parser.add_argument("--max-upload-size", type=float, default=100, metavar="MB")
     parser.add_argument("--cache-none", action="store_true", help="run every node every time")

@@ -15,6 +15,7 @@ from PIL import Image
 from miner.engine import exceptions
 from miner.engine.cache import Cache
 from miner.engine.dialect import Dialect
+from miner.engine.flags import PREVIEW_METHODS
 from miner.engine.folders import Folders
 from miner.engine.graph import is_link, run_order, signatures
 from miner.engine.interrupt import Interrupt, Interrupted
@@ -50,6 +51,8 @@ class Run:
         self._prompt = submission.prompt
         self._wanted = submission.outputs
         self._report = report
+        method = submission.extra.get("preview_method") if workshop.dialect.previews_by_prompt else None
+        self._previews = method != "none" if method in PREVIEW_METHODS else workshop.previews
         self.folders = workshop.folders
         self.dialect = workshop.dialect
         self.embedded: Mapping[str, Any] = {}
@@ -149,7 +152,7 @@ class Run:
 
     def progress(self, value: float, maximum: float, preview: Image.Image | None = None) -> None:
         self._workshop.interrupt.heed()
-        self._report.progress(value, maximum, preview if self._workshop.previews else None)
+        self._report.progress(value, maximum, preview if self._previews else None)
 
     def wait(self, seconds: float) -> None:
         self._workshop.interrupt.wait(seconds)

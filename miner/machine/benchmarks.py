@@ -71,14 +71,17 @@ def write(state: Path, new: Iterable[Measurement]) -> Path:
 
     Raises MachineFault for disk errors; the old file stays.
     """
-    target = state / FILE
     rows = read(state) | {one.workflow: one for one in new}
-    text = json.dumps({"schema": _SCHEMA, "workflows": [asdict(one) for one in rows.values()]}, indent=2)
-    part = target.with_name(f"{FILE}.{os.getpid()}.part")
+    return save(state / FILE, {"schema": _SCHEMA, "workflows": [asdict(one) for one in rows.values()]})
+
+
+def save(target: Path, document: Mapping[str, Any]) -> Path:
+    """Write `document` as JSON, whole or not at all. Returns `target`. Raises MachineFault for disk errors."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with part.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            file.write(json.dumps(document, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)

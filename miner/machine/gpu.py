@@ -25,6 +25,7 @@ from miner.comfy.launch import child_environment, python_of
 from miner.comfy.replies import Stats
 from miner.config import Settings
 from miner.machine import gpu_probe
+from miner.telemetry.sizes import MEGABYTE
 
 Asked = Literal["torch", "nvml"]
 Facts = Mapping[str, Any]
@@ -32,6 +33,7 @@ Facts = Mapping[str, Any]
 
 _TIMEOUT = 120.0  # seconds; a cold import of torch from a slow disk takes half of it
 _WATT = 1000  # NVML's milliwatts
+_DESKTOP = 64 * MEGABYTE  # video memory of graphics processes; an X server that shows nothing takes 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,11 @@ class Gpus:
     gpus: tuple[Gpu, ...] = ()
     source: Literal["torch", "nvml", "comfyui", "none"] = "none"
     driver: str = ""  # version of NVIDIA's driver
-    cuda: str = ""  # the newest that the driver supports; without NVML what torch is built for
+    cuda: str = ""  # the newest that the driver runs: "13.0"
     torch: str = ""  # its version, where it is installed
+    torch_cuda: str = ""  # what it is built for: "13.0"; empty for AMD and the CPU
+    torch_arches: tuple[str, ...] = ()  # what its kernels are compiled for: "sm_75", "compute_120"
+    torchaudio: str = ""  # why ComfyUI cannot import it
     problem: str = ""  # a sentence for the operator
 
 
@@ -124,8 +129,11 @@ def merged(*, torch: Facts, nvml: Facts) -> Gpus:
     lost = [f"GPU {card['index']} is lost: {card['lost']}" for card in nvml.get("gpus", ()) if "lost" in card]
     common = Gpus(
         driver=nvml.get("driver", ""),
-        cuda=nvml.get("cuda", "") or torch.get("cuda", "") or torch.get("hip", ""),
+        cuda=nvml.get("cuda", "") or torch.get("driver_cuda", ""),
         torch=torch.get("torch", ""),
+        torch_cuda=torch.get("cuda", ""),
+        torch_arches=tuple(torch.get("arches", ())),
+        torchaudio=torch.get("torchaudio", ""),
         problem="; ".join(lost),
     )
     usable = [_named_by_nvml(_gpu(card), cards) for card in torch.get("gpus", ())]
@@ -142,16 +150,14 @@ def with_stats(found: Gpus, stats: Stats) -> Gpus:
     """What ComfyUI itself says of its card, where nothing else knows. Pure."""
     if not stats.on_gpu:
         return replace(found, problem="ComfyUI runs on the CPU")
-    name = stats.device.split(" : ")[0]  # "cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync"
-    device, _, card = name.partition(" ")
-    number = device.partition(":")[2]
+    number = stats.device.partition(" ")[0].partition(":")[2]
     gpu = Gpu(
         index=int(number) if number.isdecimal() else 0,
-        name=card or name,
+        name=stats.card,
         memory_bytes=stats.vram_total,
         free_bytes=stats.vram_free,
     )
-    return replace(found, gpus=(gpu,), source="comfyui", problem="")
+    return replace(found, gpus=(gpu,), source="comfyui", torch=stats.torch or found.torch, problem="")
 
 
 def _ask_torch(python: Path | None, timeout: float) -> Facts:
@@ -246,18 +252,41 @@ class Nvml:
 
     def uuids(self) -> tuple[str, ...]:
         """Of every card that answers, in nvidia-smi's order; empty without NVML."""
-        if self._nvml is None:
-            return ()
-        cards = (self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._query("nvmlDeviceGetCount") or 0))
+        cards = (self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._count()))
         uuids = (self._query("nvmlDeviceGetUUID", card) for card in cards if card is not None)
         return tuple(uuid for uuid in uuids if uuid)
+
+    def driver(self) -> str:
+        """The version of NVIDIA's driver; "" without NVML."""
+        return str((self._nvml and self._query("nvmlSystemGetDriverVersion")) or "")
+
+    def desktops(self) -> frozenset[str]:
+        """The numbers and UUIDs of the cards that draw a desktop: a screen is on, or windows use their memory."""
+        cards = ((number, self._query("nvmlDeviceGetHandleByIndex", number)) for number in range(self._count()))
+        drawing = [(number, card) for number, card in cards if card is not None and self._draws(card)]
+        names = [name for number, card in drawing for name in (str(number), self._query("nvmlDeviceGetUUID", card))]
+        return frozenset(filter(None, names))
+
+    def _draws(self, card: Any) -> bool:
+        windows = self._query("nvmlDeviceGetGraphicsRunningProcesses", card) or ()
+        taken = sum(_DESKTOP if one.usedGpuMemory is None else one.usedGpuMemory for one in windows)
+        return bool(self._query("nvmlDeviceGetDisplayActive", card)) or taken >= _DESKTOP
+
+    def capabilities(self) -> dict[str, tuple[int, int]]:
+        """The compute capability of every card, by its name; empty without NVML."""
+        cards = [self._query("nvmlDeviceGetHandleByIndex", n) for n in range(self._count())]
+        facts = [(self._query("nvmlDeviceGetName", card), card) for card in cards if card is not None]
+        known = {name: self._query("nvmlDeviceGetCudaComputeCapability", card) for name, card in facts if name}
+        return {name: (found[0], found[1]) for name, found in known.items() if found}
 
     def health(self) -> tuple[GpuHealth, ...] | None:
         """The load of every card; None without NVML."""
         if self._nvml is None:
             return None
-        count = self._query("nvmlDeviceGetCount") or 0
-        return tuple(self._health(index) for index in range(count))
+        return tuple(self._health(index) for index in range(self._count()))
+
+    def _count(self) -> int:
+        return self._query("nvmlDeviceGetCount") or 0 if self._nvml is not None else 0
 
     def _health(self, index: int) -> GpuHealth:
         card = self._query("nvmlDeviceGetHandleByIndex", index)
@@ -280,5 +309,5 @@ class Nvml:
         nvml: Any = self._nvml
         try:
             return getattr(nvml, question)(*arguments)
-        except nvml.NVMLError:
+        except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):
             return None

@@ -9,6 +9,7 @@ hang or kill it. Never: raises for what is missing.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import sys
@@ -25,6 +26,9 @@ def torch_facts() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda or "",
         "hip": getattr(torch.version, "hip", None) or "",
+        "arches": _arches(torch),
+        "driver_cuda": _driver_cuda(),
+        "torchaudio": _torchaudio_problem(),
         "gpus": [],
         "problem": "",
     }
@@ -37,6 +41,40 @@ def torch_facts() -> dict[str, Any]:
     except RuntimeError as error:  # no driver, an old driver, or no visible card
         facts["problem"] = str(error).splitlines()[0]
     return facts
+
+
+def _arches(torch: Any) -> list[str]:
+    """What its kernels are compiled for. `get_arch_list` is empty where CUDA does not start, when it counts."""
+    try:
+        return str(torch._C._cuda_getArchFlags() or "").split()
+    except AttributeError:  # built for the CPU, or renamed
+        return []
+
+
+def _torchaudio_problem() -> str:
+    """Why ComfyUI cannot import it: torchaudio raises RuntimeError where torch is built for another CUDA."""
+    try:
+        importlib.import_module("torchaudio")
+    except ModuleNotFoundError:  # the check of ComfyUI's packages tells
+        return ""
+    except (ImportError, OSError, RuntimeError) as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
+
+
+def _driver_cuda() -> str:
+    """The newest CUDA that the driver runs, also where torch cannot use it; empty without a driver."""
+    version = ctypes.c_int()
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return ""
+    return _version(version.value)
+
+
+def _version(cuda: int) -> str:
+    """CUDA's number, such as 13020, as "13.2"; empty for 0."""
+    return f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else ""
 
 
 def _torch_gpu(torch: Any, index: int) -> dict[str, Any]:
@@ -65,10 +103,9 @@ def nvml_facts() -> dict[str, Any]:
     except nvml.NVMLError as error:
         return {"missing": "NVML: " + str(error)}
     try:
-        cuda = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0
         return {
             "driver": _text(_ask(nvml, nvml.nvmlSystemGetDriverVersion)),
-            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+            "cuda": _version(_ask(nvml, nvml.nvmlSystemGetCudaDriverVersion) or 0),
             "gpus": [_nvml_gpu(nvml, index) for index in range(_ask(nvml, nvml.nvmlDeviceGetCount) or 0)],
         }
     finally:

@@ -6,13 +6,12 @@ ConfigError, since one of the workflows would render with the wrong weights.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from miner.task.errors import ConfigError
-from miner.telemetry.sizes import GIGABYTE
 from miner.workflows import Model, Workflow
 
 State = Literal["present", "partial", "missing", "differs", "broken"]
@@ -56,7 +55,10 @@ class FileStatus:
 
 
 def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
-    """Every file that `workflows` need, once, in their order. Raises ConfigError for a contradiction."""
+    """Every file that `workflows` need, once, in their order: of one with variants, those of all.
+
+    Raises ConfigError for a contradiction.
+    """
     files: dict[str, ModelFile] = {}
     for workflow in workflows:
         for model in workflow.manifest.models:
@@ -65,23 +67,10 @@ def files_of(workflows: Iterable[Workflow]) -> tuple[ModelFile, ...]:
     return tuple(files.values())
 
 
-def fitting(workflows: Iterable[Workflow], *, memory: int, on_cpu: Collection[str] = ()) -> tuple[Workflow, ...]:
-    """The workflows that fit a GPU with `memory` bytes, by their manifests and by preflight's rule.
-
-    Without a GPU (0 bytes), those in `on_cpu` fit, too.
-    """
-    return tuple(
-        workflow
-        for workflow in workflows
-        if workflow.manifest.needs.vram_gb * GIGABYTE <= memory or (not memory and workflow.name in on_cpu)
-    )
-
-
-def unneeded(workflows: Sequence[Workflow], enabled: Iterable[str]) -> tuple[ModelFile, ...]:
-    """The files that `workflows` name and no enabled one needs."""
-    wanted = set(enabled)
-    kept = {file.relative_path for file in files_of(workflow for workflow in workflows if workflow.name in wanted)}
-    return tuple(file for file in files_of(workflows) if file.relative_path not in kept)
+def unneeded(workflows: Sequence[Workflow], kept: Iterable[Workflow]) -> tuple[ModelFile, ...]:
+    """The files that `workflows` name, of any variant, and none of `kept` needs."""
+    wanted = {file.relative_path for file in files_of(kept)}
+    return tuple(file for file in files_of(workflows) if file.relative_path not in wanted)
 
 
 def _file(model: Model, workflow: str) -> ModelFile:
@@ -108,5 +97,5 @@ def _merged(one: ModelFile, two: ModelFile) -> ModelFile:
         size=one.size or two.size,
         sha256=one.sha256 or two.sha256,
         gated=one.gated or two.gated,
-        needed_by=(*one.needed_by, *two.needed_by),
+        needed_by=tuple(dict.fromkeys((*one.needed_by, *two.needed_by))),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 
 from miner.config import Settings
-from miner.machine.gpu import probe_for
-from miner.models.catalogue import FileStatus, ModelFile, fitting
+from miner.machine import tuning
+from miner.machine.cards import cards_here
+from miner.models.catalogue import FileStatus, ModelFile, files_of
 from miner.models.disk import disk_errors, require_room
 from miner.models.hash_db import HashDatabase
 from miner.models.progress import Progress, Stop
@@ -16,8 +17,9 @@ from miner.models.prune import UnusedFile, unused_files
 from miner.models.pull import JOBS, Report, in_parallel, pull
 from miner.models.store import store_of
 from miner.models.verify import verified
+from miner.models.wanted import Wanted, wanted
 from miner.telemetry.sizes import GIGABYTE
-from miner.workflows import Library, Workflow
+from miner.workflows import Card, Library, Workflow
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ class LocalModels:
         self.store = store_of(settings)
         self.enabled = tuple(library.get(name) for name in settings.workflows.enabled)
         self.hash_db = HashDatabase(settings.state.dir)
+        self._found: tuple[tuple[Card, ...], str] | None = None
 
     def __enter__(self) -> LocalModels:
         return self
@@ -43,16 +46,40 @@ class LocalModels:
         """The workflows of these names, else the enabled ones. Raises ConfigError."""
         return tuple(self.library.get(name) for name in names) if names else self.enabled
 
-    def fitting(self, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:
-        """The workflows that fit a GPU of this machine; the others are logged. Blocks for the probe: seconds."""
-        gpus = probe_for(self.settings)
-        log.info("gpus", source=gpus.source, names=[gpu.name for gpu in gpus.gpus], problem=gpus.problem)
-        memory = max((gpu.memory_bytes for gpu in gpus.gpus), default=0)
-        fits = fitting(workflows, memory=memory, on_cpu=self.settings.workflows.on_cpu)
-        for workflow in workflows:
-            if workflow not in fits:
-                log.info("models_left_out", workflow=workflow.name, needs_gb=workflow.manifest.needs.vram_gb)
-        return fits
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """This machine's cards, as far as known. The first call blocks for the probe: seconds."""
+        return self._probe()[0]
+
+    @property
+    def without_gpu(self) -> str:
+        """Why no card is known, in a sentence; "" where one is."""
+        cards, problem = self._probe()
+        return "" if cards else problem
+
+    def _probe(self) -> tuple[tuple[Card, ...], str]:
+        if self._found is None:
+            self._found = cards_here(self.settings)
+        return self._found
+
+    def wanted(self, workflows: Sequence[Workflow]) -> tuple[Wanted, ...]:
+        """The variants of `workflows` for this machine's cards. Blocks for the probe if there is a choice."""
+        where = self.settings.workflows
+        cards = self.cards if any(workflow.manifest.variants for workflow in workflows) else ()
+        return wanted(workflows, cards, pinned=where.variants, on_cpu=where.on_cpu)
+
+    def fitting(self, workflows: Sequence[Workflow]) -> tuple[Wanted, ...]:
+        """Those that fit a card of this machine; the others are logged. Blocks for the probe."""
+        where = self.settings.workflows
+        log.info("gpus", names=[card.name for card in self.cards], problem=self._probe()[1])
+        every = wanted(workflows, self.cards, pinned=where.variants, on_cpu=where.on_cpu)
+        for one in every:
+            name, variant = one.workflow.name, one.workflow.variant or None
+            if one.fits:
+                log.info("models_wanted", workflow=name, variant=variant, reason=one.why)
+            else:
+                log.info("models_left_out", workflow=name, needs_gb=one.workflow.manifest.needs.vram_gb)
+        return tuple(one for one in every if one.fits)
 
     def statuses(self, files: Sequence[ModelFile]) -> list[FileStatus]:
         """The state of each file, without reading it."""
@@ -60,9 +87,22 @@ class LocalModels:
             return [self.store.status(file, self.hash_db) for file in files]
 
     def unused_files(self) -> tuple[UnusedFile, ...]:
-        """The files that `prune` may delete."""
-        enabled = [workflow.name for workflow in self.enabled]
-        return unused_files(self.library, enabled=enabled, store=self.store, hash_db=self.hash_db)
+        """The files that `prune` may delete. Blocks for the probe."""
+        return unused_files(self.library, kept=self._kept(), store=self.store, hash_db=self.hash_db)
+
+    def _kept(self) -> Iterator[Workflow]:
+        """The variants wanted of the enabled workflows, and those that a tuning chose; all of one that has not all
+        files of the wanted, as it may render with others meanwhile, and where no card is found."""
+        tuned = [choice.variants for choice in tuning.read(self.settings.state.dir).values()]
+        for workflow in self.enabled:
+            if not workflow.manifest.variants:
+                yield workflow
+                continue
+            here = [one.workflow for one in self.wanted([workflow])]
+            complete = all(status.state == "present" for status in self.statuses(files_of(here)))
+            fastest = {variants.get(workflow.name) for variants in tuned}
+            here += [one for one in workflow.variants if one.variant in fastest]
+            yield from here if complete and self.cards else (workflow,)
 
     def require_room(self, statuses: Sequence[FileStatus]) -> None:
         """Raises MachineFault if the missing files do not fit on the disk."""

@@ -1,13 +1,13 @@
 """The files that can be deleted, since another download brings them back.
 
-A file is unused only if a known workflow names it, no enabled one needs it, this miner downloaded it into its own
-models folder, and it is unchanged since. So LoRAs, the operator's own files and files of unknown workflows stay. The
-same holds for partial downloads, unless a process is at work on one.
+A file is unused only if a known workflow names it, no enabled one needs it on this machine's cards, this miner
+downloaded it into its own models folder, and it is unchanged since. So LoRAs, the operator's own files and files of
+unknown workflows stay. The same holds for partial downloads, unless a process is at work on one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from miner.models.disk import disk_errors
 from miner.models.hash_db import HashDatabase
 from miner.models.partial_file import is_locked, origin_path, partial_path
 from miner.models.store import Store
-from miner.workflows import Library
+from miner.workflows import Library, Workflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +25,15 @@ class UnusedFile:
 
     path: Path
     size: int  # bytes
-    needed_by: tuple[str, ...]  # known workflows, none of them enabled
+    needed_by: tuple[str, ...]  # known workflows, none of which wants it here
 
 
 def unused_files(
-    library: Library, *, enabled: Collection[str], store: Store, hash_db: HashDatabase
+    library: Library, *, kept: Iterable[Workflow], store: Store, hash_db: HashDatabase
 ) -> tuple[UnusedFile, ...]:
-    """The files that can be deleted. Reads the disk. Raises MachineFault."""
+    """The files that can be deleted, since none of `kept` needs them. Reads the disk. Raises MachineFault."""
     found: list[UnusedFile] = []
-    for file in unneeded(library.workflows, enabled):
+    for file in unneeded(library.workflows, kept):
         target = store.target(file)
         with disk_errors(target):
             if hash_db.downloaded_hash(target):

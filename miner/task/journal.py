@@ -17,8 +17,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,12 +180,11 @@ class Journal:
         if isinstance(stage, Closed):
             self.news += 1
 
-    def cleaned(self, miner_id: str, task_id: str, left: Places = _NOWHERE) -> None:
-        """The task's files are deleted but for those in `left`."""
-        self._write(
-            "UPDATE tasks SET places = ? WHERE task_id = ? AND miner_id = ?",
-            (_dump(left) if left != _NOWHERE else "", task_id, miner_id),
-        )
+    def cleaned(self, miner_id: str, left: Mapping[str, Places]) -> None:
+        """The tasks' files are deleted but for those that are `left`; all in one commit."""
+        rows = [(_dump(places) if places != _NOWHERE else "", task_id, miner_id) for task_id, places in left.items()]
+        with self._mutex, _translated(), _transaction(self._db):
+            self._db.executemany("UPDATE tasks SET places = ? WHERE task_id = ? AND miner_id = ?", rows)
 
     def record_thumbnail(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
         """Store the result's size in pixels and its WebP thumbnail for the history."""
@@ -271,6 +270,17 @@ class Journal:
 
 
 @contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+@contextlib.contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
@@ -325,4 +335,9 @@ def _or_none(read: Callable[[str], T], text: str | None) -> T | None:
 
 
 def _dump(record: Any) -> str:
-    return json.dumps(asdict(record))
+    return json.dumps(record, default=_plain)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A dataclass as JSON: `asdict` would copy all that is in it, for a third of what a record costs."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}

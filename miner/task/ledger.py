@@ -149,14 +149,15 @@ class Ledger:
 
     # ---- changing ---------------------------------------------------------------------------------
 
-    def advance(self, task_id: str, stage: Stage, **facts: Any) -> TaskInHand:
+    def advance(self, task_id: str, stage: Stage, *, recorded: bool = True, **facts: Any) -> TaskInHand:
         """Move the task to its next stage, set `facts` (fields of `TaskInHand`) and return it.
 
+        Not `recorded`: nothing happens outside of this process before the next stage, and one record serves for both.
         Raises KeyError for a task not in hand, ValueError for a step not in `NEXT`: both are the caller's bugs. A disk
         fault does not stop the task; a crash then repeats the step.
         """
         with self._changed:
-            return self._advance(self._tasks[task_id], stage, facts)
+            return self._advance(self._tasks[task_id], stage, facts, recorded=recorded)
 
     def note(self, task_id: str, **facts: Any) -> None:
         """Set fields that the journal does not keep. Only `queued_at` wakes loops."""
@@ -192,17 +193,16 @@ class Ledger:
                     self._notify()
                 self._replace(replace(task, hold=hold))
 
-    def cleaned(self, task_id: str, left: Places) -> None:
-        """The task's files are deleted but for those in `left`."""
+    def cleaned(self, left: Mapping[str, Places]) -> None:
+        """The tasks' files are deleted but for those that are `left`."""
         with self._changed:
             try:
-                self._journal.cleaned(self.miner_id, task_id, left)
+                self._journal.cleaned(self.miner_id, left)
             except MachineFault as fault:
-                log.error(
-                    "step_not_recorded", task_id=task_id, reason=fault.message, next="cleaning up again after a restart"
-                )
-            if (task := self._tasks.get(task_id)) is not None:
-                self._replace(replace(task, places=left))
+                log.error("cleanup_not_recorded", reason=fault.message, next="cleaning up again after a restart")
+            for task_id, places in left.items():
+                if (task := self._tasks.get(task_id)) is not None:
+                    self._replace(replace(task, places=places))
 
     def write_again(self) -> None:
         """Try the records of closed tasks that the disk refused, so that no secret of theirs stays in the journal."""
@@ -230,7 +230,9 @@ class Ledger:
 
     # ---- under the lock ---------------------------------------------------------------------------
 
-    def _advance(self, task: TaskInHand, stage: Stage, facts: Mapping[str, Any]) -> TaskInHand:
+    def _advance(
+        self, task: TaskInHand, stage: Stage, facts: Mapping[str, Any], *, recorded: bool = True
+    ) -> TaskInHand:
         if stage.name not in NEXT[task.stage.name]:
             raise ValueError(f"a task cannot go from {task.stage.name} to {stage.name}")
         now = self._clock()
@@ -239,8 +241,11 @@ class Ledger:
         if isinstance(stage, Prepared):
             task = replace(task, places=self._places(task.places, stage))
         elif isinstance(stage, Rendered):
-            task = replace(task, places=replace(task.places, files=(*task.places.files, *stage.files)))
-        self._write(task)
+            places = task.places
+            files = (*places.files, *stage.files, *stage.others)
+            task = replace(task, places=replace(places, files=files, ended=(*places.ended, stage.prompt_id)))
+        if recorded:
+            self._write(task)
         if isinstance(stage, Closed):
             self.closings += 1
             self._closed.pop(task.task_id, None)

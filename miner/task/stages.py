@@ -192,6 +192,7 @@ class Rendered:
     job: Job
     prompt_id: str
     files: tuple[OutputFile, ...]
+    others: tuple[OutputFile, ...] = ()  # that other nodes wrote
     inference_latency: float
 
 
@@ -297,7 +298,8 @@ class Places:
     prompts: tuple[str, ...] = ()  # ids, latest last: each has a folder in ComfyUI's input and output folders
     folders: tuple[str, ...] = ()  # the miner's own, for temporary files
     inputs: tuple[str, ...] = ()  # parameters with a picture in the prompts' input folders
-    files: tuple[OutputFile, ...] = ()  # results in ComfyUI
+    files: tuple[OutputFile, ...] = ()  # in ComfyUI, that prompts wrote
+    ended: tuple[str, ...] = ()  # prompts that wrote no others
     scrubbed: bool = False  # ComfyUI's log has none of its strings any more
 
 

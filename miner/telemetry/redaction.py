@@ -13,12 +13,14 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from urllib.parse import quote, quote_plus
 
 SHORTEST = 6  # characters; a shorter string would be found everywhere
 OF_SECRETS = 8  # characters of a secret that are too many
 OF_TASKS = 12  # of a task's string: fewer are in half the sentences of its language
 LONGEST = 20_000  # characters of a task's string that are looked for; longer ones are data
+LONG = 2_000  # characters of a text that is searched
 ENDED = 8  # tasks that have ended, and whose strings are still hidden
 
 _URL_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#\"'<>]*@", re.IGNORECASE)
@@ -33,22 +35,21 @@ class Hidden:
 
     def __init__(self, forms: Iterable[str], *, length: int) -> None:
         self._length = length
-        self._whole: set[str] = set()
-        self._fragments: set[str] = set()
-        for form in {form.lower() for form in forms}:
-            if len(form) < length:
-                self._whole |= {form} if len(form) >= SHORTEST else set()
-            else:
-                self._fragments.update(form[at : at + length] for at in range(len(form) - length + 1))
+        self._block = length // 2  # characters that are looked for first
+        lowered = {form.lower() for form in forms}
+        self._whole = {form for form in lowered if SHORTEST <= len(form) < length}
+        self._long = "\0".join(form for form in lowered if len(form) >= length)
+
+    @cached_property
+    def _blocks(self) -> set[str]:
+        return {self._long[at : at + self._block] for at in range(len(self._long) - self._block + 1)}
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where something hidden is in `text`: begin and end, in order, apart from each other."""
         found = text.lower()
         if len(found) != len(text):  # a few letters grow
             found = text
-        spans = [
-            (at, at + self._length) for at in range(len(found)) if found[at : at + self._length] in self._fragments
-        ]
+        spans = [(at, at + self._length) for at in self._fragments(found)] if self._long else []
         for whole in self._whole:
             at = found.find(whole)
             while at >= 0:
@@ -61,6 +62,16 @@ class Hidden:
             else:
                 joined.append((begin, end))
         return joined
+
+    def _fragments(self, found: str) -> set[int]:
+        """Where a fragment begins. Each has a whole block that begins at a multiple of `step`, so few are compared; a
+        search through all forms is cheaper than a set of their blocks, unless the text is long."""
+        length, block = self._length, self._block
+        step = length - block + 1
+        known = self._long if len(found) < LONG else self._blocks
+        near = (at for at in range(0, len(found) - block + 1, step) if found[at : at + block] in known)
+        begins = {begin for at in near for begin in range(max(at - step + 1, 0), at + 1)}
+        return {at for at in begins if at + length <= len(found) and found[at : at + length] in self._long}
 
     def without(self, text: str) -> str:
         """`text` with `***` for what is hidden."""

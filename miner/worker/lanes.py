@@ -16,6 +16,7 @@ from miner.comfy.launch import Launch
 from miner.comfy.process import ComfyProcess
 from miner.config import Settings
 from miner.machine import benchmarks
+from miner.machine.cards import compute_capabilities
 from miner.media import decoders
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
@@ -26,6 +27,7 @@ from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
 from miner.telemetry import clock
+from miner.telemetry.audience import Audience
 from miner.telemetry.sizes import MEGABYTE
 from miner.worker.lane import Lane
 from miner.worker.lane.capabilities import Capabilities
@@ -39,11 +41,12 @@ STOP_GRACE = 25.0  # seconds; a ComfyUI that ignores SIGTERM takes 10, and one t
 class Lanes(Sequence[Lane]):
     """Call `start`, `drain` or `abort`, and `join` once each, from one thread."""
 
-    def __init__(self, settings: Settings, library: Library, *, journal: Journal) -> None:
+    def __init__(self, settings: Settings, library: Library, *, journal: Journal, audience: Audience) -> None:
         """Raises ConfigError if the settings contradict each other. Starts nothing, and disturbs no other lanes."""
         self.settings = settings
         self.library = library
         self._journal = journal
+        self._audience = audience
         key = settings.sequencer.api_key
         egress = Egress(settings.sequencer.url)
         self._sequencer = Sequencer(
@@ -199,6 +202,9 @@ class Lanes(Sequence[Lane]):
             refuse_unknown=settings.workflows.unknown_parameters == "refuse",
             on_cpu=settings.workflows.on_cpu,
             model_folders=self._model_folders,
+            pinned=settings.workflows.variants,
+            fastest=placement.fastest,
+            compute_capabilities=compute_capabilities,
             measured=benchmarks.read(settings.state.dir),
             usual=self._journal.usual_seconds,
         )
@@ -223,6 +229,7 @@ class Lanes(Sequence[Lane]):
             outbox=self.outbox,
             fetcher=self._fetcher,
             uploader=self._uploader,
+            audience=self._audience,
             folder=settings.state.dir / f"lane-{placement.name}",
         )
         return lane

@@ -22,6 +22,7 @@ from miner.config.settings import Status
 from miner.task.errors import ConfigError, MachineFault, MinerError
 from miner.task.journal import Journal
 from miner.telemetry import clock
+from miner.telemetry.audience import Audience
 from miner.telemetry.log import clean
 from miner.worker import signals
 from miner.worker.ending import Ending
@@ -84,6 +85,7 @@ class Worker:
         self._clock = clock
         self.started_at = clock()
         self.lanes: Lanes  # current ones, set by `run`
+        self.audience = Audience()  # told by the dashboard
         self.paused = False
         self._status_server: StatusServer | None = None
         self._stops = 0
@@ -101,7 +103,7 @@ class Worker:
         self._journal = Journal(self._first[0].state.dir)
         coming: Lanes | None
         try:
-            coming = Lanes(*self._first, journal=self._journal)
+            coming = Lanes(*self._first, journal=self._journal, audience=self.audience)
         except BaseException:
             self._journal.close()  # else the next start would take this for a crash
             raise
@@ -267,7 +269,7 @@ class Worker:
         if settings == present.settings and library == present.library:
             log.info("configuration_unchanged")
             return None
-        lanes = Lanes(settings, library, journal=self._journal)
+        lanes = Lanes(settings, library, journal=self._journal, audience=self.audience)
         lanes.rehearse(beside=self.lanes)
         if self._serve is not None and settings.status.enabled and self._moves(settings.status):
             self._serve(self, settings, self._journal).rehearse()

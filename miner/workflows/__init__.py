@@ -5,9 +5,11 @@ Never: I/O, except reading the folders once.
 """
 
 from miner.workflows.library import Checked, Library, Workflow, load_library
-from miner.workflows.manifest import Limit, Manifest, Model, Needs, Output
+from miner.workflows.manifest import Limit, Manifest, Model, Needs, Output, Variant
+from miner.workflows.variants import Card, Ranking, ranking, variant_of
 
 __all__ = [
+    "Card",
     "Checked",
     "Library",
     "Limit",
@@ -15,6 +17,10 @@ __all__ = [
     "Model",
     "Needs",
     "Output",
+    "Ranking",
+    "Variant",
     "Workflow",
     "load_library",
+    "ranking",
+    "variant_of",
 ]

@@ -36,12 +36,26 @@ def links(graph: Graph) -> Iterator[tuple[Place, str, int]]:
                 yield (node, name), value[0], value[1]
 
 
+def constants_of(graph: Graph) -> set[str]:
+    """Every text in a graph, with `/` in names of files."""
+    values = (value for body in graph.values() for value in body["inputs"].values())
+    return {value.replace("\\", "/") for value in values if isinstance(value, str)}
+
+
 def filled(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
     """A copy of `graph` with `constants` filled in. Raises ValueError if a place is a link."""
     result = copy.deepcopy(graph)
     for (node, name), value in constants.items():
         if is_link(result[node]["inputs"][name]):
             raise ValueError(f"{node}.{name} is a link")
+        result[node]["inputs"][name] = value
+    return result
+
+
+def varied(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
+    """`graph` with a variant's `constants`, whose places are constants, too. It shares the rest with `graph`."""
+    result = {node: {**body, "inputs": dict(body["inputs"])} for node, body in graph.items()}
+    for (node, name), value in constants.items():
         result[node]["inputs"][name] = value
     return result
 

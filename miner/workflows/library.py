@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from miner.task.errors import ConfigError, JobFault
 from miner.task.stages import Graph, Lease, Value
-from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, filled, is_link, links, read_graph
-from miner.workflows.manifest import MANIFEST, Manifest, exceeded_limit, read_manifest
+from miner.workflows.consistency import flaws, weights_flaws
+from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph, varied
+from miner.workflows.manifest import MANIFEST, Manifest, Variant, exceeded_limit, read_manifest
 from miner.workflows.parameters import (
-    BoolParameter,
     EnumParameter,
-    FloatParameter,
     ImageParameter,
     IntParameter,
     LoraParameter,
@@ -55,6 +54,7 @@ class Workflow:
     manifest: Manifest
     graph: Graph = field(repr=False)
     alpha_graph: Graph | None = field(default=None, repr=False)  # instead, for pictures with transparent parts
+    variant: str = ""  # the variant's name; "": the workflow as its files have it
 
     @property
     def name(self) -> str:
@@ -65,6 +65,21 @@ class Workflow:
     def task_type(self) -> str:
         """`txt2img`, `upscaler` …"""
         return self.manifest.task_type
+
+    @property
+    def variants(self) -> tuple[Workflow, ...]:
+        """A workflow per variant of the manifest, best first, each with its models, needs and graph; or only itself."""
+        return tuple(map(self._as, self.manifest.variants)) or (self,)
+
+    def _as(self, variant: Variant) -> Workflow:
+        graphs = [varied(self.graph, one.places) for one in self.manifest.variants]
+        graph = varied(self.graph, variant.places)
+        loaded, others = constants_of(graph), set().union(*map(constants_of, graphs))
+        # a file that no graph names, such as a custom node's, is every variant's
+        models = tuple(m for m in self.manifest.models if m.listed in loaded or m.listed not in others)
+        alpha = None if self.alpha_graph is None else varied(self.alpha_graph, variant.places)
+        manifest = self.manifest.of(variant, models)
+        return Workflow(manifest=manifest, graph=graph, alpha_graph=alpha, variant=variant.name)
 
     def check(self, parameters: Mapping[str, Any], *, loras: Sequence[str], refuse_unknown: bool = False) -> Checked:
         """Validate a task's `parameters`. `null` means absent.
@@ -254,52 +269,9 @@ def _load(path: Path) -> Workflow:
         alpha_graph=read_graph(alpha) if alpha.exists() else None,
     )
     for graph, name in ((workflow.graph, GRAPH), (workflow.alpha_graph, ALPHA_GRAPH)):
-        for flaw in _flaws(manifest, graph, name) if graph is not None else ():
+        for flaw in flaws(manifest, graph, name) if graph is not None else ():
             raise ConfigError(f"{path}: {flaw}")
+    for number, one in enumerate(workflow.variants if manifest.variants else ()):
+        for flaw in (*batch_flaws(one.manifest, one.graph), *weights_flaws(one.manifest, one.graph)):
+            raise ConfigError(f"{path}: variants.{number}: {flaw}")
     return workflow
-
-
-def _flaws(manifest: Manifest, graph: Graph, file: str) -> Iterator[str]:
-    """Mismatches of manifest and graph, as `key: reason`."""
-    output = manifest.output
-    if output.node not in graph:
-        yield f"output.node: {file} has no node '{output.node}'"
-    elif not isinstance(graph[output.node]["inputs"].get("filename_prefix"), str):
-        yield f"output.node: node '{output.node}' has no constant filename_prefix, so it saves no file"
-    else:
-        yield from batch_flaws(manifest, graph)
-    owners: dict[Place, str] = {(output.node, "filename_prefix"): "the output's file name"}
-    for name, parameter in manifest.parameters.items():
-        for number, bind in enumerate(parameter.bind):
-            place = place_of(bind)
-            flaw = _bind_flaw(parameter, place, graph, file)
-            if not flaw and place in owners:
-                flaw = f"'{bind}' is already bound to {owners[place]}"
-            if flaw:
-                yield f"parameters.{name}.bind.{number}: {flaw}"
-            owners[place] = f"parameter '{name}'"
-
-
-def _bind_flaw(parameter: Parameter, place: Place, graph: Graph, file: str) -> str:
-    node, name = place
-    if node not in graph:
-        return f"{file} has no node '{node}'"
-    if name not in graph[node]["inputs"]:
-        return f"node '{node}' has no input '{name}'"
-    constant = graph[node]["inputs"][name]
-    if is_link(constant):
-        return f"'{node}.{name}' is a link; a parameter replaces constants only"
-    if not isinstance(constant, _constant_types(parameter)) or isinstance(constant, bool) != isinstance(
-        parameter, BoolParameter
-    ):
-        return f"'{node}.{name}' is {shown(constant)}, not of type {parameter.type}"
-    return ""
-
-
-def _constant_types(parameter: Parameter) -> tuple[type, ...]:
-    match parameter:
-        case BoolParameter():
-            return (bool,)
-        case IntParameter() | FloatParameter() | SeedParameter():
-            return (int, float)
-    return (str,)

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from miner.task.errors import ConfigError
 from miner.task.stages import Value
+from miner.workflows.graph import Place
 from miner.workflows.parameters import (
     EnumParameter,
     ImageParameter,
@@ -30,6 +31,8 @@ from miner.workflows.parameters import (
 MANIFEST = "workflow.toml"
 
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 10**9 bytes
+Version = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}\.\d{1,4}$")]
+Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 WEIGHTS = (".safetensors", ".sft", ".gguf")
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+ -]*$", max_length=255)]
 HttpsUrl = Annotated[str, Field(pattern=r"^https://[^\s]+$", max_length=2048)]
@@ -58,7 +61,9 @@ class Needs(_Section):
 
     vram_gb: Gigabytes  # total of the GPU; ComfyUI moves the rest to RAM, slowly
     disk_gb: Gigabytes = 0.0  # free while a task runs
-    comfyui: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]  # minimum version
+    comfyui: Version  # minimum version
+    compute_capability: Capability = ""  # minimum of an NVIDIA GPU: "8.9" is Ada
+    torch_cuda: Capability = ""  # minimum CUDA that torch is built for: "13.0"
     max_pixels: Annotated[int, Field(ge=1)] | None = None  # of an input image: width x height
 
 
@@ -79,6 +84,34 @@ class Model(_Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None  # where known
     licence: Annotated[str, Field(min_length=1)]
     gated: HttpsUrl | None = None  # the page to accept its license
+
+    @property
+    def listed(self) -> str:
+        """Its name as ComfyUI lists it, and as a graph has it: with the folders below the kind of model."""
+        return f"{self.folder.partition('/')[2]}/{self.name}".lstrip("/")
+
+
+class VariantNeeds(_Section):
+    """What a variant needs beyond the workflow's own [needs]."""
+
+    vram_gb: Gigabytes | None = None
+    comfyui: Version | None = None
+    compute_capability: Capability | None = None
+    torch_cuda: Capability | None = None
+
+
+class Variant(_Section):
+    """Other weights for the same graph, or another type for them. Its files are those of [[models]] that it loads."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    description: Annotated[str, Field(min_length=1)]  # when it is the right one
+    needs: VariantNeeds = VariantNeeds()
+    sets: dict[str, dict[str, Value]] = {}  # node → input → constant, in place of the graph's
+
+    @property
+    def places(self) -> dict[Place, Value]:
+        """What `sets` says, by place."""
+        return {(node, name): value for node, inputs in self.sets.items() for name, value in inputs.items()}
 
 
 class Limit(_Section):
@@ -109,6 +142,7 @@ class Manifest(_Section):
     output: Output
     needs: Needs
     models: Names[Model] = ()
+    variants: Annotated[Names[Variant], Field(min_length=1)] = ()  # best first
     limits: Names[Limit] = ()
     parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Parameter]
 
@@ -117,9 +151,15 @@ class Manifest(_Section):
         """Whether results say that a model made them."""
         return self.task_type != "upscaler" if self.output.mark is None else self.output.mark
 
+    def of(self, variant: Variant, models: tuple[Model, ...]) -> Manifest:
+        """This manifest with one variant's needs, and `models` alone."""
+        own = {key: value for key, value in variant.needs.model_dump().items() if value is not None}
+        needs = self.needs.model_copy(update=own)
+        return self.model_copy(update={"models": models, "needs": needs, "variants": ()})
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for flaw in (*_parameter_flaws(self), *_limit_flaws(self)):
+        for flaw in (*_parameter_flaws(self), *_limit_flaws(self), *_variant_flaws(self)):
             raise ValueError(flaw)
         return self
 
@@ -179,6 +219,20 @@ def _limit_flaws(manifest: Manifest) -> Iterator[str]:
     for values in (defaults, *(defaults | settings for enum in enums for settings in enum.sets.values())):
         if exceeded := exceeded_limit(manifest.limits, values):
             yield f"limits: default values exceed one: {exceeded}"
+
+
+def _variant_flaws(manifest: Manifest) -> Iterator[str]:
+    names = [variant.name for variant in manifest.variants]
+    for number, variant in enumerate(manifest.variants):
+        key = f"variants.{number}"
+        if variant.name in names[:number]:
+            yield f"{key}.name: another variant is called '{variant.name}', too"
+        if (variant.needs.vram_gb or math.inf) < manifest.needs.vram_gb:
+            yield f"{key}.needs.vram_gb: is less than the workflow's own, {manifest.needs.vram_gb:g}"
+    places = [(model.folder, model.name) for model in manifest.models]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            yield f"models.{number}: {'/'.join(place)} is listed twice"
 
 
 def read_manifest(path: Path) -> Manifest:

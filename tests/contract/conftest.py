@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.support.forks import Fork
 from tests.support.paths import ROOT
+from tests.support.testbed import Process
 
 from .graphs import encoded, picture
 from .wire import Comfy
@@ -27,22 +29,17 @@ VERSIONS = ["real"] if REAL else ["0.33.0", "0.3.64"]
 @contextlib.contextmanager
 def engine(
     folder: Path, *flags: str, module: str = "tests.support.engine"
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+) -> Iterator[tuple[Fork | subprocess.Popen[str], str]]:
     """A running engine: its process, its URL. Its log is `folder / "log"`."""
     command = [sys.executable, "-m", module, "--port", "0", "--base-directory", str(folder), *flags]
-    with (
-        (folder / "log").open("w") as log,
-        subprocess.Popen(
-            [*command, "--parent-pid", str(os.getpid())], cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url, (folder / "log").read_text()
-            yield process, url
-        finally:
-            process.terminate()
+    process = Process(command, folder / "log", env={"PYTHONPATH": str(ROOT)}).start()
+    try:
+        url = process.first_line()
+        assert url, (folder / "log").read_text()
+        yield process.popen, url
+    finally:
+        process.stop()
+        process.kill()  # closes its stdout, if it had ended before
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

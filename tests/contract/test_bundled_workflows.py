@@ -1,6 +1,7 @@
 """Every bundled workflow through the whole way on a real ComfyUI that has its models (or stand-ins for them).
 
-`COMFYUI_URL=http://127.0.0.1:8188 make contract` runs these too. A workflow whose models are not there is skipped.
+`COMFYUI_URL=http://127.0.0.1:8188 make contract` runs these too, each workflow in every variant. One that lacks its
+models is skipped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import pytest
 from PIL import Image
 
+from miner.config.bundled import WORKFLOWS
+from miner.workflows import load_library
 from tests.support.testbed import Testbed, until
 
 URL = os.environ.get("COMFYUI_URL", "")
@@ -31,11 +34,19 @@ TASKS = {
 }
 
 
-@pytest.fixture(scope="module")
-def testbed(tmp_path_factory):
+VARIANTS = {one.name: one.variants for one in load_library([WORKFLOWS], ids={}).workflows}
+
+
+@pytest.fixture(scope="module", params=range(max(map(len, VARIANTS.values()))))
+def testbed(tmp_path_factory, request):
+    """A worker that renders the first variant of each workflow, the second of those that have one, and so on."""
+    names = [name for name, variants in VARIANTS.items() if len(variants) > request.param]
+    pins = ",".join(f"{name}={VARIANTS[name][request.param].variant}" for name in names if len(VARIANTS[name]) > 1)
     with Testbed(tmp_path_factory.mktemp("real")) as testbed:
         testbed.start_devnet()
-        testbed.start_worker(URL, workflows={name: [name] for name in NAMES}, sequencer__poll_interval=0.5)
+        ids = {name: [name] for name in names}
+        environ = {"XALORA_WORKFLOWS_VARIANTS": pins}
+        testbed.start_worker(URL, workflows=ids, environ=environ, sequencer__poll_interval=0.5)
         until(lambda: testbed.logged("workflows_advertised"), why="the preflight")
         yield testbed
         assert testbed.devnet.stats()["violations"] == 0
@@ -44,7 +55,10 @@ def testbed(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
+    lacking = {one["workflow"] for one in testbed.logged("workflow_not_runnable")}
     if name not in testbed.logged("workflows_advertised")[-1]["names"]:
+        if name not in lacking:
+            pytest.skip("it has no more variants")
         reason = testbed.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
         pytest.skip(f"this ComfyUI cannot run {name}: {reason}")
     task_type, parameters, size = TASKS[name]
@@ -55,7 +69,8 @@ def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
     assert task["status"] == "finished", task["msg"]
     assert size_of(testbed.result(task)) == size
     done = testbed.logged("task_done", task_id=task_id)[0]
-    print(f"\n{name}: {done['render_s']:.1f} s to render, {done['total_s']:.1f} s in all")
+    chosen = [one["variant"] for one in testbed.logged("workflow_variant", workflow=name)]
+    print(f"\n{name} {' '.join(chosen)}: {done['render_s']:.1f} s to render, {done['total_s']:.1f} s in all")
 
 
 def size_of(data: bytes) -> tuple[int, int]:

@@ -8,11 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+
+from miner.comfy.client import ComfyClient
+from miner.comfy.replies import Queue
+from tests.support.forks import Fork
 
 from .conftest import engine
 from .graphs import empty, node, prefix, simple
@@ -22,7 +27,7 @@ ENGINE = (sys.executable, "-m", "miner.engine")
 
 
 @contextlib.contextmanager
-def started(folder: Path, *flags: str, **options: str) -> Iterator[tuple[subprocess.Popen[str], Comfy]]:
+def started(folder: Path, *flags: str, **options: str) -> Iterator[tuple[Fork | subprocess.Popen[str], Comfy]]:
     with engine(folder, *flags, **options) as (process, url), requests.Session() as session:
         yield process, Comfy(url, session, folder)
 
@@ -199,6 +204,39 @@ def test_there_are_no_previews_unless_asked_for(tmp_path: Path) -> None:
         ran = comfy.run(waiting(seconds=0.05, previews_per_second=20))
     assert "progress" in ran.outline
     assert not any(isinstance(event, Preview) for event in ran.events)
+
+
+@pytest.mark.parametrize(
+    ("method", "drawn"),
+    [("none", False), ("auto", True), ("default", True), (None, True), ("rubbish", True), ([], True)],
+)
+def test_a_prompt_decides_about_its_previews_where_the_version_lets_it(
+    only_engine: Comfy, method: object, drawn: bool
+) -> None:
+    graph = waiting(seconds=0.05, previews_per_second=20)
+    ran = only_engine.run(graph, extra_data={"preview_method": method})
+    assert ("preview 1" in ran.outline) is (drawn or not only_engine.newer)
+
+
+def test_a_waiting_prompt_is_queued_again_with_previews_in_its_place(only_engine: Comfy) -> None:
+    gate = f"{prefix()}.gate".replace("/", "-")
+    graphs = [waiting(seconds=600, until=gate), *(waiting(seconds=0.05, previews_per_second=20) for _ in range(2))]
+    with (
+        only_engine.stream() as stream,
+        contextlib.closing(ComfyClient(only_engine.url, client_id=stream.client)) as us,
+    ):
+        runs, first, last = (str(uuid.uuid4()) for _ in range(3))
+        for graph, prompt_id in zip(graphs, (runs, first, last), strict=True):
+            us.submit(graph, prompt_id)
+        stream.until_outline("executing 2")
+        assert [us.resubmit(prompt_id) for prompt_id in (runs, first, str(uuid.uuid4()))] == [True, True, False]
+        assert us.queue() == Queue(running=(runs,), pending=(first, last))
+        only_engine.upload(gate, b"")
+        stream.until_done(runs)
+        seen = [sum(isinstance(event, Preview) for event in stream.until_done(one)) for one in (first, last)]
+    assert seen == [1, 1 if only_engine.newer else 2]  # of both together
+    assert us.resubmit(first)  # it has ended
+    assert us.queue() == Queue(running=(), pending=())
 
 
 def test_an_interrupt_ends_a_wait_at_once(only_engine: Comfy) -> None:

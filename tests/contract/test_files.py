@@ -128,10 +128,11 @@ def test_what_a_prompt_leaves_can_be_made_empty_and_forgotten(comfy: Comfy) -> N
     files = [*made, {"filename": "in.png", "subfolder": folder_of(prompt_id), "type": "input"}]
     assert {file["type"] for file in files} == {"input", "output", "temp"}
     assert all(comfy.view(file).content for file in files)
-    assert Leftovers(client, folders={}, ours=False).erase(prompt_id, (), reachable=True) == ""
+    leftovers = Leftovers(client, folders={}, ours=False)
+    assert leftovers.erase(prompt_id, (), ended=False, reachable=True) == leftovers.forget([prompt_id, "other"]) == ""
     assert [comfy.view(file).content for file in files] == [b""] * len(files)
     assert comfy.history(prompt_id) is None
     gone = OutputFile(filename="none.png", subfolder=folder_of(prompt_id), kind="output")
-    assert Leftovers(client, folders={}, ours=False).erase(prompt_id, [gone], reachable=True) == ""
+    assert leftovers.erase(prompt_id, [gone], ended=False, reachable=True) == ""
     assert not client.has(gone)  # what is not there is not made
     client.close()

@@ -47,6 +47,7 @@ class DashboardTestbed(Testbed):
         beside: DashboardTestbed | None = None,
         environ: dict[str, str] | None = None,
         workflows: dict[str, list[str]] | None = None,
+        leases: int = 1,
         **settings: Any,
     ) -> None:
         super().__init__(folder)
@@ -54,6 +55,7 @@ class DashboardTestbed(Testbed):
         self._beside = beside
         self._environ = environ
         self._ids = workflows or {"slow": ["slow"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+        self._leases = leases
         self._settings = settings
         self._colors = itertools.count(1)
 
@@ -62,7 +64,7 @@ class DashboardTestbed(Testbed):
         if self._beside:
             self.devnet, self.engine_url = self._beside.devnet, self._beside.engine_url
         else:
-            self.start_devnet()
+            self.start_devnet("--leases", str(self._leases))
             self.start_engine("--preview-method", "auto")
         keys = {
             "status__enabled": True,

@@ -56,6 +56,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_all(pid: int) -> float:
+    """The same of a process and of all that descend from it, those that have ended included once they were waited for;
+    0.0 of one that has gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        children = [child for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_of_all(int(child)) for child in children)
+
+
 class Busy:
     """A context manager: how much of all cores was in use while its block ran, by whomever."""
 

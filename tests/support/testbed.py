@@ -24,6 +24,7 @@ from PIL import Image
 
 from miner.comfy import process_tree
 from tests.support.devnet import Running
+from tests.support.forks import Fork, can_fork
 from tests.support.paths import ROOT
 from tests.support.relay import Relay
 
@@ -58,14 +59,17 @@ class Process:
     command: list[str]
     log: Path
     env: dict[str, str] = field(default_factory=dict)
-    popen: subprocess.Popen[str] | None = None
+    forks: bool = field(default_factory=lambda: Fork.in_use)
+    popen: subprocess.Popen[str] | Fork | None = None
 
     def start(self) -> Process:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("XALORA_", "COMFYUI_"))}
+        environ |= self.env
         with self.log.open("a") as log:
-            self.popen = subprocess.Popen(
-                self.command, stdout=subprocess.PIPE, stderr=log, text=True, env={**environ, **self.env}
-            )
+            if self.forks and can_fork(self.command, environ):
+                self.popen = Fork(self.command, stderr=log, env=environ)
+            else:
+                self.popen = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=log, text=True, env=environ)
         return self
 
     def first_line(self) -> str:

@@ -32,6 +32,7 @@ function workflowItem(workflow) {
     el("p", {}, workflow.description),
     el("p", { className: "quiet" }, `${workflow.task_type} → ${workflow.format} · ${workflow.vram_gb ? `${workflow.vram_gb} GB of GPU memory` : "no GPU memory needed"}`),
     why(workflow) && el("p", {}, why(workflow)),
+    ...workflow.variants.map((variant) => el("p", { className: "quiet" }, `Variant ${variant}.`)),
     workflow.reasons.length ? el("ul", { className: "reasons" }, ...workflow.reasons.slice(0, 5).map((reason) => el("li", {}, reason))) : null,
     workflow.reasons.length > 5 ? el("p", { className: "quiet" }, `and ${workflow.reasons.length - 5} more`) : null,
     cure && el("p", { className: "cure" }, `Next: ${cure}`),

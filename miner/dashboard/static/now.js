@@ -6,6 +6,7 @@ import { chart } from "./chart.js";
 const STAGES = ["prepare", "queue", "render", "deliver"];
 const DOING = { prepare: "Preparing", queue: "In ComfyUI's queue", render: "Rendering", deliver: "Delivering", answer: "Answering" };
 const lanes = new Map();
+let older = null; // the tasks that were rendering when this page was opened
 
 const capital = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}`;
 
@@ -90,7 +91,9 @@ class LaneCard {
     if (src) this.picture.src = src;
     show(this.picture, src);
     show(this.blank, !src);
-    say(this.blank.firstChild, this.task ? "no preview yet" : "");
+    // ComfyUI decides when a render starts whether to draw previews, and the miner wants them only for an open page
+    const words = older?.has(this.task?.task_id) ? "previews begin with the next task" : "no preview yet";
+    say(this.blank.firstChild, this.task ? words : "");
   }
 
   /** Update the times. */
@@ -108,6 +111,7 @@ class LaneCard {
 }
 
 export function showNow(now) {
+  older ??= new Set(now.lanes.flatMap((lane) => lane.tasks).filter((task) => task.stage === "render").map((task) => task.task_id));
   const list = $("lanes");
   const names = new Set(now.lanes.map((lane) => lane.name));
   for (const [name, card] of lanes) {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from miner.comfy.launch import Launch, child_environment
 from miner.config.address import mask_url
 from miner.doctor.facts import ComfyStatus, Facts
 from miner.doctor.report import bad, good, note, of_error, warning
+from miner.machine.software import version_of
+from miner.machine.tuning import Tuned, tuned_for
 from miner.telemetry.health import Mark
+from miner.worker.layout import gpus_of
 
 TIMEOUT = 60.0  # seconds for ComfyUI's Python to list its packages; a cold start from a slow disk takes ten
 
@@ -42,9 +44,21 @@ def comfyui(facts: Facts) -> Iterator[Mark]:
     found = facts.comfyuis()
     if facts.managed and found and not found[0].stats and (launch := found[0].placement.launch):
         yield from could_start(launch)
+    if facts.managed:
+        yield from tuning([tuned_for(facts.settings, gpu) for gpu in gpus_of(facts.settings)])
     for one in found:
         name = "Embedded engine" if facts.embedded else f"ComfyUI {one.placement.name}" if len(found) > 1 else "ComfyUI"
         yield from _answering(name, one, managed=facts.managed)
+
+
+def tuning(lanes: Iterable[Tuned]) -> Iterator[Mark]:
+    """What `bench --tune` chose for each kind of card. Pure."""
+    for card, one in {one.choice.card if one.choice else "": one for one in lanes}.items():
+        name = f"Tuning of {card}" if card else "Tuning"
+        if one.stale:
+            yield warning(name, one.says(), one.cure)
+        else:
+            yield note(name, one.says(), one.cure) if one.cure else good(name, one.says())
 
 
 def _answering(name: str, found: ComfyStatus, *, managed: bool) -> Iterator[Mark]:
@@ -104,13 +118,3 @@ def packages(python: str, version: str, installed: dict[str, str], requirements:
     if missing:
         return warning(name, f"{python} ({version}) is missing {', '.join(missing)}", install)
     return good(name, f"{version} with torch {installed.get('torch', 'unknown')}, and all of ComfyUI's requirements")
-
-
-def version_of(home: Path) -> str:
-    """The version in ComfyUI's own file, or ""."""
-    try:
-        text = (home / "comfyui_version.py").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-    found = re.search(r'__version__ = "([^"]+)"', text)
-    return found[1] if found else ""

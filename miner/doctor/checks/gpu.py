@@ -10,12 +10,11 @@ from miner.comfy import process_tree
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
 from miner.machine.gpu import Gpu, Gpus, User
+from miner.machine.torch_build import fit
 from miner.telemetry.health import Mark
 from miner.telemetry.sizes import GIGABYTE, gb
 
 FOREIGN = GIGABYTE  # bytes used by other processes before it is a warning; a desktop uses half of that
-OLDEST = (7, 5)
-"""Turing. PyTorch's builds for CUDA 12.8 and newer drop older cards (its release notes, 2.8)."""
 
 
 def gpu(facts: Facts) -> Iterator[Mark]:
@@ -26,9 +25,7 @@ def gpu(facts: Facts) -> Iterator[Mark]:
         return
     if found.driver:
         yield driver_mark(found)
-    if found.problem:
-        cure = "install a torch that fits the driver, or update the driver; `nvidia-smi` shows its CUDA version"
-        yield (bad if facts.managed else warning)("GPU", found.problem, cure)
+    yield from torch_marks(facts, found)
     ours = our_processes(facts.settings.state.dir)
     for card in found.gpus:
         yield card_mark(card)
@@ -48,8 +45,21 @@ def no_gpu_mark(facts: Facts, found: Gpus) -> Mark:
 
 def driver_mark(found: Gpus) -> Mark:
     """Pure."""
-    torch = f", torch {found.torch}" if found.torch else ""
-    return good("Driver", f"{found.driver}, for CUDA up to {found.cuda or 'an unknown version'}{torch}")
+    return good("Driver", f"{found.driver}, for CUDA up to {found.cuda or 'an unknown version'}")
+
+
+def torch_marks(facts: Facts, found: Gpus) -> Iterator[Mark]:
+    """Whether torch starts CUDA, and fits the driver and the cards. Pure; of an external ComfyUI nothing is known."""
+    fitting, worst = fit(found), bad if facts.managed else warning
+    if found.problem:
+        cure = fitting.cure or "run `nvidia-smi`: if it fails too, reinstall the driver or the NVIDIA container toolkit"
+        yield worst("GPU", found.problem, cure)
+    if not found.torch or facts.settings.comfyui.url:
+        return
+    if fitting.level == "good":
+        yield good("Torch", f"{found.torch}, for CUDA {found.torch_cuda}" if found.torch_cuda else found.torch)
+    else:
+        yield (worst if fitting.level == "unusable" else warning)("Torch", fitting.says, fitting.cure)
 
 
 def card_mark(card: Gpu) -> Mark:
@@ -58,11 +68,7 @@ def card_mark(card: Gpu) -> Mark:
     says = f"{card.name}, {gb(card.memory_bytes)}"
     if capability is None:
         return good(name, says)
-    says += f", compute capability {capability[0]}.{capability[1]}"
-    if capability < OLDEST:
-        cure = "use a torch built for CUDA 12.6 or older"
-        return warning(name, f"{says}: newer PyTorch builds do not support it", cure)
-    return good(name, says)
+    return good(name, f"{says}, compute capability {capability[0]}.{capability[1]}")
 
 
 def memory_marks(card: Gpu, *, ours: Collection[int], external: bool) -> Iterator[Mark]:

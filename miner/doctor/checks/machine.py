@@ -1,16 +1,19 @@
-"""The disk and the ports."""
+"""The RAM, the disk and the ports."""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
+from miner.comfy import memory_limit
+from miner.comfy.memory_limit import Limit
 from miner.dashboard.bind import listen
 from miner.doctor.facts import Facts
 from miner.doctor.report import bad, good, note, warning
@@ -18,10 +21,39 @@ from miner.machine.disk import existing_folder, free_bytes
 from miner.telemetry.health import Mark
 from miner.telemetry.sizes import GIGABYTE, MEGABYTE, gb
 
+LEAST_RAM = 16 * GIGABYTE  # bytes; a text encoder of 10 passes through RAM
+_SPACE = {"ulimit -v (LimitAS=)": resource.RLIMIT_AS, "ulimit -d (LimitDATA=)": resource.RLIMIT_DATA}
+
 SAMPLE = 64 * MEGABYTE  # bytes written to measure the disk
 LONGEST = 3.0  # seconds for writing them
 ROOM = 4 * SAMPLE  # bytes that have to be free for it
 SLOW = 50 * MEGABYTE  # bytes a second; a video of a gigabyte would take 20 s
+
+
+def memory(facts: Facts) -> Iterator[Mark]:
+    """The machine's RAM, and what a container or unit leaves of it to a managed ComfyUI."""
+    if facts.managed:
+        yield ram(memory_limit.machine_memory(), memory_limit.limit())
+        yield from address_space({name: resource.getrlimit(number)[0] for name, number in _SPACE.items()})
+
+
+def ram(machine: int, limit: Limit | None) -> Mark:
+    """Pure. Bytes."""
+    if limit is None:
+        return good("RAM", f"{gb(machine)}, without a limit")
+    says = f"{gb(machine)}, of which {limit.file} leaves {gb(limit.total)} to this container or unit"
+    if limit.total < LEAST_RAM:
+        cure = "raise the limit: docker run --memory, MemoryMax= of the unit, or resources.limits of the pod"
+        return warning("RAM", f"{says}: too little for the larger workflows", cure)
+    return good("RAM", f"{says}; ComfyUI is told so")
+
+
+def address_space(limits: Mapping[str, int]) -> Iterator[Mark]:
+    """Pure. Limits in bytes; RLIM_INFINITY is none. ComfyUI reserves ten times a model's size (`ModelVBAR`)."""
+    for name, limit in limits.items():
+        if limit != resource.RLIM_INFINITY:
+            cure = f"remove {name}, and limit the memory by MemoryMax= or docker run --memory"
+            yield warning("RAM", f"{name} is {gb(limit)}: CUDA and ComfyUI reserve far more than they use", cure)
 
 
 def disk(facts: Facts) -> Iterator[Mark]:

@@ -18,7 +18,7 @@ def models(facts: Facts) -> Iterator[Mark]:
     modification time of its file stay the same."""
     model_files = facts.model_files()
     if model_files.root is not None:
-        yield from model_marks(model_files.root, model_files.statuses)
+        yield from model_marks(model_files.root, facts.wanted_files())
         for name, flaw in model_files.broken_loras.items():
             yield warning("LoRAs", f"{name} is broken and not offered: {flaw}", "delete it and download it again")
     elif isinstance(model_files.error, ConfigError):

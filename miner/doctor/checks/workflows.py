@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from miner.comfy.preflight import Machine, Reason, broken_model, check_needs, check_workflow
-from miner.doctor.checks.comfyui import version_of
-from miner.doctor.facts import Facts
+from miner.comfy.preflight import Machine, Reason, broken_model, check_needs
+from miner.comfy.variant_choice import Choice
+from miner.config import Settings
+from miner.doctor.facts import Facts, choice_here
 from miner.doctor.report import bad, good, warning
-from miner.models.catalogue import FileStatus
+from miner.machine.software import version_of
+from miner.models.catalogue import FileStatus, files_of
 from miner.telemetry.health import Mark
-from miner.workflows import Workflow
+from miner.workflows import Card, Workflow, ranking
 
 
 def workflows(facts: Facts) -> Iterator[Mark]:
@@ -23,30 +25,46 @@ def workflows(facts: Facts) -> Iterator[Mark]:
     says = "can run" if machines else "its files are present and it fits; its nodes are checked once ComfyUI runs"
     runnable = 0
     for workflow in facts.enabled:
-        reasons = best(workflow, machines) if machines else known_before_start(facts, workflow)
+        if machines:
+            choice = best(facts.settings, workflow, machines)
+            variant, reasons = choice.workflow.variant, choice.reasons
+            kind = f" as {variant}: {choice.why}" if variant else ""
+        else:
+            reasons, kind = known_before_start(facts, workflow), ""
         runnable += not reasons
-        yield workflow_mark(workflow, reasons, good_says=says, embedded=facts.embedded)
+        yield workflow_mark(workflow, reasons, good_says=says + kind, embedded=facts.embedded)
     yield summary_mark(len(facts.enabled), runnable)
 
 
-def best(workflow: Workflow, machines: Sequence[Machine]) -> tuple[Reason, ...]:
-    """The fewest reasons against it on any of `machines`. Pure."""
-    return min((check_workflow(workflow, machine) for machine in machines), key=len)
+def best(settings: Settings, workflow: Workflow, machines: Sequence[Machine]) -> Choice:
+    """The choice with the fewest reasons against it on any of `machines`."""
+    return min((choice_here(settings, workflow, machine) for machine in machines), key=lambda one: len(one.reasons))
 
 
 def known_before_start(facts: Facts, workflow: Workflow) -> tuple[Reason, ...]:
     """The same while ComfyUI does not run: files, memory, version."""
-    home = facts.settings.comfyui.home
-    vram = max((card.memory_bytes for card in facts.gpus().gpus), default=None)
+    home, cards = facts.settings.comfyui.home, facts.cards()
+    card = max(cards, key=lambda card: card.memory or 0, default=Card())
     machine = Machine(
         object_info={},
         version=version_of(home) if home else "",
-        vram=vram,
+        vram=card.memory,
         is_cpu="--cpu" in facts.settings.comfyui.args,
+        compute_capability=card.compute_capability,
+        torch_cuda=card.torch_cuda,
         on_cpu=facts.settings.workflows.on_cpu,
     )
-    statuses = [status for status in facts.model_files().statuses if workflow.name in status.file.needed_by]
-    return (*_missing(workflow, statuses), *check_needs(workflow, machine))
+    states = {status.file.relative_path: status for status in facts.model_files().statuses}
+    ranked = ranking(workflow, machine.card, pinned=facts.settings.workflows.variants.get(workflow.name, ()))
+    judged = [
+        (*_missing(one, [states[path] for path in _paths(one) if path in states]), *check_needs(one, machine))
+        for one in ranked.variants
+    ]
+    return judged[0] if all(judged) else ()
+
+
+def _paths(workflow: Workflow) -> list[str]:
+    return [file.relative_path for file in files_of([workflow])]
 
 
 def _missing(workflow: Workflow, statuses: Sequence[FileStatus]) -> Iterator[Reason]:

@@ -1,4 +1,5 @@
-"""A lane's capabilities: the enabled workflows that passed the preflight on its ComfyUI. Only these are advertised.
+"""A lane's capabilities: the enabled workflows that passed the preflight on its ComfyUI, and the variant that each is
+rendered with: the first of the card's ranking that is ready. Only these are advertised.
 
 `refresh` is called when ComfyUI gets ready, and when its models change.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import structlog
 
 from miner.comfy import preflight
-from miner.comfy.preflight import Reason
+from miner.comfy.preflight import Machine, Reason
 from miner.comfy.replies import Stats
+from miner.comfy.variant_choice import Choice, choose_variant
 from miner.machine.benchmarks import Measurement, warm_seconds
 from miner.models.folders import ModelFolders
 from miner.task import policy
@@ -25,7 +27,8 @@ from miner.task.stages import Job, Lease
 from miner.telemetry import clock
 from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.pauses import Pauses
-from miner.workflows import Checked, Library, Workflow
+from miner.workflows import Checked, Library, Workflow, ranking
+from miner.workflows.variants import check_pins
 
 log = structlog.get_logger()
 
@@ -34,13 +37,17 @@ log = structlog.get_logger()
 class Offer:
     """What one look at ComfyUI and its models found."""
 
-    verdicts: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+    choices: Mapping[str, Choice] = field(default_factory=dict)
     loras: tuple[str, ...] = ()  # that load
     broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong with it
 
     @property
+    def verdicts(self) -> dict[str, tuple[Reason, ...]]:
+        return {name: choice.reasons for name, choice in self.choices.items()}
+
+    @property
     def runnable(self) -> tuple[str, ...]:
-        return tuple(name for name, reasons in self.verdicts.items() if not reasons)
+        return tuple(name for name, choice in self.choices.items() if not choice.reasons)
 
     @property
     def names(self) -> set[str]:
@@ -59,19 +66,27 @@ class Capabilities:
         refuse_unknown: bool,
         on_cpu: Collection[str] = (),
         model_folders: ModelFolders | None = None,
+        pinned: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        fastest: Mapping[str, str] = MappingProxyType({}),
+        compute_capabilities: Callable[[], Mapping[str, tuple[int, int]]] = dict,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
         usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = clock.now,
     ) -> None:
         """`on_cpu`: workflows that may run without a GPU. `model_folders`: ComfyUI's on this machine, as far as known.
-        `measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
+        `pinned`: workflow → the variants that the operator wants. `fastest`: workflow → the variant that was measured
+        as the fastest. `compute_capabilities`: of this machine's cards, by name. `measured`: this machine's
+        benchmarks. `usual`: seconds of the last tasks, by workflow.
 
-        Raises ConfigError for an unknown name in `enabled` or `on_cpu`.
+        Raises ConfigError for an unknown name in `enabled`, `on_cpu` or `pinned`.
         """
         self.library = library
         self._enabled = [library.get(name) for name in enabled]
         self._refuse_unknown = refuse_unknown
         self._on_cpu = [library.get(name).name for name in on_cpu]
+        check_pins(library, pinned)
+        self._pinned, self._fastest, self._compute_capabilities = pinned, fastest, compute_capabilities
+        self._variants = [one for workflow in self._enabled for one in workflow.variants]
         self.model_folders = model_folders or ModelFolders(None)
         self.pauses = Pauses(clock=clock)
         self._offer = Offer()  # replaced as a whole
@@ -90,10 +105,17 @@ class Capabilities:
         with self._refreshing:  # the render loop and the refresh loop
             doubted, before = self.pauses.doubted, self._offer
             listed = preflight.installed_loras(object_info)
-            broken = self.model_folders.broken(self._enabled, listed, again=bool(doubted))
-            machine = preflight.machine_of(object_info, stats, on_cpu=self._on_cpu, free_disk=free_disk, broken=broken)
+            broken = self.model_folders.broken(self._variants, listed, again=bool(doubted))
+            machine = preflight.machine_of(
+                object_info,
+                stats,
+                on_cpu=self._on_cpu,
+                free_disk=free_disk,
+                broken=broken,
+                capabilities=self._compute_capabilities(),
+            )
             now = self._offer = Offer(
-                verdicts={w.name: preflight.check_workflow(w, machine) for w in self._enabled},
+                choices={w.name: self._choose(w, machine) for w in self._enabled},
                 loras=preflight.offered_loras(machine),
                 broken_loras={name: broken["loras", name] for name in listed if ("loras", name) in broken},
             )
@@ -103,6 +125,10 @@ class Capabilities:
             first, self.refreshed_at = not self.refreshed_at, self._clock()
         _log_news(before, now, first=first)
         return now.names != before.names
+
+    def _choose(self, workflow: Workflow, machine: Machine) -> Choice:
+        pinned, fastest = self._pinned.get(workflow.name, ()), self._fastest.get(workflow.name, "")
+        return choose_variant(ranking(workflow, machine.card, pinned=pinned, fastest=fastest), machine)
 
     def cold(self) -> None:
         """ComfyUI may have restarted, without models in memory."""
@@ -133,7 +159,17 @@ class Capabilities:
     @property
     def verdicts(self) -> dict[str, tuple[Reason, ...]]:
         """Enabled workflow → why it cannot run; empty if it can."""
-        return dict(self._offer.verdicts)
+        return self._offer.verdicts
+
+    @property
+    def choices(self) -> dict[str, Choice]:
+        """Enabled workflow → its variant here, and why; empty before the first refresh."""
+        return dict(self._offer.choices)
+
+    def workflow(self, name: str) -> Workflow:
+        """The workflow `name` in the variant that this lane renders now."""
+        choice = self._offer.choices.get(name)
+        return choice.workflow if choice else self.library.get(name).variants[0]
 
     def ids(self, *, in_hand: Collection[str] = ()) -> tuple[str, ...]:
         """`workflow_ids` for the sequencer; `in_hand`: the workflows of the tasks in hand."""
@@ -188,7 +224,7 @@ class Capabilities:
 
     def choose(self, lease: Lease) -> Workflow:
         """The workflow for a task. Raises JobFault."""
-        return self.library.choose(lease, self.runnable)
+        return self.workflow(self.library.choose(lease, self.runnable).name)
 
     def check(self, workflow: Workflow, lease: Lease) -> Checked:
         """The task's parameters, checked. Raises JobFault."""
@@ -200,6 +236,9 @@ def _log_news(before: Offer, now: Offer, *, first: bool) -> None:
     for name in now.broken_loras.keys() - before.broken_loras.keys():
         hint = "delete it and download it again"
         log.warning("lora_broken", lora=name, reason=now.broken_loras[name], hint=hint, next="not offering it")
+    for name, choice in now.choices.items():
+        if choice.workflow.variant and not choice.reasons and _chosen(choice) != _chosen(before.choices.get(name)):
+            log.info("workflow_variant", workflow=name, variant=choice.workflow.variant, reason=choice.why)
     for name, reasons in now.verdicts.items():
         if reasons and _without_numbers(reasons) != _without_numbers(before.verdicts.get(name, ())):
             text, cure = reasons[0].text, reasons[0].cure
@@ -208,6 +247,10 @@ def _log_news(before: Offer, now: Offer, *, first: bool) -> None:
         came, went = ([], []) if first else (sorted(now.names - before.names), sorted(before.names - now.names))
         names, count = list(now.runnable), len(now.loras)
         log.info("workflows_advertised", names=names, loras=count, came=came or None, went=went or None)
+
+
+def _chosen(choice: Choice | None) -> tuple[str, str]:
+    return (choice.workflow.variant, choice.why) if choice and not choice.reasons else ("", "")
 
 
 def _without_numbers(reasons: Collection[Reason]) -> list[tuple[str, str]]:

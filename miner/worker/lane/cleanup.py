@@ -1,8 +1,9 @@
 """Cleans up after tasks: keeps a thumbnail for the history and erases the rest, here and in ComfyUI.
 
-The ledger hands over tasks with an outcome or taken away. What cannot be erased now is tried again, with back-off and
-after a restart; the sweep at the start finds what no journal knows. Runs in the deliver loop's thread, after the next
-prompt has started.
+The ledger hands over tasks with an outcome or taken away. Their files are erased task by task, in turns that begin
+EVERY second; a turn ends with what several tasks share: ComfyUI's log, one request for its history, one commit and the
+journal's write-ahead log. What cannot be erased now is tried again, with back-off and after a restart; the sweep at the
+start finds what no journal knows. Runs in the deliver loop's thread, while ComfyUI renders the next prompt.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,7 +31,10 @@ log = structlog.get_logger()
 
 TOLD_AFTER = 3  # attempts; a ComfyUI that restarts needs a few
 LONGEST_PAUSE = 300.0  # seconds between two attempts
-FORGET_EVERY = 1.0  # seconds between two times that the journal's log is emptied: each flushes the disk twice
+EVERY = 1.0  # seconds from a turn's end to the next one
+MOST = 50  # tasks in a turn
+LATE = 2.0  # seconds after which a task's cleanup no longer waits for a lull
+THUMBNAILS = 8.0  # in a row; one more each second
 AT_THE_END = 10.0  # seconds for all that is due when the lane ends
 
 
@@ -46,13 +50,23 @@ class _Due:
 
 
 @dataclass(slots=True, kw_only=True)
+class _Erased:
+    """A task without files, but for those that are left."""
+
+    due: _Due
+    folders: tuple[str, ...]  # that could not be deleted
+    prompts: tuple[str, ...]  # that have files left
+    why: str
+
+
+@dataclass(slots=True, kw_only=True)
 class Cleanup:
     """One lane's. Call `add` from any thread, the rest from one."""
 
     ledger: Ledger
     host: ComfyHost
     journal: Journal
-    thumbnails: bool  # keep one of each result
+    thumbnails: bool  # keep some
     state: Path  # the state folder
     clock: Callable[[], float] = time.monotonic
     finished: dict[str, Path] = field(default_factory=dict)  # task → its result file
@@ -60,7 +74,10 @@ class Cleanup:
     why: str = ""  # for one of them
     _due: deque[_Due] = field(default_factory=deque)
     _later: list[_Due] = field(default_factory=list)  # failed before
-    _forget_at: float = 0.0  # when to empty the journal's log
+    _erased: list[_Erased] = field(default_factory=list)  # in this turn
+    _next_turn: float = 0.0  # not before, by `clock`
+    _thumbnails: float = THUMBNAILS  # that may be made now
+    _counted_at: float = 0.0  # when that was so
     _recovered: bool = False  # the tasks of earlier runs are in hand
     _history_swept: bool = False
     _rng: random.Random = field(default_factory=random.Random)
@@ -77,6 +94,7 @@ class Cleanup:
                 file=file if success and self.thumbnails else None,
                 strings=tuple(task.lease.strings()) if known else None,
                 since=task.lease.leased_at,
+                at=self.clock(),
             )
         )
 
@@ -117,73 +135,101 @@ class Cleanup:
 
     def next_in(self) -> float | None:
         """Seconds until there is something to do; None: nothing."""
-        waits = [due.at for due in self._later]
-        if self.journal.must_forget:
-            waits.append(self._forget_at)
-        if self._due or self._must_sweep:
+        if self._erased or self._must_sweep:
             return 0.0
+        waits = [due.at for due in self._later]
+        if self._due or self.journal.must_forget:
+            waits.append(self._next_turn)
         return max(min(waits) - self.clock(), 0.0) if waits else None
 
     @property
-    def backlog(self) -> int:
-        """Tasks to clean up after."""
-        return len(self._due)
+    def late(self) -> bool:
+        """Whether a task has waited for too long: results come too fast for lulls."""
+        oldest = self._erased[0].due if self._erased else next(iter(self._due), None)
+        return oldest is not None and self.clock() - oldest.at >= LATE
 
     def run_next(self) -> None:
-        """Clean up after one task, if any is due."""
+        """Erase one task's files, if any are due, or end the turn."""
         if self._must_sweep:
             self._sweep_history()
-        due = self._next()
-        if due is not None:
+        if len(self._erased) < MOST and (due := self._next()) is not None:
             try:
-                self._clean_up(due)
+                self._erased.append(self._erase(due))
             except Exception as error:
                 log.exception("cleanup_failed", task_id=due.task_id, next="trying again; please report this bug")
                 self._again(due, type(error).__name__)
-        if self.journal.must_forget and self.clock() >= self._forget_at:
-            self._forget()
+        elif self._erased or (self.journal.must_forget and self.clock() >= self._next_turn):
+            self._end_turn()
 
     def run_rest(self) -> None:
         """Clean up after all that are due, at the end of the lane; what fails is left to the next start."""
         until = self.clock() + AT_THE_END
-        while self._due and self.clock() < until:
+        while (self._due or self._erased) and self.clock() < until:
+            self._next_turn = 0.0
             self.run_next()
         self._forget()
 
     def _next(self) -> _Due | None:
-        if self._due:
+        now = self.clock()
+        if self._due and (self._erased or now >= self._next_turn):
             return self._due.popleft()
         for due in self._later:
-            if due.at <= self.clock():
+            if due.at <= now:
                 self._later.remove(due)
                 return due
         return None
 
-    def _clean_up(self, due: _Due) -> None:
+    def _erase(self, due: _Due) -> _Erased:
+        """Erase what is one task's alone."""
         file, due.file = due.file, None  # one try: a picture that breaks the decoder must not keep its files here
-        if file is not None:
+        if file is not None and self._may_draw():
             self._keep_thumbnail(due.task_id, file)
-        places = due.places
-        if places.prompts and not places.scrubbed:
-            self.host.scrub_log(due.strings, since=due.since)
-            due.strings = ()
-        reasons, prompts = [], []
+        places, reasons, prompts = due.places, [], []
         for prompt_id in places.prompts:
-            if why := self.host.discard(prompt_id, _files(places, prompt_id)):
+            if why := self.host.discard(prompt_id, _files(places, prompt_id), ended=prompt_id in places.ended):
                 reasons.append(why)
                 prompts.append(prompt_id)
-        folders = [folder for folder in places.folders if remove_tree(Path(folder).resolve())]
-        left = replace(places, prompts=tuple(prompts), folders=tuple(folders), scrubbed=True)
-        if not prompts and not folders:
-            left = Places()
-        if left != places:
-            self.ledger.cleaned(due.task_id, left)
-            due.places = left
-        if left != Places():
-            self._again(due, reasons[0] if reasons else f"cannot delete {folders[0]}")
-        elif due.attempts >= TOLD_AFTER:
-            self.failing -= 1
-            log.info("cleanup_done", task_id=due.task_id)
+        folders = tuple(folder for folder in places.folders if remove_tree(Path(folder).resolve()))
+        reasons += [f"cannot delete {folder}" for folder in folders]
+        return _Erased(due=due, folders=folders, prompts=tuple(prompts), why=next(iter(reasons), ""))
+
+    def _end_turn(self) -> None:
+        """Erase what several tasks share, record what is left, and queue that again."""
+        erased, self._erased = self._erased, []
+        try:
+            left = self._erase_shared(erased)
+        except Exception as error:
+            log.exception("cleanup_failed", next="trying again; please report this bug")
+            left = [(one.due, one.due.places, type(error).__name__) for one in erased]
+        for due, places, why in left:
+            due.places = places
+            if places != Places():
+                self._again(due, why)
+            elif due.attempts >= TOLD_AFTER:
+                self.failing -= 1
+                log.info("cleanup_done", task_id=due.task_id)
+        self._forget()
+        self._next_turn = self.clock() + EVERY
+
+    def _erase_shared(self, erased: Sequence[_Erased]) -> list[tuple[_Due, Places, str]]:
+        """Returns what is left of each, and why."""
+        self._scrub_log([one.due for one in erased if one.due.places.prompts and not one.due.places.scrubbed])
+        forgotten = [prompt for one in erased for prompt in one.due.places.prompts if prompt not in one.prompts]
+        why = self.host.forget(forgotten) if forgotten else ""
+        left = [(one.due, _left(one, history=bool(why)), one.why or why) for one in erased]
+        changed = {due.task_id: places for due, places, _ in left if due.task_id and places != due.places}
+        if changed:
+            self.ledger.cleaned(changed)
+        return left
+
+    def _scrub_log(self, dues: Sequence[_Due]) -> None:
+        strings: list[str] | None = []
+        for due in dues:
+            strings = None if strings is None or due.strings is None else [*strings, *due.strings]
+        if dues:
+            self.host.scrub_log(strings, since=min(due.since for due in dues))
+        for due in dues:
+            due.strings = ()
 
     def _again(self, due: _Due, reason: str) -> None:
         due.attempts += 1
@@ -202,7 +248,17 @@ class Cleanup:
             self.journal.forget()
         except MachineFault as fault:
             log.error("journal_not_emptied", reason=fault.message, hint=fault.hint, next="trying again")
-        self._forget_at = self.clock() + FORGET_EVERY
+
+    def _may_draw(self) -> bool:
+        """Whether to make a thumbnail now: where tasks take seconds, of each; else of some, since a decoder needs 10 ms
+        for one."""
+        now = self.clock()
+        self._thumbnails = min(self._thumbnails + now - self._counted_at, THUMBNAILS)
+        self._counted_at = now
+        if self._thumbnails < 1:
+            return False
+        self._thumbnails -= 1
+        return True
 
     def _keep_thumbnail(self, task_id: str, file: Path) -> None:
         if (made := thumbnail(file)) is None:
@@ -213,6 +269,13 @@ class Cleanup:
             )
         except MachineFault as fault:
             log.error("thumbnail_not_kept", task_id=task_id, reason=fault.message, next="continuing without it")
+
+
+def _left(one: _Erased, *, history: bool) -> Places:
+    """The places that are still to be cleaned; `history`: so are the entries of all prompts."""
+    places = one.due.places
+    prompts = places.prompts if history else one.prompts
+    return replace(places, prompts=prompts, folders=one.folders, scrubbed=True) if prompts or one.folders else Places()
 
 
 def _files(places: Places, prompt_id: str) -> list[OutputFile]:

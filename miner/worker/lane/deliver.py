@@ -21,7 +21,7 @@ from miner.net.egress import NetworkFault
 from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
-from miner.task.stages import Lease, Media, PresignedPut, Rendered, TaskInHand, Uploaded
+from miner.task.stages import Lease, Media, PresignedPut, Prompted, Rendered, TaskInHand, Uploaded
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
 from miner.telemetry.sizes import gb
@@ -35,7 +35,6 @@ from miner.worker.lane.task_log import short
 log = structlog.get_logger()
 
 TRIES = 4  # to get a result from a ComfyUI that answers with errors
-BEHIND = 4  # tasks that may wait for cleanup while results come in
 NEXT_PROMPT = 0.03  # seconds from an answer to the next prompt, about
 LATE = 60.0  # seconds past the deadline in which to retry an upload
 
@@ -75,11 +74,11 @@ class Deliver:
     def _keep_up(self) -> None:
         """With results that come faster than the pauses between them, cleanup would never have its turn."""
         for _ in range(2):
-            if self.cleanup.backlog > BEHIND:
+            if self.cleanup.late:
                 self.cleanup.run_next()
 
     def _next(self) -> TaskInHand | None:
-        """The next result. Cleanup waits until the next prompt has started."""
+        """The next result. Cleanup waits until ComfyUI has the next prompt, or there is none for some time."""
         while True:
             version = self.ledger.version
             if (task := self.ledger.first(Rendered)) is not None:
@@ -88,7 +87,9 @@ class Deliver:
                 return None
             due = self.cleanup.next_in()
             self.ledger.wait(None if due is None else max(due, NEXT_PROMPT), since=version)
-            if due is not None and self.ledger.first(Rendered) is None:
+            if due is None or self.ledger.first(Rendered) is not None:
+                continue
+            if self.ledger.version == version or self.ledger.first(Prompted) is not None:
                 self.cleanup.run_next()
 
     def _deliver_or_answer(self, task: TaskInHand) -> None:
@@ -110,7 +111,7 @@ class Deliver:
         if uploaded is None:
             self.ledger.leave(task_id)
             return
-        self.ledger.advance(task_id, uploaded)
+        self.ledger.advance(task_id, uploaded, recorded=False)  # with the answer
         self.capabilities.pauses.succeeded(rendered.job.workflow)
         self.says = f"answering {short(task_id)}"
         self.liveness.beat(REMOTE)

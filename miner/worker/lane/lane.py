@@ -32,6 +32,7 @@ from miner.task.journal_file import unusable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
 from miner.telemetry import clock, metrics
+from miner.telemetry.audience import Audience
 from miner.telemetry.liveness import IDLE, Liveness
 from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.again import Again
@@ -44,6 +45,7 @@ from miner.worker.lane.heartbeat import Heartbeat
 from miner.worker.lane.own_renders import WARMING_UP
 from miner.worker.lane.poll import Poll
 from miner.worker.lane.prepare import Prepare
+from miner.worker.lane.previews import Previews
 from miner.worker.lane.recover import Recover
 from miner.worker.lane.refresh import Refresh
 from miner.worker.lane.render import Render
@@ -81,6 +83,7 @@ class Lane:
         outbox: Outbox,
         fetcher: Fetcher,
         uploader: Uploader,
+        audience: Audience,
         folder: Path,
     ) -> None:
         """`folder`: for temporary files; emptied by `start`. Raises ConfigError if it cannot be made."""
@@ -123,6 +126,7 @@ class Lane:
             least_gb=settings.miner.min_free_disk_gb,
         )
         liveness = Liveness()
+        previews = Previews(ledger=ledger, host=host, audience=audience)
         self.render = Render(
             ledger=ledger,
             answers=answers,
@@ -135,6 +139,7 @@ class Lane:
             max_rss=settings.comfyui.max_rss_gb * GIGABYTE,
             warmup=settings.miner.warmup,
             ask_anew=gate.ask_anew,
+            previews=previews,
             lane=name,
         )
         self.prepare = Prepare(
@@ -146,6 +151,7 @@ class Lane:
             fetcher=fetcher,
             uploader=uploader,
             shutdown=shutdown,
+            previews=previews,
             liveness=liveness,
             doubt=self.render.doubt,
             poll=Poll(

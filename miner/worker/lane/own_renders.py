@@ -58,7 +58,7 @@ class OwnRenders:
         for name in reversed(self.capabilities.runnable):
             began = time.monotonic()
             try:
-                self._render(self.capabilities.library.get(name))
+                self._render(self.capabilities.workflow(name))
             except LeaseLost:
                 return
             except (JobFault, MachineFault) as fault:
@@ -78,7 +78,7 @@ class OwnRenders:
             return
         self.trying = name
         try:
-            self._render(self.capabilities.library.get(name))
+            self._render(self.capabilities.workflow(name))
         except LeaseLost:
             return
         except ComfyDown as down:

@@ -34,6 +34,7 @@ from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.poll import WAKE, Poll
+from miner.worker.lane.previews import Previews
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import redacted
@@ -61,6 +62,7 @@ class Prepare:
     shutdown: Shutdown
     uploader: Uploader
     poll: Poll
+    previews: Previews
     liveness: Liveness
     doubt: Callable[[str], None]  # ComfyUI may have this prompt, and nobody will follow it
     clock: Callable[[], float] = clock.now
@@ -160,7 +162,13 @@ class Prepare:
             deadline=lease.leased_at + timeout,
         )
         stage = Prepared(job=job, prompt_id=new_prompt_id(self.ledger.miner_id))
-        self.ledger.advance(lease.task_id, stage, seed=checked.values.get("seed"), ignored=checked.ignored)
+        self.ledger.advance(
+            lease.task_id,
+            stage,
+            recorded=bool(checked.images),  # else nothing is uploaded before the prompt, which is recorded
+            seed=checked.values.get("seed"),
+            ignored=checked.ignored,
+        )
         return stage
 
     def _check_target(self, lease: Lease, target: UploadTarget, workflow: str) -> None:
@@ -204,9 +212,9 @@ class Prepare:
                 if graph is None:
                     graph = self._try(task_id, job, partial(self._fill, job, prompt_id, pictures))
                     self.ledger.advance(task_id, Prompted(job=job, prompt_id=prompt_id))
-                    self.host.client.submit(graph, prompt_id)
-                elif not self._is_known(prompt_id):
-                    self.host.client.submit(graph, prompt_id)
+                elif self._is_known(prompt_id):
+                    return
+                self.host.client.submit(graph, prompt_id, previews=self.previews.wanted(prompt_id))
             except ComfyDown as down:
                 log.warning("comfyui_down", task_id=task_id, reason=down.message, next="retrying when it is ready")
                 self.host.suspect(down.message)
@@ -247,7 +255,7 @@ class Prepare:
     def _fetch(self, task_id: str, job: Job, name: str, url: str) -> bytes:
         self.doing = f"fetching {name} of {short(task_id)}"
         self.liveness.beat(REMOTE)
-        workflow = self.capabilities.library.get(job.workflow)
+        workflow = self.capabilities.workflow(job.workflow)
         limit = workflow.manifest.needs.max_pixels or 0
         data = self.fetcher.fetch(url, name=name, within=job.deadline - self.clock())
         metrics.INPUT_BYTES.inc(len(data))
@@ -262,7 +270,7 @@ class Prepare:
             name: self.host.client.upload_image(data, f"{name}.png", subfolder=folder_of(prompt_id))
             for name, data in pictures.items()
         }
-        workflow = self.capabilities.library.get(job.workflow)
+        workflow = self.capabilities.workflow(job.workflow)
         return workflow.fill(
             job.values,
             images=names,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import structlog
 
@@ -15,6 +16,7 @@ from miner.comfy.client import ComfyDown, ComfyRefused
 from miner.comfy.events import Ended, Event, Preview, Started
 from miner.comfy.follow import WAKE, PromptLost, follow
 from miner.comfy.host import DEAF, TOO_LARGE, ComfyHost
+from miner.comfy.leftovers import MOST_FILES
 from miner.comfy.replies import History
 from miner.task.errors import JobFault, LeaseLost, MachineFault
 from miner.task.ledger import Ledger
@@ -27,6 +29,7 @@ from miner.worker.lane.cancel import Cancel
 from miner.worker.lane.capabilities import Capabilities
 from miner.worker.lane.hearing import Hearing
 from miner.worker.lane.own_renders import WARMING_UP, OwnRenders
+from miner.worker.lane.previews import Previews
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
 from miner.worker.lane.task_log import short
 from miner.worker.lane.verdict import verdict
@@ -56,6 +59,7 @@ class Render:
     max_rss: float  # bytes; 0: unlimited
     warmup: bool
     ask_anew: Callable[[], None]  # the capabilities have changed
+    previews: Previews
     clock: Callable[[], float] = clock.now
     lane: str = ""  # its name, for the metrics
     liveness: Liveness = field(default_factory=Liveness)
@@ -226,8 +230,10 @@ class Render:
             raise JobFault(task.given_up)
         cause: ComfyDown | None = None
         while True:
-            self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
             try:
+                if cause is None:
+                    self.host.check()  # it may have died of this prompt before anybody followed it
+                self._make_ready(tick=lambda: self._tick(task.task_id, prompt.job, alive=False))
                 return follow(
                     self.host.client,
                     self.host.stream,
@@ -257,6 +263,7 @@ class Render:
         if alive:
             self.host.check()
             self._cancel.catch_up()
+            self.previews.catch_up()
         elif self.host.gone_for_good(left=job.deadline - self.clock()):
             raise JobFault(AWAY)
 
@@ -293,7 +300,10 @@ class Render:
         output = self.capabilities.library.get(job.workflow).manifest.output
         files = verdict(task.task_id, prompt, history, output=output, host=self.host)
         seconds = self._seconds(task, prompt.prompt_id, history)
-        return Rendered(job=job, prompt_id=prompt.prompt_id, files=files, inference_latency=seconds)
+        others = islice(history.written.difference(files), MOST_FILES)
+        return Rendered(
+            job=job, prompt_id=prompt.prompt_id, files=files, others=tuple(others), inference_latency=seconds
+        )
 
     def _seconds(self, task: TaskInHand, prompt_id: str, history: History) -> float:
         """How long the render took: by ComfyUI's own start and end, else by ours, which may begin too early or late.

@@ -1,7 +1,7 @@
 """`python -m tests.campaigns.bench`: measures what the issues ask for, prints one table, and writes it to bench.json.
 
 Exit codes: 0, everything was measured; 1, with --strict, a bound is not met; 2, something could not be measured.
-COMFYUI_URL adds the throughput cases on a real ComfyUI, whose output folder then holds the bench's small pictures.
+COMFYUI_URL has throughput measured on a real ComfyUI, whose output folder then holds the bench's pictures.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from miner import __version__
+from miner.comfy.client import ComfyClient
 from tests.campaigns.bench import big, decoder, idle, journal, lanes, memory, start, throughput, verdicts
 from tests.campaigns.bench.measurement import Measurement
 from tests.campaigns.bench.table import Row, render, write
@@ -93,7 +94,7 @@ def _about(*, quick: bool, comfyui: str) -> dict[str, Any]:
         "version": __version__,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
-        "comfyui": comfyui or None,
+        "comfyui": f"{ComfyClient(comfyui, client_id='bench').stats().version} at {comfyui}" if comfyui else None,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),  # before the first measurement: what others use of the machine
@@ -102,6 +103,7 @@ def _about(*, quick: bool, comfyui: str) -> dict[str, Any]:
 
 def _explained(about: dict[str, Any]) -> str:
     runs = ", --quick" if about["quick"] else ""
+    runs += f"; throughput on ComfyUI {about['comfyui']}" if about["comfyui"] else ""
     return (
         f"xalora-miner {about['version']}, Python {about['python']}, {about['cores']} cores, load {about['load']:.1f} "
         f"before the start{runs}. The engine's graphs wait and do not compute, as with a GPU. Idle gaps are from one "

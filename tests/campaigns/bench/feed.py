@@ -50,7 +50,9 @@ def feed(url: str, graph: Callable[[int, str], Graph], *, seconds: float) -> lis
                 sent += 1
             _wait_for_an_end(events)
             done += 1
-    return runs_of(url, client)[SETTLE:]
+    if not (runs := runs_of(url, client)[SETTLE:]):
+        raise NotMeasured(f"ComfyUI ran {sent} prompts in {seconds:.0f} s")
+    return runs
 
 
 def runs_of(url: str, client: str) -> list[Run]:

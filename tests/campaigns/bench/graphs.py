@@ -2,8 +2,8 @@
 
 `bench-wait` waits, in the embedded engine's DevnetWait: a GPU's work costs the CPU as little, so that two cores measure
 the pipeline and not each other. `bench-gated` saves its picture first, and then waits until a file is there.
-`bench-scale` is for a real ComfyUI: core nodes alone, no model, and real work on the CPU. Each task has its own number,
-which is the picture's color, so that no node of it is cached.
+`bench-scale` is for a real ComfyUI: core nodes alone, no model, real work on the CPU, and a 512 px PNG. Each task has
+its own number, which is the picture's color, so that no node of it is cached.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def _save(node: str) -> dict[str, Any]:
     return _node("SaveImage", images=[node, 0], filename_prefix="bench")
 
 
+def _scaled(node: str, method: str, *, side: int) -> dict[str, Any]:
+    return _node("ImageScale", image=[node, 0], upscale_method=method, width=side, height=side, crop="disabled")
+
+
 _GRAPHS: dict[str, Graph] = {
     WAIT: {
         "picture": _picture(64),
@@ -46,11 +50,11 @@ _GRAPHS: dict[str, Graph] = {
         "end": _node("PreviewImage", images=["work", 0]),
     },
     SCALE: {
-        "picture": _picture(512),
-        "work": _node(
-            "ImageScale", image=["picture", 0], upscale_method="lanczos", width=64, height=64, crop="disabled"
-        ),
-        "save": _save("work"),
+        "picture": _picture(8),
+        "noise": _node("ImageAddNoise", image=["picture", 0], seed=1, strength=1.0),
+        "work": _scaled("noise", "bicubic", side=512),
+        "result": _scaled("work", "area", side=512),
+        "save": _save("result"),
     },
 }
 
@@ -75,7 +79,7 @@ previews = { type = "float", default = 0.0, min = 0.0, max = 100.0, bind = ["wor
 gate = { type = "string", max_length = 100, required = true, bind = ["work.until"] }
 """,
     SCALE: """
-side = { type = "int", default = 512, min = 64, max = 8192, bind = ["picture.width", "picture.height"] }
+side = { type = "int", default = 512, min = 64, max = 8192, bind = ["work.width", "work.height"] }
 """,
 }
 

@@ -21,6 +21,7 @@ from miner.task.stages import (
     Lease,
     Outcome,
     OutputFile,
+    Places,
     Prepared,
     PresignedPut,
     Prompted,
@@ -101,7 +102,7 @@ def _steps(ledger: Ledger, journal: Journal, task_id: str) -> list[Callable[[], 
     ]
     return [
         lambda: ledger.take(lease),
-        *(partial(ledger.advance, task_id, stage) for stage in stages),
-        lambda: ledger.cleaned(task_id),
+        *(partial(ledger.advance, task_id, stage, recorded=stage is not uploaded) for stage in stages),
+        lambda: ledger.cleaned({task_id: Places()}),
         lambda: journal.record_thumbnail(MINER_ID, task_id, width=680, height=1024, thumbnail=bytes(4000)),
     ]

@@ -5,11 +5,13 @@ It asks as often as it would to delete them, so that the requests cost the same.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from miner.cli.main import main
 from miner.comfy.client import ComfyClient
 
 
-def leave(client: ComfyClient, _prompt_id: str) -> None:
+def leave(client: ComfyClient, _prompts: Collection[str]) -> None:
     client._post("/history", {"delete": []})
 
 

@@ -29,9 +29,9 @@ def measurements() -> Iterator[Measurement]:
 
 def _four_lanes(testbed: BenchTestbed) -> Sequence[Found]:
     urls = [testbed.start_engine().url for _ in range(LANES)]
-    one, _ = whole_way(testbed, _work(urls[:1]), leases=2)
+    one = whole_way(testbed, _work(urls[:1]), leases=2).answered
     with proc.Busy() as busy:
-        four, _ = whole_way(testbed, _work(urls), leases=2, lanes=LANES)
+        four = whole_way(testbed, _work(urls), leases=2, lanes=LANES).answered
     rates = per_minute(one), per_minute(four)
     note = f"{rates[1]:,.0f} tasks/min, one lane {rates[0]:,.0f}; two leases each; cores {busy.percent:.0f} % busy"
     return (Found(rates[1] / rates[0], note),)

@@ -107,7 +107,7 @@ class BenchTestbed:
     @contextmanager
     def worker(self, devnet: Running, work: Work, **settings: Any) -> Iterator[Miner]:
         """A worker that offers the work's graph, under an id of its own; drained at the end."""
-        miner_id = f"{MINER_ID}-bench{next(self._numbers):03}"
+        miner_id = f"{MINER_ID}-bench{secrets.token_hex(4)}"  # never an earlier run's, whose history it would clean up
         keys = {
             **DEFAULTS,
             **work.folders,

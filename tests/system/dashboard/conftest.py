@@ -23,7 +23,7 @@ SWITCHES = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: it polls all the time
 def testbed(tmp_path_factory):
     with DashboardTestbed(tmp_path_factory.mktemp("testbed")) as testbed:
         yield testbed

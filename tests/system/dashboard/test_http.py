@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -68,6 +69,28 @@ def test_a_page_of_another_site_reaches_nothing(testbed, origin):
 )  # fmt: skip
 def test_a_path_that_is_not_served_leads_nowhere(testbed, path):
     assert testbed.get(path).status_code in (400, 404)
+
+
+def test_previews_are_drawn_for_prompts_that_start_while_a_page_is_open(tmp_path):
+    """Among them one that was in ComfyUI's queue before."""
+    with DashboardTestbed(tmp_path, leases=2) as testbed:
+
+        def stages():
+            return {task["task_id"]: task["stage"] for task in testbed.now()["lanes"][0]["tasks"]}
+
+        testbed.ended(testbed.quick())  # from then on, another may be leased ahead
+        runs, waits = (testbed.slow(60.0, gate=gate, previews=4.0) for gate in ("unseen", "seen"))
+        until(lambda: stages() == {runs: "render", waits: "queue"}, why="one that waits behind one that runs")
+        with testbed.get("/api/events", stream=True) as reply:
+            stream = events(reply)
+            steps = {first(stream, "now")["lanes"][0]["tasks"][0]["step"] for _ in range(5)}
+            assert len(steps) > 1  # it goes on, and each step has a preview where they are drawn
+            testbed.open("unseen")
+            seen = itertools.takewhile(lambda event: event[0] != "preview" or not event[1]["src"], stream)
+            told = [data["lanes"][0]["tasks"] for name, data in seen if name == "now"]
+            assert [task["task_id"] for task in told[-1] if task["stage"] == "render"] == [waits]
+            testbed.open("seen")
+        assert testbed.ended(runs, waits)
 
 
 def test_connections_that_say_nothing_do_not_keep_a_probe_from_its_answer(testbed):

@@ -9,7 +9,7 @@ from tests.support.dashboard_testbed import DashboardTestbed
 from tests.support.testbed import until
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A miner that has done, refused and lost a task."""
     with DashboardTestbed(tmp_path_factory.mktemp("metrics")) as testbed:
@@ -21,11 +21,11 @@ def run(tmp_path_factory):
         yield testbed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page(run):
     return run.get("/metrics")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def families(page):
     return {family.name: family for family in text_string_to_metric_families(page.text)}

@@ -4,7 +4,8 @@ It needs root, buildah, util-linux and no Docker. The image runs in namespaces o
 user, without capabilities, under its own entry point. All that may differ between machines comes from variables:
 
     IMAGE_BASE          the base image; or a folder, a root file system such as debootstrap makes
-    IMAGE_TORCH         what pip gets for torch instead of docker/torch.lock
+    IMAGE_TORCH_LOCK    the lock file of torch: torch-cu126.lock
+    IMAGE_TORCH         what pip gets for torch instead of a lock file
     IMAGE_COMFYUI       a git repository of ComfyUI, and
     IMAGE_COMFYUI_COMMIT  the commit of it
     IMAGE_VOLUMES       folders and files that the build sees, `here:there`, comma-separated: a pip.conf, certificates
@@ -29,15 +30,23 @@ from typing import Any
 
 from tests.support.paths import ROOT
 from tests.support.testbed import MINER_ID, Testbed, free_port, until
+from tests.system.shipping.comfyui_log import complaints
 
 TOP = ROOT
 PATIENCE = 300.0  # seconds for a ComfyUI on a slow disk to start and to answer
 SCREEN = 24  # lines
 
-# What a container engine does, in five lines: the root read-only, the volumes, /tmp and /proc, and no rights.
+# What a container engine does, in a few lines: the root read-only, the volumes, /tmp, /proc and /dev, and no rights.
 ENTER = """
 mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp" && mount -t proc proc "$1/proc"
-mount --rbind /dev "$1/dev" && mount --bind "$2" "$1/models" && mount --bind "$3" "$1/state"
+if [ -n "$PRETEND_GPU" ]; then
+    mount -t tmpfs tmpfs "$1/dev" && mkdir "$1/dev/shm" && touch "$1/dev/nvidiactl"
+    for one in null zero random urandom; do touch "$1/dev/$one" && mount --bind "/dev/$one" "$1/dev/$one"; done
+else
+    mount --rbind /dev "$1/dev"
+fi
+unset PRETEND_GPU
+mount --bind "$2" "$1/models" && mount --bind "$3" "$1/state"
 root=$1 user=$4 group=$5; shift 5
 exec chroot "$root" setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs --bounding-set=-all \
     --inh-caps=-all sh -c 'cd /state && exec "$@"' sh "$@"
@@ -84,6 +93,7 @@ class Builder:
     def build(self) -> None:
         given = {
             "BASE": self.base(),
+            "TORCH_LOCK": variable("TORCH_LOCK"),
             "TORCH": variable("TORCH"),
             "COMFYUI_SOURCE": variable("COMFYUI"),
             "COMFYUI_COMMIT": variable("COMFYUI_COMMIT"),
@@ -104,6 +114,7 @@ class Image:
     root: Path
     config: Mapping[str, Any]
     folder: Path
+    cuda: int = 0  # the major release that its torch is built for
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -116,14 +127,22 @@ class Image:
         return found
 
     @property
+    def environ(self) -> dict[str, str]:
+        return dict(one.split("=", 1) for one in self.config["Env"])
+
+    @property
     def user(self) -> tuple[int, int]:
         user, _, group = self.config["User"].partition(":")
         return int(user), int(group)
 
-    def start(self, *words: str, environ: Mapping[str, str] | None = None, entry: bool = True) -> subprocess.Popen[str]:
-        """The entry point with `words`, or the image's own command; output goes to `self.log`."""
+    def start(
+        self, *words: str, environ: Mapping[str, str] | None = None, entry: bool = True, pretend_gpu: bool = False
+    ) -> subprocess.Popen[str]:
+        """The entry point with `words`, or the image's own command; output goes to `self.log`.
+
+        `pretend_gpu`: with the device of NVIDIA's driver, which is how the entry point knows one.
+        """
         command = (*self.config["Entrypoint"], *(words or self.config["Cmd"])) if entry else words
-        inside = dict(one.split("=", 1) for one in self.config["Env"])
         with self.log.open("a") as log:
             process = subprocess.Popen(
                 [
@@ -135,7 +154,12 @@ class Image:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env={"PATH": os.environ["PATH"], **inside, **(environ or {})},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PRETEND_GPU": "1" if pretend_gpu else "",
+                    **self.environ,
+                    **(environ or {}),
+                },
             )
         self.running.append(process)
         return process
@@ -188,6 +212,36 @@ def check_gpu(image: Image) -> str:
     assert len(said.splitlines()) == 1, said
     assert "--gpus all" in said
     return f"no GPU: exit 78, and: {said.strip()}"
+
+
+def check_torch(image: Image) -> str:
+    """What torch is in the image, and the entry point's line where the driver's device is there but CUDA not."""
+    if Path("/dev/nvidiactl").exists():
+        return "torch without CUDA: not checked, there is a GPU here"
+    python = f"{image.environ['XALORA_COMFYUI_HOME']}/.venv/bin/python"
+    code, said = image.run(python, "-c", _TORCH, entry=False)
+    assert code == 0, said
+    cuda = said.split()[1]
+    image.cuda = int(cuda.partition(".")[0])
+    image.log.write_text("")
+    container = image.start(
+        environ={"XALORA_MINER_ID": MINER_ID, "XALORA_WORKFLOWS": "upscaler-lanczos"}, pretend_gpu=True
+    )
+    line = until(lambda: next(iter(image.log.read_text().splitlines()), ""), why="the line", patience=PATIENCE)
+    image.signal(container, signal.SIGKILL)
+    assert line.startswith("warning: no GPU was found: Found no NVIDIA driver"), line
+    return f"torch {said.strip()}\ntorch cannot start CUDA: {line}"
+
+
+_TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch._C._cuda_getArchFlags())"
+
+
+def check_log(image: Image) -> str:
+    """ComfyUI's own log of its start: `comfyui_log` says what it must not have."""
+    (log,) = (image.folder / "state").glob("comfyui-*/log")
+    found = complaints(log.read_text(errors="replace"), cuda=image.cuda)
+    assert found == [], "\n".join(found)
+    return "ComfyUI's log has no warning about torch, CUDA or kernels; under --cpu they load, and miss only the card"
 
 
 def check_locked_up(image: Image) -> str:
@@ -284,12 +338,13 @@ def main() -> None:
         image = Image(root=root, config=config, folder=folder)
         try:
             say(sizes(image))
-            for check in (check_explains, check_gpu, check_locked_up):
+            for check in (check_explains, check_gpu, check_torch, check_locked_up):
                 say(check(image))
             testbed.start_devnet()
             environ = mining(testbed)
-            for last in (check_answers, check_second_start):
-                say(last(image, testbed, environ))
+            say(check_answers(image, testbed, environ))
+            say(check_log(image))
+            say(check_second_start(image, testbed, environ))
         finally:
             image.close()
 

@@ -13,7 +13,7 @@ from PIL import Image
 from miner.cli.main import app
 from miner.config.keys import VARIABLES
 from miner.config.sources import CONFIG_VARIABLE
-from miner.workflows import load_library
+from miner.workflows import Variant, load_library
 from tests.support.testbed import Testbed
 from tests.system.shipping import configure
 from tests.system.shipping.tools import TOP, kustomize
@@ -109,7 +109,7 @@ def negative(tmp_path):
     """The folder that the page makes."""
     folder = tmp_path / "workflows" / "negative"
     folder.mkdir(parents=True)
-    (graph,), (manifest,) = blocks("workflows", "json"), blocks("workflows", "toml")
+    (graph,), (manifest, _) = blocks("workflows", "json"), blocks("workflows", "toml")
     (folder / "graph.json").write_text(graph)
     (folder / "workflow.toml").write_text(manifest)
     return folder
@@ -137,6 +137,12 @@ def test_the_error_of_the_page_is_the_one_that_is_given(negative):
         load_library([negative.parent], ids={})
     shown = re.search(r"^error: my-workflows/negative/(.*)$", text_of("workflows"), re.MULTILINE)[1]
     assert refused.value.message.endswith(shown), refused.value.message
+
+
+def test_the_variants_of_the_page_are_valid():
+    _, written = blocks("workflows", "toml")
+    names = [Variant.model_validate(one).name for one in tomllib.loads(written)["variants"]]
+    assert names == ["fp8", "bf16", "fp8-cast"]
 
 
 def test_the_configuration_of_the_page_is_valid():

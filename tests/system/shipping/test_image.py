@@ -18,6 +18,7 @@ from tests.system.shipping.tools import DOCKER, TOP, output, program
 
 DOCKERFILE = DOCKER / "Dockerfile"
 ENTRY = DOCKER / "entrypoint.sh"
+TORCH_LOCKS = ("torch.lock", "torch-cu126.lock")  # the build argument TORCH_LOCK
 SCREEN = 24  # lines
 
 
@@ -37,7 +38,8 @@ def test_hadolint_finds_no_fault_in_the_dockerfile():
 def test_all_that_is_copied_passes_the_dockerignore():
     allowed = [line[1:] for line in (TOP / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     copied = re.findall(r"^COPY (?!--from)(?:--\S+ )?(.+) \S+$", DOCKERFILE.read_text(), re.MULTILINE)
-    wanted = {word for line in copied for word in line.split()}
+    locks = {f"docker/{name}" for name in TORCH_LOCKS}
+    wanted = {word for line in copied for word in line.split()} - {"docker/${TORCH_LOCK}"} | locks
     assert wanted <= set(allowed)
     assert {path for path in allowed if not (TOP / path).exists()} == set()
 
@@ -48,11 +50,25 @@ def test_the_image_has_a_comfyui_that_the_contract_tests_know_and_by_its_commit(
     assert re.fullmatch(r"[0-9a-f]{40}", arguments()["COMFYUI_COMMIT"])
 
 
-@pytest.mark.parametrize("name", ["torch.lock", "comfyui.lock"])
-def test_every_package_of_a_lock_file_has_its_version_and_its_hashes(name):
+def locked(name: str) -> dict[str, str]:
+    """The packages of a lock file: name → version."""
     entries = re.split(r"^(?=[a-z0-9])", (DOCKER / name).read_text(), flags=re.MULTILINE)[1:]
-    assert len(entries) > 20
     assert [entry.split()[0] for entry in entries if not re.match(r"[\w.-]+==\S+ \\\n +--hash=sha256:", entry)] == []
+    return dict(entry.split()[0].split("==") for entry in entries)
+
+
+@pytest.mark.parametrize("name", [*TORCH_LOCKS, "comfyui.lock"])
+def test_every_package_of_a_lock_file_has_its_version_and_its_hashes(name):
+    assert len(locked(name)) > 20
+
+
+def test_each_torch_is_for_the_cuda_of_its_tag_and_leaves_comfyui_the_same_packages():
+    cu130, cu126 = map(locked, TORCH_LOCKS)
+    assert (cu130["cuda-toolkit"][:4], cu126["torch"].partition("+")[2]) == ("13.0", "cu126")
+    assert {name: version for name, version in cu126.items() if cu130.get(name, version) != version}.keys() <= {
+        *("torch", "torchaudio", "torchvision", "triton"),
+    }
+    assert {name for name in cu130.keys() - cu126.keys() if not name.startswith(("cuda-", "nvidia-"))} == set()
 
 
 def test_the_base_image_has_a_python_that_the_miner_takes():

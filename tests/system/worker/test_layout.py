@@ -85,6 +85,40 @@ def test_cuda_visible_devices_is_respected(library: Path, home: Path) -> None:
     assert lanes == [["", "8188", "1"]]
 
 
+BY_BUS, SCREEN = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, {"NVML_SCREEN": "1"}
+DESKTOPS: list[tuple[dict[str, str], list[bool]]] = [
+    ({}, [False, False]),
+    (SCREEN, [False, True]),
+    ({"NVML_WINDOWS": "1", "NVML_WINDOWS_MB": "300"}, [False, True]),
+    ({"NVML_WINDOWS": "1", "NVML_WINDOWS_MB": "4"}, [False, False]),  # an X server that shows nothing
+    (SCREEN | {"CUDA_VISIBLE_DEVICES": UUIDS[0]}, [False]),
+    (SCREEN | {"CUDA_VISIBLE_DEVICES": "GPU-802d"}, [True]),
+    (SCREEN | {"CUDA_VISIBLE_DEVICES": "1", **BY_BUS}, [True]),
+    (SCREEN | {"CUDA_VISIBLE_DEVICES": "0,1", **BY_BUS}, [False]),
+    (SCREEN | {"CUDA_VISIBLE_DEVICES": "0"}, [True]),  # CUDA's fastest, whichever that is
+]
+RESERVING = """
+import json, os, sys
+from pathlib import Path
+from miner.config import Settings
+from miner.worker.layout import layout
+settings = Settings(state={"dir": Path(sys.argv[1]) / "state"}, comfyui={"home": Path(sys.argv[1])})
+found, bare = [], dict(os.environ)
+for environ in json.loads(sys.argv[2]):
+    os.environ.clear()
+    os.environ.update(bare | environ)  # the stand-in reads it, too
+    found.append(["--reserve-vram" in placement.launch.argv for placement in layout(settings)])
+print(json.dumps(found))
+"""
+
+
+def test_the_card_with_a_desktop_keeps_memory_for_it(library: Path, home: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LD_LIBRARY_PATH": str(library), "NVML_CARDS": "2"}
+    command = [sys.executable, "-c", RESERVING, str(home), json.dumps([environ for environ, _ in DESKTOPS])]
+    printed = subprocess.run(command, check=True, env=env, timeout=60, capture_output=True, text=True)
+    assert json.loads(printed.stdout.splitlines()[-1]) == [reserves for _, reserves in DESKTOPS]
+
+
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
 def test_without_nvml_there_is_one_lane_and_no_import(home: Path) -> None:
     assert seen(home) == ([], False, [["", "8188", None]])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import http.server
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--state")
     parser.add_argument("--never-ready", action="store_true")
     parser.add_argument("--deaf-to-sigterm", action="store_true")
+    parser.add_argument("--survives-its-main-thread", action="store_true", help="which SIGUSR1 ends")
     parser.add_argument("--children", action="store_true", help="start two, one of them in a session of its own")
     flags = parser.parse_args()
     if flags.deaf_to_sigterm:
@@ -40,7 +43,14 @@ def main() -> None:
     if flags.never_ready:
         print("loading for ever", flush=True)
         threading.Event().wait()
-    http.server.ThreadingHTTPServer(("127.0.0.1", flags.port), Answer).serve_forever()
+    if flags.survives_its_main_thread:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    server = threading.Thread(target=http.server.ThreadingHTTPServer(("127.0.0.1", flags.port), Answer).serve_forever)
+    server.start()
+    if flags.survives_its_main_thread:
+        signal.sigwait([signal.SIGUSR1])
+        ctypes.CDLL(None).syscall(93 if platform.machine() == "aarch64" else 60, 0)  # exit(2): of this thread alone
+    server.join()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.comfy import memory_limit
 from miner.comfy.launch import Launch, child_environment, embedded_launch, managed_launch
 from miner.engine.modelpaths import read_extra_paths
 from miner.task.errors import ConfigError
@@ -42,6 +43,25 @@ def test_the_operators_arguments_change_taste_but_not_what_the_miner_relies_on(h
     assert value_of("--port", launch) == "8188"
     assert value_of("--preview-method", launch) == "none"
     assert "--lowvram" in launch.argv
+
+
+@pytest.mark.parametrize("known", [{}, {"desktop": True}, {"limited": True}, {"desktop": True, "limited": True}])
+def test_nothing_turns_the_dynamic_memory_off(home: Path, known: dict[str, bool]) -> None:
+    flags = set(managed(home, **known).argv)
+    assert not flags & {"--highvram", "--gpu-only", "--novram", "--cpu", "--disable-smart-memory", "--disable-mmap"}
+    assert not {flag for flag in flags if flag.startswith(("--lowvram", "--cache", "--disable-dynamic"))}
+
+
+def test_a_desktop_keeps_some_video_memory_unless_the_operator_says_how_much(home: Path) -> None:
+    assert "--reserve-vram" not in managed(home).argv
+    assert value_of("--reserve-vram", managed(home, desktop=True)) == "1.0"
+    assert value_of("--reserve-vram", managed(home, desktop=True, extra_args=("--reserve-vram", "3"))) == "3"
+
+
+def test_a_comfyui_within_a_memory_limit_is_another_command_so_that_it_is_not_adopted_without(home: Path) -> None:
+    free, limited = managed(home), managed(home, limited=True)
+    assert limited.argv == (free.argv[0], memory_limit.__file__, *free.argv[1:])
+    assert Path(limited.argv[1]).is_absolute()
 
 
 def test_a_bare_python_is_left_to_the_path_and_any_other_is_made_absolute(home: Path) -> None:

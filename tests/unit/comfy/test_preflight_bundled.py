@@ -19,12 +19,15 @@ EVERY = pytest.mark.parametrize("name", NAMES)
 
 
 def on(object_info: ObjectInfo) -> Machine:
-    return Machine(object_info=object_info, version="0.3.64", vram=24 * 10**9, free_disk=10**12)
+    return Machine(
+        object_info=object_info, version="0.3.64", vram=80 * 10**9, compute_capability=(9, 0), free_disk=10**12
+    )
 
 
 @EVERY
 def test_with_its_models_a_bundled_workflow_is_runnable(bundled: Library, stocked: ObjectInfo, name: str) -> None:
-    assert check_workflow(bundled.get(name), on(stocked)) == ()
+    for variant in bundled.get(name).variants:
+        assert check_workflow(variant, on(stocked)) == (), variant.variant
 
 
 @EVERY
@@ -44,18 +47,18 @@ def test_a_bundled_graph_has_core_nodes_alone(bundled: Library, recorded: Object
 
 @EVERY
 def test_without_models_the_reasons_are_those_models(bundled: Library, recorded: ObjectInfo, name: str) -> None:
-    workflow = bundled.get(name)
-    reasons = check_workflow(workflow, on(recorded))
-    models = [reason for reason in reasons if reason.kind == "model"]
-    assert {reason.missing for reason in models} == {model.name for model in workflow.manifest.models}
-    assert all(reason.cure == f"run `xalora-miner models pull {name}`" for reason in models)
-    others = [reason.kind for reason in reasons if reason.kind != "model"]
-    assert others == (["lora"] if name == "flux-lora" else [])
+    for workflow in bundled.get(name).variants:
+        reasons = check_workflow(workflow, on(recorded))
+        models = [reason for reason in reasons if reason.kind == "model"]
+        assert {reason.missing for reason in models} == {model.name for model in workflow.manifest.models}
+        assert all(reason.cure == f"run `xalora-miner models pull {name}`" for reason in models)
+        others = [reason.kind for reason in reasons if reason.kind != "model"]
+        assert others == (["lora"] if name == "flux-lora" else [])
 
 
 def test_one_model_taken_away_is_one_reason(bundled: Library, stocked: ObjectInfo, recorded: ObjectInfo) -> None:
     lacking = stocked | {"VAELoader": recorded["VAELoader"]}
-    [reason] = check_workflow(bundled.get("mochi-fp8"), on(lacking))
+    [reason] = check_workflow(bundled.get("mochi-fp8").variants[0], on(lacking))
     assert reason.text == "the model mochi_vae.safetensors (vae.vae_name) is missing"
 
 

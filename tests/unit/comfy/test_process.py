@@ -55,8 +55,24 @@ def test_the_kernels_kill_is_a_lack_of_memory(make: Make, tmp_path: Path, number
     process.start(GO_ON)
     os.kill(pid_of(process), number)
     until(lambda: not process.alive(), why="its death")
-    assert process.ended().fault == fault
-    assert f"signal {number:d}" in process.ended().message
+    with pytest.raises(ComfyDown, match=f"signal {number:d}") as caught:
+        process.check()
+    assert caught.value.fault == fault
+
+
+def test_an_exit_code_is_waited_for_until_the_last_thread_has_ended(make: Make, tmp_path: Path) -> None:
+    """The kernel shows a process as ended when its main thread is; the code comes once its memory is freed."""
+    process = make(standin(free_port(), tmp_path, "--survives-its-main-thread"))
+    process.start(GO_ON)
+    pid = pid_of(process)
+    os.kill(pid, signal.SIGUSR1)
+    until(lambda: not process.alive(), why="the end of its main thread")
+    last = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
+    last.start()
+    with pytest.raises(ComfyDown, match="signal 9") as caught:
+        process.check()
+    assert caught.value.fault == "memory"
+    last.join()
 
 
 def test_starting_what_runs_and_answers_leaves_it_alone(make: Make, tmp_path: Path) -> None:

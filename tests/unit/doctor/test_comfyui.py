@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from miner.comfy.replies import Stats
-from miner.doctor.checks.comfyui import comfyui, could_start, packages, version_of
+from miner.doctor.checks.comfyui import comfyui, could_start, packages
 from miner.doctor.checks.models import model_marks, models
 from miner.doctor.checks.workflows import known_before_start, summary_mark, workflow_mark, workflows
 from miner.doctor.facts import ComfyStatus, ModelFiles, query_comfyui
 from miner.machine.gpu import Gpu, Gpus
+from miner.machine.software import version_of
 from miner.models.catalogue import FileStatus, ModelFile
 from miner.task.errors import MachineFault
 from miner.worker.layout import Placement
@@ -95,7 +96,12 @@ def test_a_password_in_its_url_is_not_shown(facts_of, engine):
 def test_the_home_and_python_of_a_managed_one_are_checked(facts_of, home, tmp_path):
     facts = facts_of(comfyui={"home": home, "python": sys.executable, "port": free_port()})
     told = list(comfyui(facts))
-    assert levels(told) == {"ComfyUI's home": "good", "ComfyUI's Python": "warning", "ComfyUI": "note"}
+    assert levels(told) == {
+        "ComfyUI's home": "good",
+        "ComfyUI's Python": "warning",
+        "ComfyUI": "note",
+        "Tuning": "note",
+    }
     assert "no-such-package" in only(told, "ComfyUI's Python").says
     assert "pip install -r" in only(told, "ComfyUI's Python").cure
     assert "0.3.64" in only(told, "ComfyUI's home").says

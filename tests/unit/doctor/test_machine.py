@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -14,9 +15,21 @@ from pathlib import Path
 import pytest
 
 from miner.comfy import process_tree
+from miner.comfy.memory_limit import Limit
 from miner.doctor.checks.decoder import decoder
-from miner.doctor.checks.gpu import card_mark, gpu, memory_marks, our_processes
-from miner.doctor.checks.machine import disk, disk_speed, file_systems, ports, space, speed, taken
+from miner.doctor.checks.gpu import gpu, memory_marks, our_processes
+from miner.doctor.checks.machine import (
+    address_space,
+    disk,
+    disk_speed,
+    file_systems,
+    memory,
+    ports,
+    ram,
+    space,
+    speed,
+    taken,
+)
 from miner.doctor.facts import WorkerStatus
 from miner.machine.gpu import Gpu, Gpus, User
 from tests.support.paths import ROOT
@@ -25,7 +38,7 @@ from tests.unit.doctor.conftest import levels, only
 
 GB = 10**9
 CARD = Gpu(index=0, name="RTX 4090", memory_bytes=24 * GB, free_bytes=23 * GB, compute_capability=(8, 9))
-FOUND = Gpus(gpus=(CARD,), source="torch", driver="570.133", cuda="12.8", torch="2.9.1")
+FOUND = Gpus(gpus=(CARD,), source="torch", driver="580.65.06", cuda="13.0", torch="2.14.1", torch_cuda="13.0")
 NONE = Gpus(problem="no GPU was found: NVML Shared Library Not Found")
 
 
@@ -39,9 +52,9 @@ def marks(facts, found):
 
 def test_a_card_has_marks_for_its_driver_and_memory(facts_of):
     told = marks(facts_of(), FOUND)
-    assert levels(told) == {"Driver": "good", "GPU 0": "good", "Memory of GPU 0": "good"}
+    assert levels(told) == {"Driver": "good", "Torch": "good", "GPU 0": "good", "Memory of GPU 0": "good"}
     assert "compute capability 8.9" in only(told, "GPU 0").says
-    assert "570.133" in only(told, "Driver").says
+    assert "580.65.06" in only(told, "Driver").says
 
 
 @pytest.mark.parametrize(
@@ -67,9 +80,20 @@ def test_a_torch_that_cannot_use_the_card_is_reported(facts_of, comfyui, level):
     assert "driver too old" in mark.says
 
 
-def test_a_card_that_newer_builds_do_not_support_is_a_warning():
-    assert card_mark(replace(CARD, compute_capability=(6, 1))).level == "warning"
-    assert card_mark(replace(CARD, compute_capability=None)).level == "good"
+@pytest.mark.parametrize(
+    ("comfyui", "torch", "level"),
+    [
+        ({"home": "/opt/ComfyUI"}, {"cuda": "12.8", "driver": "570.133", "source": "nvml"}, "bad"),
+        ({"home": "/opt/ComfyUI"}, {"torch_arches": ("sm_90",)}, "bad"),
+        ({"home": "/opt/ComfyUI"}, {"torch_cuda": "12.6"}, "warning"),
+        ({}, {"torch_cuda": "12.6"}, "warning"),
+        ({"url": "http://127.0.0.1:1"}, {"torch_cuda": "12.6"}, None),
+    ],
+)
+def test_a_torch_that_does_not_fit_has_a_mark_with_the_build_that_does(facts_of, comfyui, torch, level):
+    told = [mark for mark in marks(facts_of(comfyui=comfyui), replace(FOUND, **torch)) if mark.name == "Torch"]
+    assert [mark.level for mark in told] == ([level] if level else [])
+    assert all("tagged cu1" in mark.cure for mark in told)
 
 
 def test_memory_that_others_use_is_a_warning_that_names_them():
@@ -194,3 +218,29 @@ def test_a_running_comfyui_on_the_port_is_a_warning(facts_of, tmp_path, engine):
     (mark,) = ports(facts_of(comfyui={"home": home_of(tmp_path), "port": port}))
     assert mark.level == "warning"
     assert "adopts it" in mark.says
+
+
+# ---- RAM --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "level", "words"),
+    [
+        (None, "good", "256.0 GB, without a limit"),
+        (Limit(64 * GB, GB, "/sys/fs/cgroup/memory.max"), "good", "/sys/fs/cgroup/memory.max leaves 64.0 GB"),
+        (Limit(8 * GB, GB, "/sys/fs/cgroup/memory.max"), "warning", "too little"),
+    ],
+)
+def test_the_ram_is_what_the_limit_leaves(limit, level, words):
+    mark = ram(256 * GB, limit)
+    assert (mark.level, words in mark.says) == (level, True)
+
+
+def test_a_limit_of_the_address_space_is_a_warning():
+    assert list(address_space({"LimitAS=": resource.RLIM_INFINITY})) == []
+    (mark,) = address_space({"LimitAS=": 32 * GB, "LimitDATA=": resource.RLIM_INFINITY})
+    assert (mark.level, "LimitAS= is 32.0 GB" in mark.says) == ("warning", True)
+
+
+def test_the_ram_of_an_external_comfyui_is_not_this_machines_to_judge(facts_of):
+    assert list(memory(facts_of(comfyui={"url": "http://127.0.0.1:1"}))) == []

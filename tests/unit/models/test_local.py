@@ -19,7 +19,7 @@ from miner.models.prune import remove
 from miner.models.store import store_of
 from miner.models.verify import verdict
 from miner.task.errors import ConfigError, MachineFault
-from miner.workflows import Library, Workflow, load_library
+from miner.workflows import Library, Variant, Workflow, load_library
 from tests.unit.models.conftest import ProgressRecorder
 from tests.unit.models.samples import gguf, safetensors, sha256
 from tests.unit.models.server import Step
@@ -86,6 +86,47 @@ def prune(local: LocalModels) -> None:
 
 
 BOTH = ("upscaler", "upscaler-lanczos")
+
+
+# ---- variants ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_variants(library, tmp_path):
+    """A workflow with the variants `new` and `old`, on the CPU."""
+    one = library.workflows[0]
+    shared = one.manifest.models[1]
+    update = {"name": "new.safetensors", "folder": "upscale_models", "url": shared.url, "size": len(SHARED)}
+    new = shared.model_copy(update=update)
+    old = new.model_copy(update={"name": "old.safetensors"})
+    graph = one.graph | {"model": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": new.name}}}
+    sets = {"model": {"model_name": old.name}}
+    variants = (Variant(name="new", description="new"), Variant(name="old", description="old", sets=sets))
+    manifest = one.manifest.model_copy(update={"models": (new, old, shared), "variants": variants})
+    settings = Settings(
+        state={"dir": tmp_path / "state"},
+        models={"dir": tmp_path / "models"},
+        comfyui={"home": tmp_path, "args": ("--cpu",)},
+        workflows={"enabled": ("upscaler",)},
+    )
+    with LocalModels(settings, Library(workflows=(Workflow(manifest=manifest, graph=graph),), ids={})) as local:
+        yield local
+
+
+def test_files_of_another_variant_are_kept_until_the_wanted_one_is_complete(two_variants):
+    local = two_variants
+    new, old = local.enabled[0].variants
+    (wanted,) = local.wanted(local.enabled)
+    assert wanted.workflow.variant == "new"
+    local.pull(files_of([old]), progress=ProgressRecorder())
+    assert names(local) == ["old.safetensors", "shared.safetensors"]
+    assert local.unused_files() == ()
+    local.pull(files_of([wanted.workflow]), progress=ProgressRecorder())
+    assert names(local) == ["new.safetensors", "old.safetensors", "shared.safetensors"]
+    assert [one.path.name for one in local.unused_files()] == ["old.safetensors"]
+    prune(local)
+    assert names(local) == ["new.safetensors", "shared.safetensors"]
+    assert [model.name for model in new.manifest.models] == names(local)
 
 
 # ---- prune ------------------------------------------------------------------------------------------------------

@@ -6,14 +6,15 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from miner.config.bundled import WORKFLOWS
-from miner.models.catalogue import ModelFile, files_of, fitting, unneeded
+from miner.models.catalogue import ModelFile, files_of, unneeded
 from miner.models.http_range import classify, range_headers, resume_at
 from miner.models.loras import disposition_name, lora
 from miner.models.partial_file import Origin
 from miner.models.safetensors import header_flaw
 from miner.models.source import HubFile, Source, hub_file, without_query
+from miner.models.wanted import wanted
 from miner.task.errors import ConfigError
-from miner.workflows import load_library
+from miner.workflows import Card, load_library
 
 LIBRARY = load_library([WORKFLOWS], ids={})
 HERE = Source(url="http://h/x?k=1", display_url="http://h/x")
@@ -29,7 +30,7 @@ def test_a_file_that_several_workflows_need_is_one_file():
     files = files_of(LIBRARY.workflows)
     places = [file.relative_path for file in files]
     assert len(places) == len(set(places))
-    shared = next(file for file in files if file.name == "t5xxl_fp16.safetensors")
+    shared = next(file for file in files if file.name == "t5xxl_fp8_e4m3fn_scaled.safetensors")
     assert shared.needed_by == ("flux-lora", "mochi-fp8")
 
 
@@ -47,7 +48,7 @@ def test_manifests_that_contradict_each_other_are_an_error_that_names_both(key):
     if key == "sha256":
         changed = [model.model_copy(update={"size": None}) for model in changed]
     two = type(two)(manifest=two.manifest.model_copy(update={"models": tuple(changed)}), graph=two.graph)
-    with pytest.raises(ConfigError, match=f"t5xxl_fp16.safetensors: {key}: flux-lora says .*, mochi-fp8"):
+    with pytest.raises(ConfigError, match=f"t5xxl_fp8_e4m3fn_scaled.safetensors: {key}: flux-lora says .*, mochi-fp8"):
         files_of([one, two])
 
 
@@ -55,18 +56,95 @@ def test_manifests_that_contradict_each_other_are_an_error_that_names_both(key):
     ("memory", "names"),
     [
         (0, ["upscaler-lanczos"]),
-        (8 * 10**9, ["upscaler", "upscaler-lanczos", "wan22-5b"]),
-        (24 * 10**9, ["flux-lora", "hunyuan-fp8", "mochi-fp8", "upscaler", "upscaler-lanczos", "wan22-5b"]),
+        (8, ["upscaler", "upscaler-lanczos", "wan22-5b"]),
+        (12, ["flux-lora", "upscaler", "upscaler-lanczos", "wan22-5b"]),
+        (24, ["flux-lora", "hunyuan-fp8", "mochi-fp8", "upscaler", "upscaler-lanczos", "wan22-5b"]),
     ],
 )
 def test_only_workflows_that_fit_the_memory_are_chosen(memory, names):
-    assert [workflow.name for workflow in fitting(LIBRARY.workflows, memory=memory)] == names
+    cards = [Card(memory=memory * 10**9)] if memory else []
+    assert [one.workflow.name for one in wanted(LIBRARY.workflows, cards, pinned={}) if one.fits] == names
+
+
+FAKE = {
+    8: (("RTX 3070", (8, 6)), ("RTX 4060", (8, 9))),
+    12: (("RTX 3060", (8, 6)), ("RTX 4070", (8, 9)), ("RTX 5070", (12, 0))),
+    16: (("V100", (7, 0)), ("T4", (7, 5)), ("RTX 5080", (12, 0))),
+    24: (("RTX 3090", (8, 6)), ("RTX 4090", (8, 9))),
+    32: (("V100 32", (7, 0)), ("RTX 5090", (12, 0))),
+    48: (("RTX 8000", (7, 5)), ("RTX A6000", (8, 6)), ("L40S", (8, 9))),
+    80: (("A100", (8, 0)), ("H100", (9, 0)), ("B200", (10, 0))),
+}
+"""The memory of cards in GB, and their compute capabilities."""
+
+
+def variants_for(gb: int, capability: tuple[int, int]) -> dict[str, str]:
+    card = Card(memory=gb * 10**9, compute_capability=capability, torch_cuda=(13, 0), comfyui=(0, 33, 0))
+    every = [one for one in wanted(LIBRARY.workflows, [card], pinned={}) if one.fits and one.workflow.variant]
+    files = files_of(one.workflow for one in every)
+    assert len({file.relative_path for file in files}) == len(files)
+    total = round(sum(file.size or 0 for file in files) / 10**9)
+    return {one.workflow.name: one.workflow.variant for one in every} | {"GB": str(total)}
+
+
+SMALL = {"wan22-5b": "fp8"}
+VIDEOS = {"hunyuan-fp8": "fp8", "mochi-fp8": "fp8", "wan22-5b": "fp16"}
+
+
+def test_each_card_wants_the_files_of_the_variants_that_it_will_render():
+    found = {(gb, name): variants_for(gb, capability) for gb, cards in FAKE.items() for name, capability in cards}
+    flux = {key: one.get("flux-lora", "") for key, one in found.items()}
+    assert flux == {
+        (8, "RTX 3070"): "",
+        (8, "RTX 4060"): "",
+        (12, "RTX 3060"): "fp8-cast",
+        (12, "RTX 4070"): "fp8",
+        (12, "RTX 5070"): "fp8",
+        (16, "V100"): "fp8-cast",
+        (16, "T4"): "fp8-cast",
+        (16, "RTX 5080"): "fp8",
+        (24, "RTX 3090"): "fp8-cast",
+        (24, "RTX 4090"): "fp8",
+        (32, "V100 32"): "fp8-cast",
+        (32, "RTX 5090"): "fp8",
+        (48, "RTX 8000"): "fp8-cast",
+        (48, "RTX A6000"): "bf16",
+        (48, "L40S"): "fp8",
+        (80, "A100"): "bf16",
+        (80, "H100"): "fp8",
+        (80, "B200"): "fp8",
+    }
+    others = {
+        key: {name: v for name, v in one.items() if name not in ("flux-lora", "GB")} for key, one in found.items()
+    }
+    for (gb, name), variants in others.items():
+        expected = SMALL if gb < 12 else VIDEOS if gb >= 20 else {"wan22-5b": "fp16"}
+        assert variants == expected, name
+    assert {key: one["GB"] for key, one in found.items() if key[1] in ("RTX 4060", "RTX 4070", "RTX 4090", "A100")} == {
+        (8, "RTX 4060"): "18",
+        (12, "RTX 4070"): "36",
+        (24, "RTX 4090"): "70",
+        (80, "A100"): "91",
+    }
+
+
+def test_two_cards_may_want_two_variants_and_a_pin_wants_its_own():
+    flux = LIBRARY.get("flux-lora")
+    small, large = (Card(memory=gb * 10**9, compute_capability=(8, 6)) for gb in (12, 48))
+    two = wanted([flux], [small, large, large], pinned={})
+    assert [(one.workflow.variant, len(one.cards)) for one in two] == [("fp8-cast", 1), ("bf16", 2)]
+    assert [one.workflow.variant for one in wanted([flux], [Card(memory=10**9), large], pinned={})] == ["bf16"]
+    (one,) = wanted([flux], [small, large], pinned={"flux-lora": ("from-bf16",)})
+    assert (one.workflow.variant, one.fits, one.why) == ("from-bf16", True, "set in [workflows] variants")
+    (none,) = wanted([flux], [], pinned={})
+    assert (none.workflow.variant, none.fits) == ("fp8-cast", False)
 
 
 def test_a_file_that_an_enabled_workflow_shares_is_needed():
-    names = [file.name for file in unneeded(LIBRARY.workflows, ["mochi-fp8"])]
+    names = [file.name for file in unneeded(LIBRARY.workflows, [LIBRARY.get("mochi-fp8").variants[0]])]
     assert "flux1-dev.safetensors" in names
-    assert "t5xxl_fp16.safetensors" not in names
+    assert "t5xxl_fp16.safetensors" in names
+    assert "t5xxl_fp8_e4m3fn_scaled.safetensors" not in names
 
 
 # ---- addresses --------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_places_are_kept_until_cleaned(journal):
     journal.record(ME, task(WAY[-1], places=places, attempts=1))
     journal.record(ME, task(Closed(verdict="acknowledged"), places=places, attempts=1))
     assert journal.uncleaned(ME) == [("task-1", places)]
-    journal.cleaned(ME, "task-1")
+    journal.cleaned(ME, {"task-1": Places()})
     assert journal.uncleaned(ME) == []
 
 

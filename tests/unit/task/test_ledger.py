@@ -137,7 +137,7 @@ def test_the_cleaner_gets_every_place_once(ledger, cleaned, stage, ending):
         ledger.advance("task-1", Closed(verdict="acknowledged"))
     (task,) = cleaned
     prompted = Places(prompts=("p-1",), folders=(str(ledger.folder / "p-1"),), inputs=("image",))
-    rendered = replace(prompted, files=WAY[3].files)
+    rendered = replace(prompted, files=WAY[3].files, ended=("p-1",))
     assert task.places == (Places() if stage == WAY[0] else prompted if stage in WAY[:3] else rendered)
     assert task.lease == LEASE  # with its strings, to find them in ComfyUI's log
 

@@ -33,13 +33,13 @@ ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
     "upscaler": {"image": ("LoadImage", "image")},
     "upscaler-lanczos": {"image": ("LoadImage", "image")},
     "flux-lora": {
-        "prompt": ("CLIPTextEncode", "text"),
+        "prompt": ("CLIPTextEncodeFlux", "t5xxl"),
         "lora_name": ("LoraLoader", "lora_name"),
         "width": ("EmptyLatentImage", "width"),
         "height": ("EmptyLatentImage", "height"),
-        "guidance": ("FluxGuidance", "guidance"),
-        "steps": ("KSampler", "steps"),
-        "seed": ("KSampler", "seed"),
+        "guidance": ("CLIPTextEncodeFlux", "guidance"),
+        "steps": ("BasicScheduler", "steps"),
+        "seed": ("RandomNoise", "noise_seed"),
     },
     "hunyuan-fp8": {
         "prompt": ("CLIPTextEncode", "text"),
@@ -144,13 +144,16 @@ def test_every_parameter_reaches_the_node_it_should(bundled: Library, name: str)
 def test_every_weight_that_a_graph_names_is_listed_with_its_licence(bundled: Library, name: str) -> None:
     workflow = bundled.get(name)
     bound = {place_of(bind) for parameter in workflow.manifest.parameters.values() for bind in parameter.bind}
-    named = {
-        value
-        for node, body in workflow.graph.items()
-        for key, value in body["inputs"].items()
-        if (node, key) not in bound and str(value).endswith(".safetensors")
-    }
-    assert {model.name for model in workflow.manifest.models} == named
+    for one in workflow.variants:
+        named = {
+            value
+            for node, body in one.graph.items()
+            for key, value in body["inputs"].items()
+            if (node, key) not in bound and str(value).endswith(".safetensors")
+        }
+        assert {model.name for model in one.manifest.models} == named, one.variant
+    used = {model for one in workflow.variants for model in one.manifest.models}
+    assert used == set(workflow.manifest.models)
     for model in workflow.manifest.models:
         assert model.url.endswith(f"/{model.name}")
         assert model.size is not None
@@ -181,8 +184,12 @@ def test_a_file_that_several_workflows_share_is_the_same_file(bundled: Library) 
 def test_aspect_ratio_sets_the_size_in_both_spellings(bundled: Library, spelling: str, size: tuple[int, int]) -> None:
     for spelled in (spelling, f"{spelling} landscape {size[0]}x{size[1]}"):
         asked = LEAST["flux-lora"] | {"aspect_ratio": spelled, "width": 512, "height": 768}
-        values = bundled.get("flux-lora").check(asked, loras=LORAS).values
+        workflow = bundled.get("flux-lora")
+        values = workflow.check(asked, loras=LORAS).values
         assert (values["width"], values["height"], values["aspect_ratio"]) == (*size, spelling)
+        graph = workflow.fill(values, images={}, prefix="p")
+        sizes = [(i["width"], i["height"]) for i in (body["inputs"] for body in graph.values()) if "width" in i]
+        assert sizes == [size, size]  # of the latent, and of the sampling that depends on it
 
 
 @pytest.mark.parametrize(
