@@ -10,7 +10,7 @@ import pytest
 from miner.task import policy
 from miner.task.policy import Allowance
 from miner.task.stages import Hold
-from tests.unit.task.test_journal import WAY, task
+from tests.support.sample_tasks import WAY, task
 
 
 @pytest.mark.parametrize(
