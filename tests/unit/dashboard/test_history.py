@@ -132,7 +132,7 @@ def test_a_failure_stays_one_after_its_files_are_deleted_before_the_acknowledgem
     prompt(ledger, clock, "failed")
     outcome = Outcome(task_id="failed", success=False, msg="rendering failed")
     ledger.advance("failed", Answered(outcome=outcome, facts=FACTS))
-    ledger.cleaned("failed", Places())
+    ledger.cleaned({"failed": Places()})
     ledger.advance("failed", Closed(verdict="acknowledged"))
     assert [task.outcome for task in history.last(limit=1)] == ["failed"]
 

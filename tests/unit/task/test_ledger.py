@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from miner.task import policy
 from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import NEXT, Answered, Closed, Leased, Places, Prepared, Prompted, Stage, TemporaryS3
-from tests.unit.task.test_journal import JOB, LEASE, ME, OUTCOME, WAY
+from tests.support.sample_tasks import JOB, LEASE, ME, OUTCOME, WAY
 
 STAGES = (*WAY, Closed(verdict="acknowledged"))
 OTHER_PLACE = replace(LEASE, target=TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c"))
@@ -204,6 +205,9 @@ def test_a_disk_fault_stops_no_task_and_closed_ones_are_written_later(ledger, jo
 # ---- against a model --------------------------------------------------------------------------------------------
 
 
+MEMORY = "/dev/shm"  # the model writes thousands of records, and no power cut is tried on it
+
+
 class Model(RuleBasedStateMachine):
     """Leases, losses, kills and restarts, in any order.
 
@@ -212,7 +216,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
         self.owed: set[str] = set()
         self.ended: set[str] = set()
         self.crashes: dict[str, int] = {}

@@ -11,7 +11,7 @@ import pytest
 from miner.task import policy
 from miner.task.policy import Allowance
 from miner.task.stages import Hold, Leased
-from tests.unit.task.test_journal import WAY, task
+from tests.support.sample_tasks import WAY, task
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import Closed, OutputFile, Prepared, Prompted, Rendered
 from miner.worker.lane.cleanup import EVERY, LONGEST_PAUSE, Cleanup
+from tests.support.sample_tasks import JOB, LEASE, ME
 from tests.support.scripted_server import Request, Said, ScriptedServer, reply
-from tests.unit.task.test_journal import JOB, LEASE, ME
 
 TASKS = 5
 
