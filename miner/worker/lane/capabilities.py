@@ -26,6 +26,7 @@ from miner.telemetry import clock
 from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.pauses import Pauses
 from miner.workflows import Checked, Library, Workflow
+from miner.workflows.lora_names import NOWHERE, Elsewhere
 
 log = structlog.get_logger()
 
@@ -36,6 +37,7 @@ class Offer:
 
     verdicts: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
     loras: tuple[str, ...] = ()  # that load
+    lora_bases: Mapping[str, str] = field(default_factory=dict)  # LoRA → its base model, where known
     broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong with it
 
     @property
@@ -59,12 +61,14 @@ class Capabilities:
         refuse_unknown: bool,
         on_cpu: Collection[str] = (),
         model_folders: ModelFolders | None = None,
+        elsewhere: Elsewhere = NOWHERE,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
         usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = clock.now,
     ) -> None:
         """`on_cpu`: workflows that may run without a GPU. `model_folders`: ComfyUI's on this machine, as far as known.
-        `measured`: this machine's benchmarks. `usual`: seconds of the last tasks, by workflow.
+        `elsewhere`: LoRAs that tasks may name by reference. `measured`: this machine's benchmarks. `usual`: seconds of
+        the last tasks, by workflow.
 
         Raises ConfigError for an unknown name in `enabled` or `on_cpu`.
         """
@@ -73,6 +77,7 @@ class Capabilities:
         self._refuse_unknown = refuse_unknown
         self._on_cpu = [library.get(name).name for name in on_cpu]
         self.model_folders = model_folders or ModelFolders(None)
+        self._elsewhere = elsewhere
         self.pauses = Pauses(clock=clock)
         self._offer = Offer()  # replaced as a whole
         self._refreshing = threading.Lock()
@@ -91,10 +96,19 @@ class Capabilities:
             doubted, before = self.pauses.doubted, self._offer
             listed = preflight.installed_loras(object_info)
             broken = self.model_folders.broken(self._enabled, listed, again=bool(doubted))
-            machine = preflight.machine_of(object_info, stats, on_cpu=self._on_cpu, free_disk=free_disk, broken=broken)
+            machine = preflight.machine_of(
+                object_info,
+                stats,
+                on_cpu=self._on_cpu,
+                free_disk=free_disk,
+                broken=broken,
+                lora_bases=self.model_folders.lora_bases(listed),
+                on_demand=self._elsewhere.fetched,
+            )
             now = self._offer = Offer(
                 verdicts={w.name: preflight.check_workflow(w, machine) for w in self._enabled},
                 loras=preflight.offered_loras(machine),
+                lora_bases=machine.lora_bases,
                 broken_loras={name: broken["loras", name] for name in listed if ("loras", name) in broken},
             )
             self.pauses.checked(doubted)
@@ -124,6 +138,11 @@ class Capabilities:
     def loras(self) -> tuple[str, ...]:
         """ComfyUI's LoRAs."""
         return self._offer.loras
+
+    def loras_for(self, workflow: Workflow) -> tuple[str, ...]:
+        """Those of them that are not known to be for another base model than the workflow's."""
+        base, bases = workflow.lora_base, self._offer.lora_bases
+        return tuple(name for name in self._offer.loras if not base or bases.get(name, base) == base)
 
     @property
     def broken_loras(self) -> dict[str, str]:
@@ -192,7 +211,12 @@ class Capabilities:
 
     def check(self, workflow: Workflow, lease: Lease) -> Checked:
         """The task's parameters, checked. Raises JobFault."""
-        return workflow.check(lease.parameters, loras=self._offer.loras, refuse_unknown=self._refuse_unknown)
+        return workflow.check(
+            lease.parameters,
+            loras=self.loras_for(workflow),
+            elsewhere=self._elsewhere,
+            refuse_unknown=self._refuse_unknown,
+        )
 
 
 def _log_news(before: Offer, now: Offer, *, first: bool) -> None:
