@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from miner.comfy.replies import Stats, one_slash
-from miner.comfy.weights import WEIGHTS, Weights, replaced, weights_of
+from miner.comfy.weights import ON_DEMAND, WEIGHTS, Weights, replaced, weights_of
 from miner.task.stages import Graph
 from miner.telemetry.sizes import GIGABYTE, gb
 from miner.workflows import Workflow
 from miner.workflows.graph import Place, is_link, links
+from miner.workflows.lora_names import title
 from miner.workflows.parameters import (
     BoolParameter,
     EnumParameter,
@@ -66,6 +67,8 @@ class Machine:
     on_cpu: Collection[str] = ()  # workflows that the operator allows on a CPU
     free_disk: int | None = None  # bytes
     broken: Mapping[Weights, str] = field(default_factory=dict)  # what is wrong with a file: "it is a web page"
+    lora_bases: Mapping[str, str] = field(default_factory=dict)  # LoRA → its base model, where known
+    on_demand: bool = False  # tasks may name LoRAs that are fetched
 
     @property
     def card(self) -> Card:
@@ -108,6 +111,8 @@ def machine_of(
     free_disk: int | None = None,
     broken: Mapping[Weights, str] | None = None,
     capabilities: Mapping[str, tuple[int, int]] | None = None,
+    lora_bases: Mapping[str, str] | None = None,
+    on_demand: bool = False,
 ) -> Machine:
     """The machine of a ComfyUI that answered. A GPU's memory counts, a CPU's does not.
 
@@ -125,6 +130,8 @@ def machine_of(
         on_cpu=on_cpu,
         free_disk=free_disk,
         broken=broken or {},
+        lora_bases=lora_bases or {},
+        on_demand=on_demand,
     )
 
 
@@ -139,6 +146,8 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
             for reason in check_graph(graph, machine.object_info, bound=replaced(workflow))
         ]
         for name, parameter in workflow.manifest.parameters.items():
+            if machine.on_demand and isinstance(parameter, LoraParameter):
+                continue  # none has to be installed
             for bind in parameter.bind:
                 found += _check_bind(name, parameter, place_of(bind), graph, machine.object_info)
         reasons += [reason for reason in found if reason not in reasons]
@@ -162,8 +171,14 @@ def _broken(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
         if flaw := machine.broken.get((folder, name)):
             yield broken_model(name, flaw, workflow=workflow.name if name.rpartition("/")[2] in shipped else "")
     needs_lora = any(isinstance(p, LoraParameter) and p.required for p in workflow.manifest.parameters.values())
-    if needs_lora and installed_loras(machine.object_info) and not offered_loras(machine):
-        yield Reason(kind="lora", text="every LoRA is broken", cure="download one again")
+    if needs_lora and not machine.on_demand and installed_loras(machine.object_info):
+        if not offered_loras(machine):
+            yield Reason(kind="lora", text="every LoRA is broken", cure="download one again")
+        elif not offered_loras(machine, base=workflow.lora_base):
+            text = f"every LoRA is for another base model than {title(workflow.lora_base)}"
+            yield Reason(
+                kind="lora", text=text, cure="name one for it in [loras], or run `xalora-miner models pull-lora`"
+            )
 
 
 def check_graph(graph: Graph, object_info: ObjectInfo, *, bound: Collection[Place] = ()) -> tuple[Reason, ...]:
@@ -202,13 +217,18 @@ def installed_loras(object_info: ObjectInfo) -> tuple[str, ...]:
     return ()
 
 
-def offered_loras(machine: Machine) -> tuple[str, ...]:
-    """Those of them that are not broken."""
-    return tuple(name for name in installed_loras(machine.object_info) if ("loras", name) not in machine.broken)
+def offered_loras(machine: Machine, *, base: str = "") -> tuple[str, ...]:
+    """Those of them that are not broken and, if `base` is given, not known to be for another base model."""
+    return tuple(
+        name
+        for name in installed_loras(machine.object_info)
+        if ("loras", name) not in machine.broken and (not base or machine.lora_bases.get(name, base) == base)
+    )
 
 
 def _safe(loras: Sequence[Any] | None) -> tuple[str, ...]:
-    return tuple(str(name) for name in loras or () if str(name).endswith(".safetensors"))
+    names = [str(name) for name in loras or () if str(name).lower().endswith(".safetensors")]
+    return tuple(name for name in names if not name.startswith(f"{ON_DEMAND}/"))
 
 
 def _inputs(sections: Mapping[str, Any], given: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, _Input]]:

@@ -9,6 +9,10 @@ from miner.workflows.parameters import EnumParameter, SeedParameter, place_of
 WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
 """File name endings that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
 
+ON_DEMAND = "xalora-on-demand"
+"""The folder, inside ComfyUI's `loras`, of those that tasks name by reference. They are for those tasks alone: never
+listed, advertised or picked by name."""
+
 Weights = tuple[str, str]
 """A file of weights: its folder under ComfyUI's models ("" if unknown), and its name there."""
 

@@ -17,6 +17,7 @@ MINER_ID = re.compile(r"(0x[0-9a-fA-F]{40})(-[A-Za-z0-9_]+)?")
 # Up to the last @, since a password may contain a slash. Quotes and backslashes belong to JSON around the URL.
 # Without a scheme, which may be forgotten, from the start.
 _CREDENTIALS = re.compile(r'(?<=://)(?:[^"\\]|\\.)*@|(?:(?<=^")|^)(?![^"]*://)[^"\s]*@')
+_HOST_PATTERN = re.compile(r"(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _QUERY = re.compile(r'(://[^?#"]*[?#])(?:[^"\\]|\\.)+')
 
 
@@ -80,6 +81,13 @@ def http_url(text: str) -> str:
 def http_urls(text: str) -> str:
     """Check comma-separated URLs. Empty means not set."""
     return ",".join(http_url(url.strip()) for url in text.split(","))
+
+
+def host_pattern(text: str) -> str:
+    """Check a host's name, `*.` and a domain, or `*`; return it in lower case."""
+    if text != "*" and not _HOST_PATTERN.fullmatch(text):
+        raise ValueError(f'must be names of hosts, such as "example.com" or "*.example.com", not {quoted(text)}')
+    return text.lower()
 
 
 def host_port(text: str) -> str:

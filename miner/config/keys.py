@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from miner.config.address import mask_url
+from miner.config.lora_table import split_table
 from miner.config.settings import Section, Settings
 
 
@@ -27,6 +28,7 @@ FIELDS: Mapping[str, FieldInfo] = MappingProxyType(dict(_fields()))
 EVERYDAY: Mapping[str, str] = MappingProxyType(
     {
         "XALORA_API_KEY": "sequencer.api_key",
+        "XALORA_LORAS": "loras.files",
         "XALORA_WORKFLOW_URL": "sequencer.url",
         "XALORA_WORKFLOWS": "workflows.enabled",
     }
@@ -80,6 +82,8 @@ def expected(key: str) -> str:
         return f"a {'whole ' if kind is int else ''}number{_bounds(field)}"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
+    if key == "loras.files":
+        return "a table of names and references, or name=reference,… in the environment"
     if get_origin(kind) is Mapping:
         return 'a table of name lists, such as { 4 = ["upscaler"] }, or 4=upscaler in the environment'
     noun = "list of strings" if get_origin(kind) is tuple else "path" if _mentions(kind, Path) else "string"
@@ -100,6 +104,8 @@ def typed(key: str, text: str) -> object:
             return kind(text)
         except ValueError:
             return text
+    if key == "loras.files":
+        return split_table(text) or text
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if get_origin(kind) is tuple:
         return parts
@@ -130,6 +136,8 @@ def shown(key: str, value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ", ".join(mask_url(str(item)) for item in value)
+    if key == "loras.files" and isinstance(value, Mapping):
+        return ", ".join(f"{name}={mask_url(place)}" for name, place in value.items())
     if isinstance(value, Mapping):
         return ", ".join(f"{id_}={name}" for id_, names in value.items() for name in names)
     return mask_url(str(value))

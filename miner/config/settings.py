@@ -13,7 +13,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, Strict, model_validator
 
-from miner.config.address import host_port, http_url, http_urls, miner_id, quoted
+from miner.config.address import host_pattern, host_port, http_url, http_urls, miner_id, quoted
+from miner.config.lora_table import lora_references
 
 GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 
@@ -70,6 +71,21 @@ Folder = Annotated[Path, Strict(False), AfterValidator(_expanded)]
 OptionalPath = Annotated[Folder | None, BeforeValidator(_none_if_empty)]
 Names = Annotated[tuple[str, ...], Strict(False), AfterValidator(_once)]
 Ids = Annotated[Mapping[str, Names], Strict(False)]
+
+
+References = Annotated[Mapping[str, str], Strict(False), AfterValidator(lora_references)]
+HostPattern = Annotated[str, AfterValidator(host_pattern)]
+LORA_HOSTS = (
+    "huggingface.co",
+    "*.huggingface.co",
+    "hf.co",
+    "*.hf.co",  # Hugging Face's storage: https://huggingface.co/.well-known/meta.json
+    "civitai.com",
+    "*.civitai.com",
+    "civitai.red",
+    "*.civitai.red",
+    "civitai-delivery-worker-prod.5ac0637cfd0766c97916cefa3764fbdf.r2.cloudflarestorage.com",  # Civitai's storage
+)
 
 
 class Section(BaseModel):
@@ -180,6 +196,26 @@ class Models(Section):
     dir: OptionalPath = Field(default=None, description="ComfyUI's models folder; default: home/models")
 
 
+class Loras(Section):
+    """LoRAs: those that this miner keeps under names of yours, and those that tasks name by reference."""
+
+    files: References = Field(
+        default={}, description="name → reference: hf://, civitai: or https://; in config.toml, keys"
+    )
+    on_demand: bool = Field(default=False, description="fetch a LoRA that a task names by reference")
+    hosts: Annotated[tuple[HostPattern, ...], Strict(False)] = Field(
+        default=LORA_HOSTS, description="hosts of such references, their CDNs included; *.example.com, or * for all"
+    )
+    max_mb: int = Field(default=2000, ge=1, le=100_000, description="largest such LoRA in MB (10**6 bytes)")
+    quota_gb: float = Field(
+        default=20.0, gt=0, allow_inf_nan=False, description="GB of disk for them; the least recently used go first"
+    )
+    hf_endpoint: Url = Field(default="https://huggingface.co", min_length=1, description="Hugging Face, or a mirror")
+    hf_token: Secret = Field(default=None, description="token for such LoRAs on Hugging Face; HF_TOKEN is not used")
+    civitai_endpoint: Url = Field(default="https://civitai.com", min_length=1, description="Civitai, or a mirror")
+    civitai_token: Secret = Field(default=None, description="API key for LoRAs on Civitai")
+
+
 class State(Section):
     """Persistent state."""
 
@@ -236,6 +272,7 @@ class Settings(Section):
     workflows: Workflows = Workflows()
     comfyui: ComfyUI = ComfyUI()
     models: Models = Models()
+    loras: Loras = Loras()
     state: State
     network: Network = Network()
     upload: Upload = Upload()

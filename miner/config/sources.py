@@ -17,11 +17,19 @@ from types import MappingProxyType
 from dotenv.parser import parse_stream
 
 from miner.config.keys import FIELDS, VARIABLES, closest, closest_key, flag, titled, typed
+from miner.config.lora_table import is_reference
 from miner.config.settings import Settings
 from miner.task.errors import ConfigError
 
 CONFIG_VARIABLE = "XALORA_CONFIG"
-CREDENTIALS: Mapping[str, str] = MappingProxyType({"api_key": "sequencer.api_key", "status_token": "status.token"})
+CREDENTIALS: Mapping[str, str] = MappingProxyType(
+    {
+        "api_key": "sequencer.api_key",
+        "civitai_token": "loras.civitai_token",
+        "hf_token": "loras.hf_token",
+        "status_token": "status.token",
+    }
+)
 """systemd credential (`LoadCredential=` in the unit) → key."""
 
 # Kubernetes injects service links: a service named xalora-miner sets XALORA_MINER_PORT=tcp://10.0.0.7:80.
@@ -200,9 +208,19 @@ def _unknown(place: str, what: str, meant: str) -> str:
 def _flat(tables: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     for section, table in tables.items():
         if section in Settings.model_fields and isinstance(table, dict):
-            yield from ((f"{section}.{name}", value) for name, value in table.items())
+            yield from ((f"{section}.{name}", value) for name, value in _folded(section, table).items())
         else:
             yield section, table
+
+
+def _folded(section: str, table: dict[str, object]) -> dict[str, object]:
+    """`[loras]` with the LoRAs that are keys of it, by their references, in its table `files`."""
+    if section != "loras":
+        return table
+    own = {name: value for name, value in table.items() if f"{section}.{name}" not in FIELDS and is_reference(value)}
+    rest = {name: value for name, value in table.items() if name not in own}
+    files = rest.get("files", {})
+    return {**rest, "files": {**files, **own}} if own and isinstance(files, dict) else rest
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -31,6 +31,8 @@ class ModelFile:
     licence: str = ""
     gated: str = ""  # URL of the page where its licence has to be accepted
     needed_by: tuple[str, ...] = ()  # names of workflows
+    token: str = field(default="", repr=False)  # for the site of a civitai: reference
+    endpoint: str = "https://civitai.com"  # that site, or a mirror
 
     @property
     def relative_path(self) -> str:

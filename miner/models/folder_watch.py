@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from miner.comfy.weights import WEIGHTS
+from miner.comfy.weights import ON_DEMAND, WEIGHTS
 
 Inode = tuple[int, int]
 Stamp = tuple[Inode, int, int]  # bytes, and the time of the last change in ns
@@ -61,6 +61,7 @@ def scan(roots: Collection[Path]) -> dict[str, Stamp]:
                 inner.clear()
                 continue
             known.add((status.st_dev, status.st_ino))
+            inner[:] = [name for name in inner if name != ON_DEMAND]  # what is in there is never listed
             for name in names:
                 if name.lower().endswith(WEIGHTS):
                     found[f"{folder}/{name}"] = _stamp(f"{folder}/{name}")

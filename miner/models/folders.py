@@ -19,8 +19,10 @@ from miner.comfy.launch import MODEL_FOLDERS
 from miner.comfy.weights import Weights, weights_of
 from miner.config import Settings
 from miner.engine.modelpaths import ModelPathsError, read_extra_paths
+from miner.models import safetensors
 from miner.models.flaws import flaw_of
 from miner.models.folder_watch import scan
+from miner.models.lora_base import kind_of_header
 from miner.workflows import Workflow
 
 log = structlog.get_logger()
@@ -51,6 +53,7 @@ class ModelFolders:
     writing: Collection[tuple[int, int]] = ()  # device and inode of files that are being written
     _paths: dict[str, list[Path]] = field(init=False, default_factory=dict)
     _judged: dict[Path, tuple[object, str]] = field(init=False, default_factory=dict)  # path → its stamp, its flaw
+    _bases: dict[Path, tuple[object, str]] = field(init=False, default_factory=dict)  # path → its stamp, its base
 
     def __post_init__(self) -> None:
         for folder, path, first in self.more:
@@ -116,10 +119,34 @@ class ModelFolders:
 
     def broken_loras(self) -> dict[str, str]:
         """The LoRAs on this machine that ComfyUI lists and cannot load, by its names: "it is empty"."""
+        return {name: flaw for (_, name), flaw in sorted(self.broken((), self.lora_names()).items())}
+
+    def lora_names(self) -> set[str]:
+        """The LoRAs on this machine that ComfyUI lists, by its names, without pickles."""
         roots = self.places("loras", "")
-        paths = [(root, path) for root in roots for path in scan([root]) if path.endswith(".safetensors")]
-        names = {os.path.relpath(path, root) for root, path in paths}
-        return {name: flaw for (_, name), flaw in sorted(self.broken((), names).items())}
+        paths = [(root, path) for root in roots for path in scan([root]) if path.lower().endswith(".safetensors")]
+        return {os.path.relpath(path, root) for root, path in paths}
+
+    def lora_bases(self, names: Iterable[str]) -> dict[str, str]:
+        """The base models of LoRAs, by ComfyUI's names, as far as their tensors tell and the files are on this machine.
+
+        Reads the heads of files that it has not seen as they are now.
+        """
+        bases = {name: self._base(found) for name in names if (found := self.find("loras", name)) and not found.flaw}
+        return {name: base for name, base in bases.items() if base}
+
+    def _base(self, found: Found) -> str:
+        try:
+            now = found.path.stat()
+            stamp = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+            known, base = self._bases.get(found.path, (None, ""))
+            if known != stamp:
+                with found.path.open("rb") as file:
+                    base = kind_of_header(safetensors.read_header(file)).base or ""
+                self._bases[found.path] = stamp, base
+        except OSError:  # gone, or not ours to read
+            return ""
+        return base
 
     def _flaw(self, path: Path, size: int | None) -> str:
         """The file's flaw, judged again only if it changed."""

@@ -16,6 +16,11 @@ def locate_at(file: ModelFile) -> Locate:
         from miner.models import hub  # costs 0.25 s and 20 MB
 
         return lambda: hub.locate(at_hub, page=file.gated)
+    if file.url.startswith("civitai:"):
+        url = f"{file.endpoint}/api/download/models/{file.url.removeprefix('civitai:')}?type=Model&format=SafeTensor"
+        headers = {"Authorization": f"Bearer {file.token}"} if file.token else {}
+        civitai = Source(url=url, headers=headers, display_url=without_query(url))
+        return lambda: civitai
     parts = urlsplit(file.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(

@@ -28,6 +28,11 @@ def flaw_in(file: BinaryIO, size: int) -> str:
     return header_flaw(file.read(length), data=size - 8 - length)
 
 
+def read_header(file: BinaryIO) -> bytes:
+    """The JSON of a file without flaws. Blocks; raises OSError."""
+    return file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER))
+
+
 def header_flaw(header: bytes, *, data: int) -> str:
     """The same for the header's JSON, with `data` bytes of tensors after it. Pure."""
     try:

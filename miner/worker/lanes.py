@@ -21,6 +21,8 @@ from miner.media import decoders
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
 from miner.models.folders import folders_of
+from miner.models.lora_register import LoraRegister
+from miner.models.lora_set import elsewhere_of, on_demand_of
 from miner.net.addresses import parse_allow
 from miner.net.egress import Egress
 from miner.sequencer import Sequencer
@@ -31,6 +33,7 @@ from miner.telemetry.audience import Audience
 from miner.telemetry.sizes import MEGABYTE
 from miner.worker.lane import Lane
 from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.loras import references
 from miner.worker.lane.shutdown import Shutdown
 from miner.worker.layout import Placement, layout
 from miner.workflows import Library
@@ -75,7 +78,10 @@ class Lanes(Sequence[Lane]):
             egress=egress,
         )
         self._model_folders = folders_of(settings)
-        self._lanes = [self._lane(placement) for placement in layout(settings)]
+        self._on_demand = on_demand_of(settings, needed=self._loras_needed, changed=self._wake, egress=egress)
+        self._register = LoraRegister(settings.state.dir)
+        self._lanes: list[Lane] = []
+        self._lanes += [self._lane(placement) for placement in layout(settings)]
 
     @overload
     def __getitem__(self, index: int) -> Lane: ...
@@ -122,6 +128,8 @@ class Lanes(Sequence[Lane]):
         )
         for lane in self._lanes:
             lane.join(leave_running=same)
+        if self._on_demand is not None:
+            self._on_demand.close()
         self.outbox.stop()
         self._uploader.close()
         self._fetcher.close()
@@ -130,6 +138,16 @@ class Lanes(Sequence[Lane]):
     def _wake(self) -> None:
         for lane in self._lanes:
             lane.ledger.wake()
+
+    def _loras_needed(self) -> set[str]:
+        """The keys of the references that tasks in hand name."""
+        jobs = [task.job for lane in self._lanes for task in lane.ledger.view() if not task.answered]
+        return {
+            reference.key
+            for job in jobs
+            if job is not None
+            for _, reference in references(self.library.get(job.workflow), job)
+        }
 
     def set_leasing(self, wanted: bool) -> None:
         """Lease new tasks, or not; tasks in hand continue."""
@@ -205,6 +223,7 @@ class Lanes(Sequence[Lane]):
             pinned=settings.workflows.variants,
             fastest=placement.fastest,
             compute_capabilities=compute_capabilities,
+            elsewhere=elsewhere_of(settings, self._on_demand),
             measured=benchmarks.read(settings.state.dir),
             usual=self._journal.usual_seconds,
         )
@@ -231,6 +250,8 @@ class Lanes(Sequence[Lane]):
             uploader=self._uploader,
             audience=self._audience,
             folder=settings.state.dir / f"lane-{placement.name}",
+            on_demand=self._on_demand,
+            used=self._register.used,
         )
         return lane
 

@@ -18,6 +18,7 @@ from miner.task.errors import ConfigError, JobFault
 from miner.task.stages import Graph, Lease, Value
 from miner.workflows.consistency import flaws, weights_flaws
 from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph, varied
+from miner.workflows.lora_names import NOWHERE, Elsewhere
 from miner.workflows.manifest import MANIFEST, Manifest, Variant, exceeded_limit, read_manifest
 from miner.workflows.parameters import (
     EnumParameter,
@@ -81,11 +82,25 @@ class Workflow:
         manifest = self.manifest.of(variant, models)
         return Workflow(manifest=manifest, graph=graph, alpha_graph=alpha, variant=variant.name)
 
-    def check(self, parameters: Mapping[str, Any], *, loras: Sequence[str], refuse_unknown: bool = False) -> Checked:
+    @property
+    def lora_base(self) -> str:
+        """The base model that its LoRAs have to be for; "" where it takes none, or says nothing."""
+        loras = (one for one in self.manifest.parameters.values() if isinstance(one, LoraParameter))
+        return next((one.base or "" for one in loras), "")
+
+    def check(
+        self,
+        parameters: Mapping[str, Any],
+        *,
+        loras: Sequence[str],
+        elsewhere: Elsewhere = NOWHERE,
+        refuse_unknown: bool = False,
+    ) -> Checked:
         """Validate a task's `parameters`. `null` means absent.
 
-        `loras` are the names that ComfyUI lists. Raises JobFault with one line for the consumer: the parameter, the
-        reason and what is allowed. Pure except for random seeds.
+        `loras` are the names that ComfyUI lists; `elsewhere`: which references are taken in their place. Raises
+        JobFault with one line for the consumer: the parameter, the reason and what is allowed. Pure except for random
+        seeds.
         """
         known = self.manifest.parameters
         unknown = (printable(str(name)[:60]) for name in parameters if name not in known)
@@ -96,7 +111,7 @@ class Workflow:
         images: dict[str, str] = {}
         for name, parameter in known.items():
             try:
-                value = _take(parameter, parameters.get(name), loras)
+                value = _take(parameter, parameters.get(name), loras, elsewhere)
             except Refused as refused:
                 raise JobFault(f"{name} {refused}") from None
             if value is None:
@@ -166,7 +181,7 @@ class Workflow:
         return filled(graph, constants)
 
 
-def _take(parameter: Parameter, given: object, loras: Sequence[str]) -> Value | None:
+def _take(parameter: Parameter, given: object, loras: Sequence[str], elsewhere: Elsewhere) -> Value | None:
     """The value of one parameter, or None to keep the graph's. Raises Refused."""
     if given is None:
         if parameter.required:
@@ -175,7 +190,7 @@ def _take(parameter: Parameter, given: object, loras: Sequence[str]) -> Value | 
             return parameter.draw()
         return parameter.default
     if isinstance(parameter, LoraParameter):
-        return parameter.pick(given, loras)
+        return parameter.pick(given, loras, elsewhere)
     return parameter.parse(given)
 
 

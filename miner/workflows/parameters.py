@@ -16,7 +16,10 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from miner.net.addresses import Refused as NotAReference
+from miner.net.references import Reference, parse_reference
 from miner.task.stages import Value
+from miner.workflows.lora_names import NOWHERE, Elsewhere, LoraBase, find_lora
 
 T = TypeVar("T")
 Names = Annotated[tuple[T, ...], Field(strict=False)]  # TOML has arrays, not tuples; the items stay strict
@@ -271,25 +274,37 @@ class ImageParameter(_Kind):
 
 
 class LoraParameter(_Kind):
-    """A LoRA that ComfyUI lists, with or without `.safetensors`.
+    """A LoRA that ComfyUI lists (see `lora_names.find_lora`), or the reference of one elsewhere.
 
-    Subfolders need the full listed name (`sub/name.safetensors`), so that plain names are unambiguous. Exact matches
-    come before names with `.safetensors` added.
+    Subfolders need the full listed name (`sub/name`), so that plain names are unambiguous.
     """
 
     type: Literal["lora"]
     default: None = None
+    base: LoraBase | None = None  # the base model that it has to be for
 
-    def pick(self, value: object, loras: Sequence[str]) -> str:
-        """The matching name in `loras`. Raises Refused."""
-        if isinstance(value, str) and len(value) <= LONGEST_NAME:
-            ours = value.replace("\\", "/")  # as on Windows
-            for name in (value, f"{value}.safetensors", ours, f"{ours}.safetensors"):
-                if name in loras:
-                    return name
+    def pick(self, value: object, loras: Sequence[str], elsewhere: Elsewhere = NOWHERE) -> str:
+        """The matching name in `loras`, or the text of a reference to fetch. Raises Refused."""
+        if isinstance(value, str) and len(value) <= LONGEST_NAME and (name := find_lora(value, loras)) is not None:
+            return name
         known = [name.removesuffix(".safetensors") for name in loras if name.isprintable()]
         names = f"it must be one of {', '.join(known[:8])}{' …' if len(known) > 8 else ''}"
-        raise Refused(f"is {shown(value)}; {names if known else 'no LoRA is installed'}")
+        names = names if known else "no LoRA is installed"
+        if isinstance(value, str) and (reference := _reference(value)) is not None:
+            named = elsewhere.named.get(reference.key)
+            if named is not None and named in loras:
+                return named
+            if not elsewhere.fetched:
+                raise Refused(f"is a reference, and this miner fetches no LoRAs; {names}")
+            return reference.text
+        raise Refused(f"is {shown(value)}; {names}")
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return parse_reference(text)
+    except NotAReference as wrong:
+        raise Refused(f"is refused: {wrong}") from None
 
 
 Plain = StringParameter | IntParameter | FloatParameter | BoolParameter | EnumParameter  # with defaults

@@ -28,6 +28,7 @@ from miner.telemetry import clock
 from miner.telemetry.sizes import GIGABYTE
 from miner.worker.lane.pauses import Pauses
 from miner.workflows import Checked, Library, Workflow, ranking
+from miner.workflows.lora_names import NOWHERE, Elsewhere
 from miner.workflows.variants import check_pins
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ class Offer:
 
     choices: Mapping[str, Choice] = field(default_factory=dict)
     loras: tuple[str, ...] = ()  # that load
+    lora_bases: Mapping[str, str] = field(default_factory=dict)  # LoRA → its base model, where known
     broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong with it
 
     @property
@@ -69,6 +71,7 @@ class Capabilities:
         pinned: Mapping[str, Sequence[str]] = MappingProxyType({}),
         fastest: Mapping[str, str] = MappingProxyType({}),
         compute_capabilities: Callable[[], Mapping[str, tuple[int, int]]] = dict,
+        elsewhere: Elsewhere = NOWHERE,
         measured: Mapping[str, Measurement] = MappingProxyType({}),
         usual: Callable[[str], float | None] = lambda _name: None,
         clock: Callable[[], float] = clock.now,
@@ -76,7 +79,8 @@ class Capabilities:
         """`on_cpu`: workflows that may run without a GPU. `model_folders`: ComfyUI's on this machine, as far as known.
         `pinned`: workflow → the variants that the operator wants. `fastest`: workflow → the variant that was measured
         as the fastest. `compute_capabilities`: of this machine's cards, by name. `measured`: this machine's
-        benchmarks. `usual`: seconds of the last tasks, by workflow.
+        benchmarks. `usual`: seconds of the last tasks, by workflow. `elsewhere`: LoRAs that tasks may name by
+        reference.
 
         Raises ConfigError for an unknown name in `enabled`, `on_cpu` or `pinned`.
         """
@@ -88,6 +92,7 @@ class Capabilities:
         self._pinned, self._fastest, self._compute_capabilities = pinned, fastest, compute_capabilities
         self._variants = [one for workflow in self._enabled for one in workflow.variants]
         self.model_folders = model_folders or ModelFolders(None)
+        self._elsewhere = elsewhere
         self.pauses = Pauses(clock=clock)
         self._offer = Offer()  # replaced as a whole
         self._refreshing = threading.Lock()
@@ -113,10 +118,13 @@ class Capabilities:
                 free_disk=free_disk,
                 broken=broken,
                 capabilities=self._compute_capabilities(),
+                lora_bases=self.model_folders.lora_bases(listed),
+                on_demand=self._elsewhere.fetched,
             )
             now = self._offer = Offer(
                 choices={w.name: self._choose(w, machine) for w in self._enabled},
                 loras=preflight.offered_loras(machine),
+                lora_bases=machine.lora_bases,
                 broken_loras={name: broken["loras", name] for name in listed if ("loras", name) in broken},
             )
             self.pauses.checked(doubted)
@@ -150,6 +158,11 @@ class Capabilities:
     def loras(self) -> tuple[str, ...]:
         """ComfyUI's LoRAs."""
         return self._offer.loras
+
+    def loras_for(self, workflow: Workflow) -> tuple[str, ...]:
+        """Those of them that are not known to be for another base model than the workflow's."""
+        base, bases = workflow.lora_base, self._offer.lora_bases
+        return tuple(name for name in self._offer.loras if not base or bases.get(name, base) == base)
 
     @property
     def broken_loras(self) -> dict[str, str]:
@@ -228,7 +241,12 @@ class Capabilities:
 
     def check(self, workflow: Workflow, lease: Lease) -> Checked:
         """The task's parameters, checked. Raises JobFault."""
-        return workflow.check(lease.parameters, loras=self._offer.loras, refuse_unknown=self._refuse_unknown)
+        return workflow.check(
+            lease.parameters,
+            loras=self.loras_for(workflow),
+            elsewhere=self._elsewhere,
+            refuse_unknown=self._refuse_unknown,
+        )
 
 
 def _log_news(before: Offer, now: Offer, *, first: bool) -> None:

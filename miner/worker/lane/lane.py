@@ -25,6 +25,7 @@ from miner.machine.disk import Disk
 from miner.media.inputs import Fetcher
 from miner.media.uploads import Uploader
 from miner.models.folder_watch import FolderWatch
+from miner.models.on_demand import OnDemand
 from miner.sequencer import Sequencer
 from miner.sequencer.outbox import Outbox
 from miner.task.journal import Journal
@@ -42,6 +43,7 @@ from miner.worker.lane.cleanup import Cleanup
 from miner.worker.lane.deliver import Deliver
 from miner.worker.lane.gate import Gate
 from miner.worker.lane.heartbeat import Heartbeat
+from miner.worker.lane.loras import Loras
 from miner.worker.lane.own_renders import WARMING_UP
 from miner.worker.lane.poll import Poll
 from miner.worker.lane.prepare import Prepare
@@ -85,6 +87,8 @@ class Lane:
         uploader: Uploader,
         audience: Audience,
         folder: Path,
+        on_demand: OnDemand | None = None,
+        used: Callable[[str], None] = lambda _lora: None,
     ) -> None:
         """`folder`: for temporary files; emptied by `start`. Raises ConfigError if it cannot be made."""
         self.name = name
@@ -154,6 +158,7 @@ class Lane:
             previews=previews,
             liveness=liveness,
             doubt=self.render.doubt,
+            loras=Loras(library=capabilities.library, client=host.client, on_demand=on_demand, used=used),
             poll=Poll(
                 ledger=ledger,
                 gate=gate,

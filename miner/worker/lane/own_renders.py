@@ -97,7 +97,7 @@ class OwnRenders:
     def _render(self, workflow: Workflow) -> None:
         """Render the smallest task and read its result. Raises LeaseLost when the lane drains, JobFault if there is no
         such task, MachineFault if it fails or takes longer than the workflow's time limit."""
-        loras = self.capabilities.loras
+        loras = self.capabilities.loras_for(workflow)
         example = workflow.example(loras=loras, image="https://localhost/", smallest=True)
         checked = workflow.check(example, loras=loras)
         job = Job(workflow=workflow.name, values=checked.values, images=checked.images, deadline=0.0)

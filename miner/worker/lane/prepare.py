@@ -33,6 +33,7 @@ from miner.telemetry.log import cut
 from miner.worker.lane.again import AWAY, NOT_READY, Again
 from miner.worker.lane.answers import Answers
 from miner.worker.lane.capabilities import Capabilities
+from miner.worker.lane.loras import Loras
 from miner.worker.lane.poll import WAKE, Poll
 from miner.worker.lane.previews import Previews
 from miner.worker.lane.shutdown import SHUTTING_DOWN, Shutdown
@@ -63,6 +64,7 @@ class Prepare:
     uploader: Uploader
     poll: Poll
     previews: Previews
+    loras: Loras
     liveness: Liveness
     doubt: Callable[[str], None]  # ComfyUI may have this prompt, and nobody will follow it
     clock: Callable[[], float] = clock.now
@@ -73,13 +75,14 @@ class Prepare:
     @property
     def says(self) -> str:
         """One sentence in the present tense."""
-        return self.doing or self.poll.says
+        waits = any(task.job is not None and self.loras.is_coming(task.job) for task in self.ledger.view())
+        return self.doing or ("waiting for a LoRA" if waits else self.poll.says)
 
     def run(self) -> None:
         while True:
             self.liveness.beat()
             version = self.ledger.version
-            if (task := self.ledger.first(Prepared, Leased)) is not None:
+            if (task := self._next()) is not None:
                 with self.answers.guard(task.task_id, loop="prepare"):
                     self._prepare_or_answer(task)
             elif self.shutdown.state == "running":
@@ -92,6 +95,21 @@ class Prepare:
                 break
         self.doing = "stopped"
         self.ledger.end()
+
+    def _next(self) -> TaskInHand | None:
+        """The first task that can go on: one that waits for its LoRA lets the others pass."""
+        tasks = [task for kind in (Prepared, Leased) for task in self.ledger.view() if isinstance(task.stage, kind)]
+        return next((task for task in tasks if not self._waits(task)), None)
+
+    def _waits(self, task: TaskInHand) -> bool:
+        if task.job is None or task.taken_away or self.shutdown.state == "aborting":
+            return False
+        return self.loras.is_coming(task.job) and self.clock() < self._last_moment(task, task.job)
+
+    def _last_moment(self, task: TaskInHand, job: Job) -> float:
+        """When its LoRA has to be there: the usual render has to fit in after it, if that leaves half of the time."""
+        usual = self.capabilities.usual_seconds(job.workflow) or 0.0
+        return job.deadline - min(usual, (job.deadline - task.lease.leased_at) / 2)
 
     def _nothing_comes(self) -> bool:
         """Whether no request can bring another lease; one that did is worked on."""
@@ -139,7 +157,12 @@ class Prepare:
         stage = task.stage
         if not isinstance(stage, Prepared):
             stage = self._check(task.lease)
-        self._queue(task.task_id, stage)
+        loras = self._try(task.task_id, stage.job, partial(self.loras.ready, stage.job))
+        if loras is None:
+            if self.clock() >= self._last_moment(task, stage.job):
+                raise JobFault(self.loras.late(stage.job))
+            return
+        self._queue(task.task_id, stage, loras)
         self.ledger.note(task.task_id, queued_at=self.clock())
         log.debug("task_step", task_id=task.task_id, step="prompted", workflow=stage.job.workflow)
 
@@ -186,15 +209,16 @@ class Prepare:
             self.capabilities.pauses.failed(workflow, fault, task_id=lease.task_id, attempts=0)
             raise JobFault(fault.told or told(fault.fault)) from fault
 
-    def _queue(self, task_id: str, stage: Prepared) -> None:
-        """Fetch the inputs, fill the graph and submit it, across ComfyUI's restarts."""
+    def _queue(self, task_id: str, stage: Prepared, loras: dict[str, str]) -> None:
+        """Fetch the inputs, fill the graph and submit it, across ComfyUI's restarts. `loras`: parameter → ComfyUI's
+        name of one that was fetched."""
         job, prompt_id = stage.job, stage.prompt_id
         pictures = {
             name: self._try(task_id, job, partial(self._fetch, task_id, job, name, url))
             for name, url in job.images.items()
         }
         try:
-            self._submit(task_id, stage, pictures)
+            self._submit(task_id, stage, pictures, loras)
         except PromptRefused:
             raise
         except BaseException:
@@ -203,14 +227,14 @@ class Prepare:
                 self.doubt(prompt_id)
             raise
 
-    def _submit(self, task_id: str, stage: Prepared, pictures: dict[str, bytes]) -> None:
+    def _submit(self, task_id: str, stage: Prepared, pictures: dict[str, bytes], loras: dict[str, str]) -> None:
         job, prompt_id = stage.job, stage.prompt_id
         graph: Graph | None = None
         while True:
             self._wait_for_comfy(task_id, job.deadline)
             try:
                 if graph is None:
-                    graph = self._try(task_id, job, partial(self._fill, job, prompt_id, pictures))
+                    graph = self._try(task_id, job, partial(self._fill, job, prompt_id, pictures, loras))
                     self.ledger.advance(task_id, Prompted(job=job, prompt_id=prompt_id))
                 elif self._is_known(prompt_id):
                     return
@@ -265,14 +289,14 @@ class Prepare:
         picture, _size = clean_image(data, max_pixels=limit, alpha=workflow.transparency(name), name=name, watch=watch)
         return picture
 
-    def _fill(self, job: Job, prompt_id: str, pictures: dict[str, bytes]) -> Graph:
+    def _fill(self, job: Job, prompt_id: str, pictures: dict[str, bytes], loras: dict[str, str]) -> Graph:
         names = {
             name: self.host.client.upload_image(data, f"{name}.png", subfolder=folder_of(prompt_id))
             for name, data in pictures.items()
         }
         workflow = self.capabilities.workflow(job.workflow)
         return workflow.fill(
-            job.values,
+            {**job.values, **loras},
             images=names,
             prefix=f"{folder_of(prompt_id)}/out",
             transparent=any(map(has_alpha, pictures.values())),

@@ -97,7 +97,7 @@ IN_FILE = {
 IN_ENVIRONMENT = {
     ("XALORA_MINER_IDD", "x"): "unknown setting XALORA_MINER_IDD; did you mean XALORA_MINER_ID?",
     ("XALORA_APIKEY", "x"): "unknown setting XALORA_APIKEY; did you mean XALORA_API_KEY?",
-    ("XALORA_Q", "x"): "unknown setting XALORA_Q; `xalora-miner config` lists all",
+    ("XALORA_QUUX", "x"): "unknown setting XALORA_QUUX; `xalora-miner config` lists all",
     (
         "XALORA_SEQUENCER_POLL_INTERVAL",
         "fast",

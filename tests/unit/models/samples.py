@@ -26,3 +26,10 @@ def safetensors(size: int = 4096, *, header: object = None, data: int | None = N
     tensors = {"lora_up": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}, "__metadata__": {"a": "b"}}
     head = json.dumps(tensors if header is None else header).encode()
     return len(head).to_bytes(8, "little") + head + content(size if data is None else data)
+
+
+def lora(size: int = 4096, seed: int = 0, *, layer: str = "lora_unet_single_blocks_0_linear1") -> bytes:
+    """A LoRA of `size` bytes of tensors, for FLUX.1 unless `layer` says otherwise."""
+    header = {f"{layer}.lora_up.weight": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    head = json.dumps({**header, "__metadata__": {"seed": str(seed)}}).encode()
+    return len(head).to_bytes(8, "little") + head + content(size, seed)
