@@ -91,7 +91,8 @@ def upscaler(
 @submit_app.command()
 def txt2img(
     prompt: Prompt,
-    lora_name: Annotated[str, typer.Option(help="The LoRA, with or without .safetensors.")],
+    lora_name: Annotated[str | None, typer.Option(help="The LoRA, with or without .safetensors.")] = None,
+    strength_model: Annotated[float | None, typer.Option(help="Strength of the LoRA, 0 to 1.")] = None,
     aspect_ratio: Annotated[
         str | None, typer.Option(help="16:9 and the like, or custom: --width and --height.")
     ] = None,
@@ -108,13 +109,14 @@ def txt2img(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a picture from a prompt, with a LoRA."""
+    """Make a picture from a prompt, perhaps with a LoRA."""
     from miner.sdk import FluxLoraTask
 
     def task(_: Workflow) -> WorkflowTask:
         return FluxLoraTask(
             prompt=prompt,
             lora_name=lora_name,
+            strength_model=strength_model,
             aspect_ratio=aspect_ratio,
             width=width,
             height=height,

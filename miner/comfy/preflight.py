@@ -141,9 +141,11 @@ def check_workflow(workflow: Workflow, machine: Machine) -> tuple[Reason, ...]:
     shipped = {model.name for model in workflow.manifest.models}
     reasons: list[Reason] = []
     for graph in filter(None, (workflow.graph, workflow.alpha_graph)):
+        plain = workflow.bypassing(graph, ())
         found = [
             replace(reason, cure=pull) if reason.missing in shipped else reason
-            for reason in check_graph(graph, machine.object_info, bound=replaced(workflow))
+            for one in ((graph,) if plain is graph else (graph, plain))
+            for reason in check_graph(one, machine.object_info, bound=replaced(workflow))
         ]
         for name, parameter in workflow.manifest.parameters.items():
             if machine.on_demand and isinstance(parameter, LoraParameter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miner.workflows import Workflow
 from miner.workflows.graph import Place
-from miner.workflows.parameters import EnumParameter, SeedParameter, place_of
+from miner.workflows.parameters import EnumParameter, LoraParameter, SeedParameter, place_of
 
 WEIGHTS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".bin", ".pth", ".pkl", ".gguf")
 """File name endings that ComfyUI lists as models (`folder_paths.py`), and GGUF's."""
@@ -43,6 +43,9 @@ def replaced(workflow: Workflow) -> set[Place]:
     return {
         place_of(bind)
         for parameter in workflow.manifest.parameters.values()
-        if parameter.required or parameter.default is not None or isinstance(parameter, SeedParameter)
+        if parameter.required
+        or parameter.default is not None
+        or isinstance(parameter, SeedParameter)
+        or (isinstance(parameter, LoraParameter) and parameter.bypass)
         for bind in parameter.bind  # if a task may leave it out, the graph's own constant is checked too
     }

@@ -76,10 +76,11 @@ class UpscalerTask(WorkflowTask):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FluxLoraTask(WorkflowTask):
-    """Draw a picture of a prompt with a LoRA. Raises InvalidTask."""
+    """Draw a picture of a prompt, perhaps with a LoRA. Raises InvalidTask."""
 
     prompt: str = field(repr=False)
-    lora_name: str  # with or without `.safetensors`
+    lora_name: str | None = None  # with or without `.safetensors`; None: the base model
+    strength_model: float | None = None  # of the LoRA, 0 to 1
     aspect_ratio: str | None = None  # `16:9` and the like; `custom`: width and height count
     width: int | None = None  # pixels
     height: int | None = None  # pixels
@@ -96,6 +97,7 @@ class FluxLoraTask(WorkflowTask):
         return {
             "prompt": self.prompt,
             "lora_name": self.lora_name,
+            "strength_model": self.strength_model,
             "aspect_ratio": self.aspect_ratio,
             "width": self.width,
             "height": self.height,
@@ -106,10 +108,12 @@ class FluxLoraTask(WorkflowTask):
 
     def __post_init__(self) -> None:
         WorkflowTask.__post_init__(self)
-        _check_text(self, "prompt", "lora_name")
+        _check_text(self, "prompt")
+        if self.lora_name is not None:
+            _check_text(self, "lora_name")
         _check_whole(self, "width", "height", "steps")
         _check_whole(self, "seed", least=0)
-        _check_numbers(self, "guidance", least=0)
+        _check_numbers(self, "guidance", "strength_model", least=0)
         if self.aspect_ratio is not None:
             _check_text(self, "aspect_ratio")
 

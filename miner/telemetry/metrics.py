@@ -1,13 +1,17 @@
 """Every metric, declared once and named by Prometheus's conventions: base units, `_total` for counters.
 
-Promises: no label value comes from a consumer, so strangers cannot create series; workflows are labelled by the names
-in the operator's library. Counters and histograms are updated where the event happens, from any thread, in
-microseconds. Gauges are read from the lanes at each scrape: see `miner.dashboard.gauges`. Never: does I/O.
+Promises: no label value comes from a consumer, so strangers cannot create series, but for the names of ignored
+parameters, of which there are at most MOST_NAMES; workflows are labelled by the names in the operator's library.
+Counters and histograms are updated where the event happens, from any thread, in microseconds. Gauges are read from the
+lanes at each scrape: see `miner.dashboard.gauges`. Never: does I/O.
 """
 
 from __future__ import annotations
 
 import platform
+import re
+import threading
+from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -70,11 +74,36 @@ FAULTS = _counter(
     "workflow",
     "fault",
 )
+IGNORED = _counter(
+    "ignored_parameters",
+    "Parameters of tasks that their workflow does not know, by name: the first 50 names, and then other.",
+    "name",
+)
 RETRIES = _counter("retries", "Retries after a failure, by what: render, upload, answer.", "what")
 TASKS_IN_HAND = _gauge("tasks_in_hand", "Tasks in hand, with those not acknowledged yet.", "lane")
 LOOP_CRASHES = _counter("loop_crashes", "Unexpected errors (bugs) outside of a task, by loop.", "loop")
 TASK_CRASHES = _counter("task_crashes", "Tasks that ended in an unexpected error (a bug), by loop.", "loop")
 LAST_DONE = _gauge("last_done_timestamp_seconds", "Time of the last answer with a result; 0 if none yet.")
+
+MOST_NAMES = 50
+OTHER = "other"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
+_names: set[str] = set()
+_names_lock = threading.Lock()
+
+
+def count_ignored(names: Iterable[str]) -> list[str]:
+    """Count a task's ignored parameters. Returns their names for the log: one that is no plain word, which may be a
+    consumer's text, is `other`."""
+    plain = [name if _NAME.fullmatch(name) else OTHER for name in names]
+    for name in plain:
+        with _names_lock:
+            if len(_names) < MOST_NAMES:
+                _names.add(name)
+            label = name if name in _names else OTHER
+        IGNORED.labels(label).inc()
+    return plain
+
 
 # ---- the sequencer ----------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from miner.task.stages import Graph, Value
-from miner.workflows.graph import Place, is_link
+from miner.workflows.graph import Place, is_link, links
 from miner.workflows.manifest import WEIGHTS, Manifest
 from miner.workflows.parameters import (
     BoolParameter,
     FloatParameter,
     IntParameter,
+    LoraParameter,
     Parameter,
     SeedParameter,
     place_of,
@@ -51,7 +52,26 @@ def flaws(manifest: Manifest, graph: Graph, file: str) -> Iterator[str]:
             if flaw:
                 yield f"parameters.{name}.bind.{number}: {flaw}"
             owners[place] = f"parameter '{name}'"
+        if isinstance(parameter, LoraParameter) and parameter.bypass:
+            for flaw in _bypass_flaws(parameter, output.node, graph):
+                yield f"parameters.{name}.bypass: {flaw}"
     yield from _variant_flaws(manifest, graph, file, owners)
+
+
+def _bypass_flaws(parameter: LoraParameter, output: str, graph: Graph) -> Iterator[str]:
+    """What would break without the nodes that the parameter is bound to."""
+    nodes = {place_of(bind)[0] for bind in parameter.bind} & set(graph)
+    for node in sorted(nodes):
+        if node == output:
+            yield f"'{node}' is the output"
+        for name in parameter.bypass:
+            if not is_link(graph[node]["inputs"].get(name)):
+                yield f"'{node}' has no link at an input '{name}'"
+    for (node, name), source, slot in links(graph):
+        if source in nodes and not 0 <= slot < len(parameter.bypass):
+            yield f"'{node}.{name}' takes output {slot} of '{source}', which it does not replace"
+    if not nodes:
+        yield "no node is bound"
 
 
 def _variant_flaws(manifest: Manifest, graph: Graph, file: str, owners: Mapping[Place, str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """graph.json: a ComfyUI graph in API format, and how to fill in values.
 
-Promises: `filled` only changes constants at the given places, never a node, class or link. A graph from `read_graph`
-has complete nodes and valid links.
+Promises: `filled` only changes constants at the given places, never a node, class or link. `without` leaves out nodes,
+and only joins what was linked to them. A graph from `read_graph` has complete nodes and valid links.
 Never: checks node classes; preflight compares them with ComfyUI.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,6 +50,27 @@ def filled(graph: Graph, constants: Mapping[Place, Value]) -> Graph:
             raise ValueError(f"{node}.{name} is a link")
         result[node]["inputs"][name] = value
     return result
+
+
+def without(graph: Graph, bypassed: Mapping[str, Sequence[str]]) -> Graph:
+    """`graph` without the nodes of `bypassed` (node → its inputs, by output): a link to output k of one becomes what is
+    linked to its input k, also across several of them. It shares the rest with `graph`. `consistency` checks that all
+    of these are links.
+    """
+
+    def source(link: list[Any]) -> list[Any]:
+        while link[0] in bypassed:
+            link = graph[link[0]]["inputs"][bypassed[link[0]][link[1]]]
+        return link
+
+    return {
+        node: {
+            **body,
+            "inputs": {name: source(value) if is_link(value) else value for name, value in body["inputs"].items()},
+        }
+        for node, body in graph.items()
+        if node not in bypassed
+    }
 
 
 def varied(graph: Graph, constants: Mapping[Place, Value]) -> Graph:

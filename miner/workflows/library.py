@@ -17,7 +17,7 @@ from typing import Any, Literal
 from miner.task.errors import ConfigError, JobFault
 from miner.task.stages import Graph, Lease, Value
 from miner.workflows.consistency import flaws, weights_flaws
-from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph, varied
+from miner.workflows.graph import ALPHA_GRAPH, GRAPH, Place, constants_of, filled, links, read_graph, varied, without
 from miner.workflows.lora_names import NOWHERE, Elsewhere
 from miner.workflows.manifest import MANIFEST, Manifest, Variant, exceeded_limit, read_manifest
 from miner.workflows.parameters import (
@@ -96,24 +96,22 @@ class Workflow:
         elsewhere: Elsewhere = NOWHERE,
         refuse_unknown: bool = False,
     ) -> Checked:
-        """Validate a task's `parameters`. `null` means absent.
+        """Validate a task's `parameters`. `null` means absent; a parameter may be given under an alias.
 
         `loras` are the names that ComfyUI lists; `elsewhere`: which references are taken in their place. Raises
         JobFault with one line for the consumer: the parameter, the reason and what is allowed. Pure except for random
         seeds.
         """
         known = self.manifest.parameters
-        unknown = (printable(str(name)[:60]) for name in parameters if name not in known)
+        names = {alias for parameter in known.values() for alias in parameter.aliases} | known.keys()
+        unknown = (printable(str(name)[:60]) for name in parameters if name not in names)
         ignored = tuple(islice(unknown, MOST_IGNORED))
         if ignored and refuse_unknown:
             raise JobFault(f"unknown parameter {quoted(ignored[0])}; {self.name} takes {', '.join(known)}")
         values: dict[str, Value] = {}
         images: dict[str, str] = {}
         for name, parameter in known.items():
-            try:
-                value = _take(parameter, parameters.get(name), loras, elsewhere)
-            except Refused as refused:
-                raise JobFault(f"{name} {refused}") from None
+            value = _take(name, parameter, parameters, loras, elsewhere)
             if value is None:
                 continue
             if isinstance(parameter, ImageParameter):
@@ -178,20 +176,50 @@ class Workflow:
         constants[self.manifest.output.node, "filename_prefix"] = prefix
         for name, value in (*values.items(), *images.items()):
             constants |= {place_of(bind): value for bind in self.manifest.parameters[name].bind}
-        return filled(graph, constants)
+        graph = self.bypassing(graph, values)
+        return filled(graph, {place: value for place, value in constants.items() if place[0] in graph})
+
+    def bypassing(self, graph: Graph, given: Collection[str]) -> Graph:
+        """`graph` without the nodes of LoRAs that are not among the `given` parameters, where these may be left out."""
+        bypassed = {
+            place_of(bind)[0]: parameter.bypass
+            for name, parameter in self.manifest.parameters.items()
+            if isinstance(parameter, LoraParameter) and parameter.bypass and name not in given
+            for bind in parameter.bind
+        }
+        return without(graph, bypassed) if bypassed else graph
 
 
-def _take(parameter: Parameter, given: object, loras: Sequence[str], elsewhere: Elsewhere) -> Value | None:
-    """The value of one parameter, or None to keep the graph's. Raises Refused."""
-    if given is None:
-        if parameter.required:
-            raise Refused("is missing")
-        if isinstance(parameter, SeedParameter):
-            return parameter.draw()
-        return parameter.default
-    if isinstance(parameter, LoraParameter):
-        return parameter.pick(given, loras, elsewhere)
-    return parameter.parse(given)
+def _take(
+    name: str, parameter: Parameter, parameters: Mapping[str, Any], loras: Sequence[str], elsewhere: Elsewhere
+) -> Value | None:
+    """The value of one parameter under any of its names, or None to keep the graph's. Raises JobFault."""
+    taken: dict[str, Value] = {}
+    is_open = parameter.is_left_open if isinstance(parameter, SeedParameter) else _is_null
+    for one in (name, *parameter.aliases):
+        given = parameters.get(one)
+        if is_open(given):
+            continue
+        try:
+            if isinstance(parameter, LoraParameter):
+                taken[one] = parameter.pick(given, loras, elsewhere)
+            else:
+                taken[one] = parameter.parse(given)
+        except Refused as refused:
+            raise JobFault(f"{one} {refused}") from None
+    if len(set(taken.values())) > 1:
+        raise JobFault(f"{' and '.join(taken)} are names of the same parameter, but differ; send one of them")
+    if taken:
+        return next(iter(taken.values()))
+    if isinstance(parameter, SeedParameter):
+        return parameter.draw()
+    if parameter.required:
+        raise JobFault(f"{name} is missing")
+    return None if isinstance(parameter, ImageParameter | LoraParameter) else parameter.default
+
+
+def _is_null(given: object) -> bool:
+    return given is None
 
 
 def _settings(known: Mapping[str, Parameter], values: Mapping[str, Value]) -> dict[str, Value]:

@@ -24,6 +24,7 @@ from miner.workflows.parameters import (
     IntParameter,
     Names,
     Parameter,
+    ParameterName,
     Plain,
     Refused,
 )
@@ -144,7 +145,7 @@ class Manifest(_Section):
     models: Names[Model] = ()
     variants: Annotated[Names[Variant], Field(min_length=1)] = ()  # best first
     limits: Names[Limit] = ()
-    parameters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Parameter]
+    parameters: dict[ParameterName, Parameter]
 
     @property
     def marked(self) -> bool:
@@ -166,8 +167,13 @@ class Manifest(_Section):
 
 def _parameter_flaws(manifest: Manifest) -> Iterator[str]:
     """Flaws across parameters, as `key: reason`."""
+    taken = dict.fromkeys(manifest.parameters, "a parameter")
     for name, parameter in manifest.parameters.items():
         key = f"parameters.{name}"
+        for alias in parameter.aliases:
+            if alias in taken:
+                yield f"{key}.aliases: '{alias}' is already {taken[alias]}"
+            taken[alias] = f"another name of {name}"
         if not (parameter.bind or parameter.description or getattr(parameter, "sets", None)):
             yield f"{key}.bind: is empty; if intended, say why in its description"
         if isinstance(parameter, ImageParameter) and manifest.needs.max_pixels is None:

@@ -25,11 +25,13 @@ T = TypeVar("T")
 Names = Annotated[tuple[T, ...], Field(strict=False)]  # TOML has arrays, not tuples; the items stay strict
 Number = TypeVar("Number", int, float)
 
+ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
 BLANKS = " \t\r\n\f"  # around a URL, where they never belong to it
 LONGEST_URL = 8_192  # characters
 LONGEST_DATA_URI = 70_000_000  # characters: 50 MB in base64, plus its header
 LONGEST_NAME = 255  # characters of an enum value or a LoRA name
-SEEDS = 2**63  # exclusive; ComfyUI's limit is 2**64
+SEEDS = 2**64  # exclusive; ComfyUI's limit
 DRAWN_SEEDS = 2**53  # random seeds are exact as JSON doubles, too
 
 LONGEST_SHOWN = 30  # characters of a value in a message
@@ -102,10 +104,12 @@ def number_of(value: object) -> int | float | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 
-def on_grid(value: Number, *, start: Number, step: Number | None) -> Number:
-    """Round `value` to `start + k * step`, ties up. Without a step, return it."""
+def on_grid(value: Number, *, start: Number, step: Number | None, down: bool = False) -> Number:
+    """Round `value` to `start + k * step`, ties up; or `down`. Without a step, return it."""
     if step is None:
         return value
+    if down:
+        return start + (value - start) // step * step
     nearest = start + (2 * (value - start) + step) // (2 * step) * step
     return round(nearest, 9) if isinstance(nearest, float) else nearest
 
@@ -121,6 +125,7 @@ class _Kind(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     required: bool = False
+    aliases: Names[ParameterName] = ()  # further names in a task
     bind: Names[str] = ()  # "node.input" places; empty: no effect
     description: str = ""
 
@@ -152,6 +157,7 @@ class IntParameter(_Kind):
     min: int
     max: int
     step: Annotated[int, Field(ge=1)] | None = None
+    round: Literal["nearest", "down"] = "nearest"  # down: as a node that divides by the step
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
@@ -162,7 +168,7 @@ class IntParameter(_Kind):
         number = number_of(value)
         if number is None or number != math.floor(number) or not self.min <= number <= self.max:
             raise Refused(f"is {shown(value)}; it must be a whole number from {self.min} to {self.max}")
-        return on_grid(int(number), start=self.min, step=self.step)
+        return on_grid(int(number), start=self.min, step=self.step, down=self.round == "down")
 
 
 class FloatParameter(_Kind):
@@ -229,7 +235,7 @@ class EnumParameter(_Kind):
 
 
 class SeedParameter(_Kind):
-    """A random seed: drawn if the task has none, and always reported."""
+    """A random seed: drawn if the task has none or asks for one (-1, `random`), and always reported."""
 
     type: Literal["seed"]
     default: None = None
@@ -241,10 +247,18 @@ class SeedParameter(_Kind):
         _check_range(self.min, self.max, None)
         return self
 
+    def is_left_open(self, value: object) -> bool:
+        """Whether a task leaves it to the miner, as clients write that: null, -1, `random`, or nothing."""
+        if isinstance(value, str) and value.strip().lower() in ("", "random"):
+            return True
+        return value is None or number_of(value) == -1
+
     def parse(self, value: object) -> int:
+        """The seed that `value` is. Raises Refused, also for one that is left open."""
         number = number_of(value)
         if number is None or number != math.floor(number) or not self.min <= number <= self.max:
-            raise Refused(f"is {shown(value)}; it must be a whole number from {self.min} to {self.max}, or left out")
+            allowed = f"a whole number from {self.min} to {self.max}, or -1 for a random one"
+            raise Refused(f"is {shown(value)}; it must be {allowed}")
         return int(number)
 
     def draw(self) -> int:
@@ -282,6 +296,13 @@ class LoraParameter(_Kind):
     type: Literal["lora"]
     default: None = None
     base: LoraBase | None = None  # the base model that it has to be for
+    bypass: Names[str] = ()  # without a LoRA, its nodes are left out: their output k is what arrives at input bypass[k]
+
+    @model_validator(mode="after")
+    def _bypass_fits(self) -> Self:
+        if self.bypass and self.required:
+            raise ValueError("bypass is never used, since it is required")
+        return self
 
     def pick(self, value: object, loras: Sequence[str], elsewhere: Elsewhere = NOWHERE) -> str:
         """The matching name in `loras`, or the text of a reference to fetch. Raises Refused."""

@@ -1,6 +1,6 @@
 """The task log: one log line per outcome, its metrics, and its facts for the history.
 
-Logs nothing of a task's content beyond its answer.
+Logs nothing of a task's content beyond its answer and the names of the parameters that it has in vain.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def log_end(task: TaskInHand, outcome: Outcome, facts: Facts) -> None:
         upload_s=_rounded(outcome.upload_latency) if outcome.success else None,
         total_s=_rounded(facts.total),
         mb=round(facts.size / MEGABYTE, 2) if facts.size else None,
-        ignored=len(task.ignored) or None,
+        ignored=metrics.count_ignored(task.ignored) or None,
         reason=told(outcome.msg) or None,
     )
 

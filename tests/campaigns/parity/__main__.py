@@ -1,6 +1,6 @@
 """`make parity`: all calls of the network's Node SDK through devnet, to our miner and to the network's older one.
 
-Prints a matrix. Exits with 1 where a cell is red; what was not given is skipped with the reason.
+Prints a matrix, and what became of each parameter of the older miner's endpoint files (`sweep`). Exits with 1 where a cell is red; what was not given is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.parity import older
+from tests.campaigns.parity import older, sweep
 from tests.campaigns.parity.renderer import SLOW
 from tests.support import flows
 from tests.support.testbed import Testbed, until
@@ -43,13 +43,15 @@ def main() -> int:
     parser.add_argument(
         "--comfyui-url", action="append", default=[], help="a real ComfyUI with all weights; may repeat"
     )
+    parser.add_argument("--older-endpoints", type=Path, help="its endpoint files: example/endpoints of its main branch")
     parser.add_argument("--lora", default="tiny-flux", help="a LoRA that the real ones have")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        swept = _swept(asked, Path(folder))
         bundle = Path(folder) / "sdk.cjs"
         if reason := _bundled(asked.node_sdk, bundle):
             print(f"skipped: {reason}")
-            return 0
+            return swept
         columns = [_column("ours, embedded", bundle, _ours(Path(folder) / "embedded"))]
         for number, url in enumerate(asked.comfyui_url):
             columns.append(_column(f"ours, {url}", bundle, _ours(Path(folder) / f"real-{number}", url, asked.lora)))
@@ -60,7 +62,22 @@ def main() -> int:
         else:
             run = _older(Path(folder) / "older", asked.older_miner.resolve(), asked.older_python)
             columns.append(_column("the older miner", bundle, run))
-    return _report(columns)
+    return swept | _report(columns)
+
+
+def _swept(asked: argparse.Namespace, folder: Path) -> int:
+    """The parameters, on each real ComfyUI; returns 1 if one did not arrive."""
+    reason = sweep.missing(asked.older_endpoints) or ("" if asked.comfyui_url else "COMFYUI_URL is not given")
+    if reason:
+        print(f"skipped: the older miner's parameters: {reason}")
+    red = False
+    for number, url in enumerate([] if reason else asked.comfyui_url):
+        (folder / f"sweep-{number}").mkdir()
+        with Testbed(folder / f"sweep-{number}") as testbed:
+            for title, ok, seen in sweep.sweep(testbed, url, asked.older_endpoints, lora=asked.lora):
+                print(f"{MARKS[ok]:>4}  {url}: {title}: {seen}", flush=True)
+                red |= not ok
+    return int(red)
 
 
 def _bundled(sdk: Path | None, bundle: Path) -> str:

@@ -17,6 +17,7 @@ COUNTS = {
     "loop_crashes",
     "workflow_faults",
     "retries",
+    "ignored_parameters",
     "lease_requests",
     "submissions",
     "comfyui_restarts",

@@ -52,8 +52,7 @@ def test_without_models_the_reasons_are_those_models(bundled: Library, recorded:
         models = [reason for reason in reasons if reason.kind == "model"]
         assert {reason.missing for reason in models} == {model.name for model in workflow.manifest.models}
         assert all(reason.cure == f"run `xalora-miner models pull {name}`" for reason in models)
-        others = [reason.kind for reason in reasons if reason.kind != "model"]
-        assert others == (["lora"] if name == "flux-lora" else [])
+        assert models == list(reasons)
 
 
 def test_one_model_taken_away_is_one_reason(bundled: Library, stocked: ObjectInfo, recorded: ObjectInfo) -> None:

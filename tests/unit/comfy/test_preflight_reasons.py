@@ -110,7 +110,7 @@ CHANGES: list[tuple[str, Any, str, str]] = [
     ("Latent/required/length", ["INT", {"min": 0, "step": 4}], "value", "values that are not 0 + k * 4"),
     ("Latent/required/width", ["STRING"], "value", "parameter width is a number, but its input is STRING"),
     ("Style/optional/blur", ["INT", {"min": 0, "max": 1}], "value", "parameter blur is a number, but its input is INT"),
-    ("Sampler/required/seed", ["INT", {"max": 2**32}], "value", "parameter seed is 0 to 9223372036854775807"),
+    ("Sampler/required/seed", ["INT", {"max": 2**32}], "value", "parameter seed is 0 to 18446744073709551615"),
     ("SaveImage/required/filename_prefix", ["INT"], "value", "save.filename_prefix is not a number"),
     ("SaveImage/required/filename_prefix", ["BOOLEAN"], "value", "save.filename_prefix is not a BOOLEAN"),
     ("SaveImage/required/filename_prefix", [["x", "y"]], "value", "is 'sample', which this ComfyUI does not offer"),

@@ -23,8 +23,15 @@ LEAST = {
 DEFAULTS: dict[str, dict[str, Any]] = {
     "upscaler": {},
     "upscaler-lanczos": {},
-    "flux-lora": {"width": 680, "height": 1024, "steps": 15, "guidance": 3.5, "aspect_ratio": "custom"},
-    "hunyuan-fp8": {"width": 848, "height": 480, "length": 73, "steps": 20, "fps": 24},
+    "flux-lora": {
+        "width": 680,
+        "height": 1024,
+        "steps": 15,
+        "guidance": 3.5,
+        "strength_model": 1.0,
+        "aspect_ratio": "custom",
+    },
+    "hunyuan-fp8": {"width": 848, "height": 480, "length": 117, "steps": 20, "fps": 23},
     "mochi-fp8": {"width": 848, "height": 480, "length": 37, "steps": 30, "fps": 24, "quality": 80},
     "wan22-5b": {"width": 1280, "height": 704, "length": 121, "steps": 20, "fps": 24},
 }
@@ -35,6 +42,7 @@ ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
     "flux-lora": {
         "prompt": ("CLIPTextEncodeFlux", "t5xxl"),
         "lora_name": ("LoraLoader", "lora_name"),
+        "strength_model": ("LoraLoader", "strength_model"),
         "width": ("EmptyLatentImage", "width"),
         "height": ("EmptyLatentImage", "height"),
         "guidance": ("CLIPTextEncodeFlux", "guidance"),
@@ -72,7 +80,10 @@ ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
 }
 PROTOCOL = {
     "upscaler": ({"image"}, set()),
-    "txt2img": ({"prompt", "lora_name"}, {"aspect_ratio", "width", "height", "guidance", "steps", "seed"}),
+    "txt2img": (
+        {"prompt"},
+        {"lora_name", "strength_model", "aspect_ratio", "width", "height", "guidance", "steps", "seed"},
+    ),
     "txt2vid": ({"prompt"}, {"width", "height", "length", "steps", "seed", "fps", "quality"}),
 }
 EVERY = pytest.mark.parametrize("name", LEAST)
@@ -123,8 +134,9 @@ def test_every_parameter_reaches_the_node_it_should(bundled: Library, name: str)
     other: dict[str, Any] = {
         "prompt": "two dogs",
         "lora_name": "tiny-flux.safetensors",
+        "strength_model": 0.25,
         "guidance": 4.5,
-        "seed": 2**63 - 1,
+        "seed": 2**64 - 1,
     }
     other |= {"width": 192, "height": 256, "length": 13, "steps": 3, "fps": 12, "quality": 33}
     values = {key: other[key] for key in workflow.manifest.parameters if key in other}
@@ -197,12 +209,12 @@ def test_aspect_ratio_sets_the_size_in_both_spellings(bundled: Library, spelling
     [
         ("flux-lora", {"width": 683, "height": 1021}, {"width": 680, "height": 1024}),
         ("flux-lora", {"width": 684, "height": 1020}, {"width": 688, "height": 1024}),
-        ("hunyuan-fp8", {"width": 850, "height": 475, "length": 72}, {"width": 848, "height": 480, "length": 73}),
-        ("hunyuan-fp8", {"width": 856, "height": 471, "length": 71}, {"width": 864, "height": 464, "length": 73}),
-        ("hunyuan-fp8", {"length": 70}, {"length": 69}),
-        ("mochi-fp8", {"width": 850, "height": 475, "length": 36}, {"width": 848, "height": 480, "length": 37}),
-        ("mochi-fp8", {"length": 33}, {"length": 31}),
-        ("mochi-fp8", {"length": 34}, {"length": 37}),
+        ("hunyuan-fp8", {"width": 850, "height": 475, "length": 73}, {"width": 848, "height": 480, "length": 73}),
+        ("hunyuan-fp8", {"width": 856, "height": 471, "length": 72}, {"width": 864, "height": 464, "length": 69}),
+        ("hunyuan-fp8", {"length": 120}, {"length": 117}),  # as many frames as the node makes of it
+        ("mochi-fp8", {"width": 850, "height": 475, "length": 42}, {"width": 848, "height": 480, "length": 37}),
+        ("mochi-fp8", {"length": 16}, {"length": 13}),
+        ("mochi-fp8", {"length": 128}, {"length": 127}),
         ("wan22-5b", {"width": 848, "height": 480, "length": 73}, {"width": 864, "height": 480, "length": 73}),
     ],
 )
@@ -216,7 +228,10 @@ def test_sizes_are_rounded_to_the_models_step(
 @pytest.mark.parametrize(
     ("name", "asked", "reason"),
     [
-        ("flux-lora", {"width": 2048, "height": 2048}, "width x height is 2048 x 2048"),
+        ("flux-lora", {"width": 2048, "height": 2048, "steps": 26}, "width x height x steps is 2048 x 2048 x 26"),
+        ("flux-lora", {"strength_model": 1.01}, "strength_model is 1.01; it must be a number from 0 to 1"),
+        ("flux-lora", {"noise_seed": 2**64}, "noise_seed is a number of 19 digits or more"),
+        ("flux-lora", {"seed": 1, "noise_seed": 2}, "seed and noise_seed are names of the same parameter, but differ"),
         ("flux-lora", {"guidance": 31}, "guidance is 31; it must be a number from 0 to 30"),
         ("flux-lora", {"aspect_ratio": "2:1"}, "aspect_ratio is '2:1'; it must be one of custom, 1:1"),
         ("flux-lora", {"prompt": "x" * 4001}, "prompt is 4001 characters long"),
@@ -227,9 +242,10 @@ def test_sizes_are_rounded_to_the_models_step(
         ("hunyuan-fp8", {"width": 1280, "height": 1280, "length": 73}, "width x height x length is"),
         ("hunyuan-fp8", {"length": 133}, "length is 133; it must be a whole number from 1 to 129"),
         ("hunyuan-fp8", {"quality": 0}, "quality is 0; it must be a whole number from 1 to 100"),
-        ("hunyuan-fp8", {"fps": 0}, "fps is 0; it must be a whole number from 1 to 60"),
-        ("mochi-fp8", {"width": 848, "height": 848}, "width x height is 848 x 848"),
-        ("mochi-fp8", {"length": 91}, "width x height x length is 848 x 480 x 91"),
+        ("hunyuan-fp8", {"fps": 0}, "fps is 0; it must be a number from 1 to 60"),
+        ("mochi-fp8", {"width": 1024, "height": 1024, "length": 55}, "width x height x length is 1024 x 1024 x 55"),
+        ("mochi-fp8", {"length": 133}, "width x height x length is 848 x 480 x 133"),
+        ("mochi-fp8", {"length": 128, "steps": 31}, "width x height x length x steps is 848 x 480 x 127 x 31"),
         ("mochi-fp8", {"steps": 101}, "steps is 101; it must be a whole number from 1 to 100"),
         ("wan22-5b", {"width": 1280, "height": 736}, "width x height is 1280 x 736"),
     ],
@@ -242,14 +258,51 @@ def test_what_the_model_could_not_hold_or_should_not_do_is_refused(
     assert reason in caught.value.message
 
 
-def test_the_largest_of_each_video_model_is_taken(bundled: Library) -> None:
-    for name, asked in {
-        "hunyuan-fp8": {"width": 1280, "height": 720, "length": 73},
-        "mochi-fp8": {"width": 848, "height": 480, "length": 85},
-        "wan22-5b": {"width": 704, "height": 1280, "length": 121},
-    }.items():
-        values = bundled.get(name).check(LEAST[name] | asked, loras=LORAS).values
-        assert {key: values[key] for key in asked} == asked
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("flux-lora", {"width": 2048, "height": 2048}),
+        ("flux-lora", {"steps": 100}),
+        ("flux-lora", {"strength_model": 0}),
+        ("hunyuan-fp8", {"width": 1280, "height": 720, "length": 73}),
+        ("hunyuan-fp8", {"fps": 23.976}),
+        ("mochi-fp8", {"width": 1024}),
+        ("mochi-fp8", {"width": 1024, "height": 1024}),
+        ("mochi-fp8", {"length": 127}),
+        ("mochi-fp8", {"steps": 100, "fps": 12.5}),
+        ("wan22-5b", {"width": 704, "height": 1280, "length": 121, "fps": 29.97}),
+    ],
+)
+def test_the_greatest_of_each_is_taken(bundled: Library, name: str, asked: dict[str, Any]) -> None:
+    values = bundled.get(name).check(LEAST[name] | asked, loras=LORAS).values
+    assert {key: values[key] for key in asked} == asked
+
+
+def test_without_a_lora_the_base_model_renders(bundled: Library) -> None:
+    workflow = bundled.get("flux-lora")
+    values = workflow.check({"prompt": "a cat", "strength_model": 0.5}, loras=()).values
+    graph = workflow.fill(values, images={}, prefix="p")
+    assert set(graph) == set(workflow.graph) - {"lora"}
+    assert graph["prompt"]["inputs"]["clip"] == ["encoders", 0]
+    assert graph["shift"]["inputs"]["model"] == ["model", 0]
+    assert workflow.graph["shift"]["inputs"]["model"] == ["lora", 0]
+
+
+@pytest.mark.parametrize("name", ["flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"])
+def test_a_seed_under_either_name_counts_and_one_left_open_is_drawn(bundled: Library, name: str) -> None:
+    workflow = bundled.get(name)
+
+    def seed(**given: Any) -> Any:
+        checked = workflow.check({"prompt": "a cat", **given}, loras=())
+        assert checked.ignored == ()
+        return checked.values["seed"]
+
+    assert seed(noise_seed=2**64 - 1) == 2**64 - 1
+    assert seed(noise_seed="5") == seed(seed=5, noise_seed=5.0) == seed(seed=-1, noise_seed=5) == 5
+    for left_open in (-1, -1.0, "-1", "random", "RANDOM", "", None):
+        drawn = {seed(noise_seed=left_open), seed(seed=left_open), seed(seed=left_open, noise_seed=left_open)}
+        assert len(drawn) == 3
+        assert all(0 <= one < 2**53 for one in drawn)
 
 
 def test_lanczos_never_passes_for_the_model(bundled: Library) -> None:
