@@ -1,6 +1,7 @@
 """`make parity`: all calls of the network's Node SDK through devnet, to our miner and to the network's older one.
 
-Prints a matrix, and what became of each parameter of the older miner's endpoint files (`sweep`). Exits with 1 where a cell is red; what was not given is skipped with the reason.
+Prints a matrix, and what became of each parameter of the older miner's endpoint files (`sweep`). Exits with 1 where a
+cell is red; what was not given is skipped with the reason.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every parameter that the older miner's endpoint files declare, at its default, least, greatest and one value between.
 
-Each is sent to our miner in a task of its own; ours has taken it once the real ComfyUI has the prompt, in which the value
-is looked for. Then its consumer cancels it, so that nothing of these sizes has to be rendered.
+Each is sent to our miner in a task of its own. It is taken once the real ComfyUI has the prompt, in which the value is
+looked for. Then its consumer cancels it, so that nothing of these sizes has to be rendered.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def sweep(testbed: Testbed, comfyui: str, endpoints: Path, *, lora: str) -> Iter
     for path, workflow in files.items():
         for declared in yaml.safe_load(path.read_text())["parameters"]:
             for value in _values(declared, lora):
-                asked = {"prompt": TEXT, declared["name"]: value}
+                others = {"lora_name": lora} if workflow.lora_base else {}
+                asked = {"prompt": TEXT, **others, declared["name"]: value}
                 title = f"{path.stem}: {declared['name']} = {value!r}"
                 yield title, *_arrived(testbed, comfyui, workflow, asked, declared["name"])
 
@@ -87,10 +88,10 @@ def _holds(workflow: Workflow, graph: dict[str, Any], name: str, value: Any) -> 
     parameter = known.get(name) or next(one for one in known.values() if name in one.aliases)
     expected: dict[str, Any] = {name: value}
     if isinstance(parameter, EnumParameter):  # it is not in the graph, but what it sets is
-        sizes = (
-            value.rpartition(" ")[2].split("x") if " " in value else [known["width"].default, known["height"].default]
-        )
-        expected = {"width": int(sizes[0]), "height": int(sizes[1])}
+        width, height = known["width"].default, known["height"].default  # of custom
+        if " " in value:
+            width, height = map(int, value.rpartition(" ")[2].split("x"))
+        expected = {"width": width, "height": height}
     elif isinstance(parameter, IntParameter) and parameter.round == "down":
         expected = {name: parameter.parse(value)}  # as many frames as the node makes of `value`
     elif name == "lora_name":

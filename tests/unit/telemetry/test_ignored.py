@@ -1,0 +1,23 @@
+"""Ignored parameters: counted by name, whatever strangers send."""
+
+from __future__ import annotations
+
+from miner.telemetry import metrics
+
+
+def counted() -> dict[str, float]:
+    [family] = metrics.IGNORED.collect()
+    return {one.labels["name"]: one.value for one in family.samples}
+
+
+def test_names_are_counted_and_no_text_is_among_them() -> None:
+    before = counted().get("other", 0)
+    assert metrics.count_ignored(["cfg_scale", "a secret wish", "", "k" * 33, "é"]) == ["cfg_scale", *["other"] * 4]
+    assert counted()["cfg_scale"] >= 1
+    assert counted()["other"] == before + 4
+
+
+def test_strangers_cannot_create_series_without_end() -> None:
+    names = [f"p{number}" for number in range(200)]
+    assert metrics.count_ignored(names) == names  # the log has them all
+    assert len(counted()) <= metrics.MOST_NAMES + 1
