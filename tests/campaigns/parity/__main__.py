@@ -115,7 +115,7 @@ def _older(folder: Path, miner: Path, python: str) -> Iterator[dict[str, Any]]:
                 base="txt2vid",
                 tasks={"txt2vid": video},
                 slow={"prompt": f"a fox runs {SLOW}"},
-                wrong={"steps": "many"},
+                wrong={"prompt": 7},  # not a string, all that it checks
                 without="this branch of it has no such workflow",
             )
 
