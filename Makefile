@@ -54,7 +54,7 @@ fleet: .venv/.test ## simulate a fleet on one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)
 
 parity: .venv/.test ## run the network's Node SDK and older miner through devnet (NODE_SDK=… OLDER_MINER=… OLDER_PYTHON=… COMFYUI_URL='…')
-	@$(BIN)/python -m tests.campaigns.parity $(if $(NODE_SDK),--node-sdk $(NODE_SDK)) $(if $(OLDER_MINER),--older-miner $(OLDER_MINER)) \
+	@$(BIN)/python -m tests.campaigns.parity $(if $(NODE_SDK),--node-sdk $(NODE_SDK)) $(foreach path,$(OLDER_MINER),--older-miner $(path)) \
 		$(if $(OLDER_PYTHON),--older-python $(OLDER_PYTHON)) $(foreach url,$(COMFYUI_URL),--comfyui-url $(url)) $(ARGS)
 
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
