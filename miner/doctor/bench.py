@@ -34,7 +34,7 @@ class Row:
 def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
     """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
     them; raises ComfyDown if ComfyUI stops answering."""
-    loras = offered_loras(session.machine([workflow]))
+    loras = offered_loras(session.machine([workflow]), base=workflow.lora_base)
     session.host.client.free()
     done: list[RenderResult] = []
     for number in range(1 + runs):
