@@ -50,7 +50,7 @@ def files_table(statuses: Sequence[FileStatus]) -> Table:
 
 def wanted_table(wanted: Sequence[Wanted], look: Callable[[Sequence[ModelFile]], Sequence[FileStatus]]) -> Table:
     """The variants, the size of their files and what of it is to be downloaded; `look` finds the state of files."""
-    table = _table("workflow", "size", "to fetch", "variant", "for", "since it is")
+    table = _table("workflow", "size", "to fetch", "variant", "for", "why")
     table.columns[2].justify = "right"
     for one in wanted:
         statuses = look(files_of([one.workflow]))
