@@ -53,10 +53,9 @@ fuzz-pictures: .venv/.test ## decode mutated pictures and print what they cost (
 fleet: .venv/.test ## simulate a fleet on one sequencer (MINERS=10000)
 	@$(BIN)/python -m tests.campaigns.fleet --miners $(MINERS)
 
-parity: .venv/.test ## run the network's Node SDK and older miner through devnet (NODE_SDK=… OLDER_MINER=… OLDER_PYTHON=… OLDER_ENDPOINTS=… COMFYUI_URL='…')
-	@$(BIN)/python -m tests.campaigns.parity $(if $(NODE_SDK),--node-sdk $(NODE_SDK)) $(if $(OLDER_MINER),--older-miner $(OLDER_MINER)) \
-		$(if $(OLDER_PYTHON),--older-python $(OLDER_PYTHON)) $(if $(OLDER_ENDPOINTS),--older-endpoints $(OLDER_ENDPOINTS)) \
-		$(foreach url,$(COMFYUI_URL),--comfyui-url $(url)) $(ARGS)
+parity: .venv/.test ## run the network's Node SDK and older miner through devnet (NODE_SDK=… OLDER_MINER=… OLDER_PYTHON=… COMFYUI_URL='…')
+	@$(BIN)/python -m tests.campaigns.parity $(if $(NODE_SDK),--node-sdk $(NODE_SDK)) $(foreach path,$(OLDER_MINER),--older-miner $(path)) \
+		$(if $(OLDER_PYTHON),--older-python $(OLDER_PYTHON)) $(foreach url,$(COMFYUI_URL),--comfyui-url $(url)) $(ARGS)
 
 contract: .venv/.test ## run the contract tests against a real ComfyUI (COMFYUI_URL=http://127.0.0.1:8188)
 	@test -n "$(COMFYUI_URL)" || { echo 'make contract: set COMFYUI_URL: make contract COMFYUI_URL=http://127.0.0.1:8188' >&2; exit 2; }

@@ -40,8 +40,8 @@ def list_models(
     ] = False,
     config: ConfigFile = None,
 ) -> None:
-    """List the files that the workflows need on this machine's GPUs, and their state."""
-    from miner.cli.tables import files_table, print_summary
+    """List the files that the workflows need on this machine's GPUs, and their state, and the LoRAs."""
+    from miner.cli.tables import files_table, loras_table, print_summary
     from miner.models.catalogue import files_of
 
     console = plain_console()
@@ -52,6 +52,9 @@ def list_models(
         print_summary(console, statuses, local.store.root)
         for name, flaw in local.store.folders.broken_loras().items():
             console.print(f"loras/{name}: {flaw}; delete it and download it again", style="red")
+        if rows := local.lora_rows():
+            console.print("")
+            console.print(loras_table(rows))
 
 
 @models_app.command()
@@ -68,27 +71,33 @@ def pull(
     jobs: Jobs = 4,
     config: ConfigFile = None,
 ) -> None:
-    """Download missing files of the variants for this machine's GPUs. Resumes interrupted downloads.
+    """Download missing files of the variants for this machine's GPUs, and the LoRAs of [loras].
+
+    Resumes interrupted downloads.
 
     With --on-start, exit code 1 means that a file failed; the miner can start with the others.
     """
     from miner.models.catalogue import files_of
+    from miner.models.lora_set import take_loras
+    from miner.models.loras import MAX_BYTES
 
     with _local_models(config) as local:
         chosen = local.workflows(workflows)
         wanted = local.fitting(chosen) if on_start else local.wanted(chosen)
-        files = files_of(chosen if every else (one.workflow for one in wanted))
+        workflows_here = chosen if every else tuple(one.workflow for one in wanted)
+        files = (*files_of(workflows_here), *(local.named_loras() if take_loras(workflows_here) else ()))
         if dry_run:
             _show_pull(local, files, wanted)
             return
-        report = _pull(local, files, jobs=jobs, replace=replace, plain=on_start)
+        report = _pull(local, files, jobs=jobs, replace=replace, plain=on_start, max_bytes=MAX_BYTES)
+        local.note_loras(report)
         plain_console().print(f"{len(report.done)} of {len(files)} files are in {local.store.root}")
     sys.exit(FAILED if report.failed else 0)
 
 
 @models_app.command("pull-lora")
 def pull_lora(
-    source: Annotated[str, typer.Argument(help="https://…, or hf://org/repo/file.safetensors.")],
+    source: Annotated[str, typer.Argument(help="https://…, hf://org/repo/file.safetensors, or civitai:<version>.")],
     name: Annotated[str, typer.Option(help="File name; default: the one in the URL.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a LoRA of that name.")] = False,
     config: ConfigFile = None,
@@ -97,7 +106,7 @@ def pull_lora(
     from miner.models.loras import MAX_BYTES, lora
 
     with _local_models(config) as local:
-        file = lora(source, name=name)
+        file = local.with_token(lora(source, name=name))
         (status,) = local.statuses([file])
         if status.state == "present" and not replace:
             plain_console().print(f"{status.path} exists; --replace downloads it again, --name keeps both")
@@ -105,6 +114,7 @@ def pull_lora(
         report = _pull(local, [file], jobs=1, replace=replace, max_bytes=MAX_BYTES)
         for status in report.done.values():
             plain_console().print(f"{status.path}; tasks name it {file.name.removesuffix('.safetensors')}")
+        local.note_loras(report)
     sys.exit(FAILED if report.failed else 0)
 
 
@@ -134,7 +144,8 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     config: ConfigFile = None,
 ) -> None:
-    """Delete downloads of workflows that are not enabled, and of variants for other GPUs. Asks first."""
+    """Delete downloads of workflows that are not enabled, of variants for other GPUs, and LoRAs that [loras] no longer
+    names. Asks first."""
     from miner.cli.tables import unused_table
     from miner.models.prune import remove
     from miner.telemetry.sizes import gb
@@ -143,7 +154,9 @@ def prune(
     with _local_models(config) as local:
         unused_files = local.unused_files()
         if not unused_files:
-            console.print("nothing to delete: every download is a LoRA or wanted by an enabled workflow")
+            console.print(
+                "nothing to delete: every download is wanted by an enabled workflow, or a LoRA that you named"
+            )
             return
         console.print(unused_table(unused_files, local.store.root))
         what = f"{len(unused_files)} files, {gb(sum(one.size for one in unused_files))}"
@@ -151,6 +164,7 @@ def prune(
             typer.confirm(f"Delete {what}?", abort=True)
         for one in unused_files:
             remove(one, local.hash_db)
+            local.forget_lora(one.path)
         console.print(f"deleted {what}")
 
 

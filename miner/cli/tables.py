@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from miner.cli.status import COLORS, SIGNS
 from miner.doctor.report import CANNOT_MINE, WARNINGS, Finding, exit_code
 from miner.machine.disk import free_bytes
 from miner.models.catalogue import FileStatus, ModelFile, files_of
+from miner.models.local import LoraRow
 from miner.models.prune import UnusedFile
 from miner.models.wanted import Wanted
 from miner.telemetry.health import Mark
 from miner.telemetry.sizes import gb
 from miner.workflows import Card
+from miner.workflows.lora_names import title
 from miner.workflows.variants import dotted
 
 NAME_WIDTH = 26  # characters; the longest name is "Workflow upscaler-lanczos"
@@ -47,7 +50,7 @@ def files_table(statuses: Sequence[FileStatus]) -> Table:
 
 def wanted_table(wanted: Sequence[Wanted], look: Callable[[Sequence[ModelFile]], Sequence[FileStatus]]) -> Table:
     """The variants, the size of their files and what of it is to be downloaded; `look` finds the state of files."""
-    table = _table("workflow", "size", "to fetch", "variant", "for", "since it is")
+    table = _table("workflow", "size", "to fetch", "variant", "for", "why")
     table.columns[2].justify = "right"
     for one in wanted:
         statuses = look(files_of([one.workflow]))
@@ -78,6 +81,15 @@ def unused_table(unused_files: Sequence[UnusedFile], root: Path) -> Table:
     table = _table("file", "size", "was for")
     for one in unused_files:
         table.add_row(str(one.path.relative_to(root)), gb(one.size), ", ".join(one.needed_by))
+    return table
+
+
+def loras_table(rows: Sequence[LoraRow]) -> Table:
+    table = _table("LoRA", "size", "base", "from", "last used")
+    for row in rows:
+        used = "" if row.used_at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(row.used_at))
+        base = title(row.base) if row.base else "unknown"
+        table.add_row(row.name, gb(row.size), base, row.origin or "unknown", used or "never")
     return table
 
 

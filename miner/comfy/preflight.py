@@ -172,7 +172,7 @@ def _broken(workflow: Workflow, machine: Machine) -> Iterator[Reason]:
     for folder, name in weights_of(workflow):
         if flaw := machine.broken.get((folder, name)):
             yield broken_model(name, flaw, workflow=workflow.name if name.rpartition("/")[2] in shipped else "")
-    needs_lora = any(isinstance(p, LoraParameter) and p.required for p in workflow.manifest.parameters.values())
+    needs_lora = any(isinstance(p, LoraParameter) and p.is_expected for p in workflow.manifest.parameters.values())
     if needs_lora and not machine.on_demand and installed_loras(machine.object_info):
         if not offered_loras(machine):
             yield Reason(kind="lora", text="every LoRA is broken", cure="download one again")
@@ -309,7 +309,7 @@ def _check_bind(
 def _check_kind(name: str, parameter: Parameter, place: str, spec: _Input) -> Iterator[Reason]:
     match parameter:
         case LoraParameter():
-            if parameter.required and not _safe(spec.choices):
+            if parameter.is_expected and not _safe(spec.choices):
                 cure = "add one to ComfyUI's models/loras, or run `xalora-miner models pull-lora URL`"
                 yield Reason(kind="lora", text="no LoRA is installed", cure=cure)
         case IntParameter() | FloatParameter() | SeedParameter():

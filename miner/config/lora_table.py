@@ -9,7 +9,7 @@ from miner.net.addresses import Refused
 from miner.net.references import parse_reference
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,199}")
-_NEXT = re.compile(r"[,\s]+(?=[^,=\s][^,=]*=\s*(?:https?://|hf:|civitai:|urn:))")
+_NEXT = re.compile(r"\s*[,\n]\s*(?=[^,=\s][^,=]*=\s*(?:https?://|hf:|civitai:|urn:))")
 
 
 def lora_references(table: Mapping[str, str]) -> Mapping[str, str]:

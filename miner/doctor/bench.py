@@ -20,6 +20,7 @@ from miner.task.errors import MinerError
 from miner.workflows import Workflow
 
 PICTURE_SIZE = (512, 512)  # pixels of an input picture: what upscalers get most often
+SHORTEST = 0.001  # seconds; ComfyUI's own times are in whole milliseconds, and 0 s would not be a measurement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Row:
 def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: float | None) -> Row:
     """One cold render and `runs` warm ones, each within `limit` seconds (None: the workflow's own). Blocks for all of
     them; raises ComfyDown if ComfyUI stops answering."""
-    loras = offered_loras(session.machine([workflow]))
+    loras = offered_loras(session.machine([workflow]), base=workflow.lora_base)
     session.host.client.free()
     done: list[RenderResult] = []
     for number in range(1 + runs):
@@ -47,7 +48,7 @@ def measure(session: ComfySession, workflow: Workflow, *, runs: int, limit: floa
 
 def measured(session: ComfySession, name: str, done: Sequence[RenderResult]) -> Measurement:
     """`done`: the cold render, then the warm ones."""
-    seconds = [one.seconds or 0.0 for one in done]
+    seconds = [max(one.seconds or 0.0, SHORTEST) for one in done]
     return Measurement(
         workflow=name,
         cold=round(seconds[0], 3),

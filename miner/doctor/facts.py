@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,9 @@ from miner.models.catalogue import FileStatus, files_of
 from miner.models.disk import disk_errors
 from miner.models.folders import folders_of
 from miner.models.hash_db import HashDatabase
+from miner.models.lora_index import kept_in
+from miner.models.lora_set import named_files, take_loras
+from miner.models.lora_shelf import Kept
 from miner.models.store import store_of
 from miner.models.wanted import wanted
 from miner.task.errors import ConfigError, MachineFault, MinerError, Retryable
@@ -103,6 +106,8 @@ class ModelFiles:
     root: Path | None = None
     statuses: tuple[FileStatus, ...] = ()
     broken_loras: Mapping[str, str] = field(default_factory=dict)  # name → what is wrong: "it is empty"
+    lora_bases: Mapping[str, str] = field(default_factory=dict)  # every LoRA → its base model; "" where unknown
+    on_demand: Sequence[Kept] = ()  # LoRAs that tasks named
     error: MinerError | None = None
 
 
@@ -111,9 +116,16 @@ def machine_here(
 ) -> Machine:
     """What preflight checks `workflows` against, as in the worker. Reads the heads of their weights."""
     variants = [one for workflow in workflows for one in workflow.variants]
-    broken = folders_of(settings).broken(variants, installed_loras(object_info))
-    on_cpu = settings.workflows.on_cpu
-    return machine_of(object_info, stats, on_cpu=on_cpu, broken=broken, capabilities=compute_capabilities())
+    folders, loras = folders_of(settings), installed_loras(object_info)
+    return machine_of(
+        object_info,
+        stats,
+        on_cpu=settings.workflows.on_cpu,
+        broken=folders.broken(variants, loras),
+        lora_bases=folders.lora_bases(loras),
+        on_demand=settings.loras.on_demand,
+        capabilities=compute_capabilities(),
+    )
 
 
 def choice_here(settings: Settings, workflow: Workflow, machine: Machine, *, fastest: str = "") -> Choice:
@@ -157,7 +169,8 @@ class Facts:
         """Of the model files those of the variants for these cards."""
         where = self.settings.workflows
         here = wanted(self.enabled, self.cards(), pinned=where.variants, on_cpu=where.on_cpu)
-        paths = {file.relative_path for file in files_of(one.workflow for one in here)}
+        files = (*files_of(one.workflow for one in here), *named_files(self.settings))
+        paths = {file.relative_path for file in files}
         return tuple(status for status in self.model_files().statuses if status.file.relative_path in paths)
 
     def _comfyuis(self) -> tuple[ComfyStatus, ...]:
@@ -257,12 +270,21 @@ def find_worker(settings: Settings) -> WorkerStatus:
 def find_model_files(settings: Settings, workflows: tuple[Workflow, ...]) -> ModelFiles:
     """Every file that `workflows` need, by its size and its known hash: none is read."""
     try:
-        store, files = store_of(settings), files_of(workflows)
+        store = store_of(settings)
+        files = (*files_of(workflows), *(named_files(settings) if take_loras(workflows) else ()))
         with tempfile.TemporaryDirectory() as empty:
             known = (settings.state.dir / "models.db").is_file()
             hash_db = HashDatabase(settings.state.dir if known else Path(empty))
             with closing(hash_db), disk_errors(store.root):
                 statuses = tuple(store.status(file, hash_db) for file in files)
-                return ModelFiles(root=store.root, statuses=statuses, broken_loras=store.folders.broken_loras())
+                folders = store.folders
+                names = folders.lora_names()
+                return ModelFiles(
+                    root=store.root,
+                    statuses=statuses,
+                    broken_loras=folders.broken_loras(),
+                    lora_bases=dict.fromkeys(names, "") | folders.lora_bases(names),
+                    on_demand=kept_in(store.root),
+                )
     except MinerError as error:
         return ModelFiles(error=error)

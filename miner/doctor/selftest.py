@@ -59,9 +59,9 @@ def selftest(session: ComfySession, workflows: Sequence[Workflow]) -> Iterator[R
     yield from plain
     if not all(one.ok for one in plain):
         return
-    loras = offered_loras(session.machine(workflows))
+    machine = session.machine(workflows)
     for workflow in runnable(session, workflows):
-        yield _render_smallest(session, workflow, loras)
+        yield _render_smallest(session, workflow, offered_loras(machine, base=workflow.lora_base))
 
 
 def runnable(session: ComfySession, workflows: Sequence[Workflow]) -> tuple[Workflow, ...]:

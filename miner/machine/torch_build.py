@@ -2,7 +2,7 @@
 
 Promises: pure; what is unknown is taken to fit.
 
-Two builds cover every card that PyTorch has wheels for; the image's tags and PyTorch's indexes have their names.
+Two builds cover the cards that PyTorch has wheels for; the image's tags and PyTorch's indexes have their names.
 Sources: PyTorch's RELEASE.md (CUDA 13.0 has kernels for cards of 7.5 to 12.0, CUDA 12.6 of 5.0 to 9.0), and NVIDIA's
 table of minor version compatibility (CUDA 13.x needs driver 580, 12.x 525, 11.x 450):
 https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
@@ -26,7 +26,7 @@ FAST_KERNELS = 13
 
 _OF_DRIVER = ((580, 13), (525, 12), (450, 11))  # the first driver that runs a major release of CUDA
 _RUNS: dict[Tag, tuple[int, Capability, Capability]] = {  # major release of CUDA; first card, first newer card
-    "cu130": (13, (7, 5), (99, 0)),
+    "cu130": (13, (7, 5), (13, 0)),
     "cu126": (12, (5, 0), (10, 0)),
 }
 
@@ -117,7 +117,7 @@ def _beyond(card: Gpu | None) -> str:
     """What to do about a card that no build runs with this driver."""
     tag = tag_of(None, card.compute_capability if card else None)
     if tag is None:
-        return f"leave {_named(card)} out by [comfyui] gpus: PyTorch has no build for it" if card else ""
+        return f"leave {_named(card)} out by [comfyui] gpus: neither build has kernels for it" if card else ""
     return f"update NVIDIA's driver to {_driver_of(tag)} or newer; then {_use(tag)}"
 
 

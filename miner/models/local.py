@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -12,9 +15,13 @@ from miner.machine.cards import cards_here
 from miner.models.catalogue import FileStatus, ModelFile, files_of
 from miner.models.disk import disk_errors, require_room
 from miner.models.hash_db import HashDatabase
+from miner.models.lora_index import kept_in
+from miner.models.lora_register import LoraRegister, Registered
+from miner.models.lora_set import FOLDER, named_files
 from miner.models.progress import Progress, Stop
 from miner.models.prune import UnusedFile, unused_files
 from miner.models.pull import JOBS, Report, in_parallel, pull
+from miner.models.source import without_query
 from miner.models.store import store_of
 from miner.models.verify import verified
 from miner.models.wanted import Wanted, wanted
@@ -22,6 +29,16 @@ from miner.telemetry.sizes import GIGABYTE
 from miner.workflows import Card, Library, Workflow
 
 log = structlog.get_logger()
+
+
+class LoraRow(NamedTuple):
+    """A LoRA on this machine. `base`, `origin`: "" where unknown; `size` in bytes; `used_at`: Unix seconds."""
+
+    name: str
+    base: str
+    size: int | None
+    origin: str
+    used_at: float | None
 
 
 class LocalModels:
@@ -35,6 +52,7 @@ class LocalModels:
         self.enabled = tuple(library.get(name) for name in settings.workflows.enabled)
         self.hash_db = HashDatabase(settings.state.dir)
         self._found: tuple[tuple[Card, ...], str] | None = None
+        self.register = LoraRegister(settings.state.dir)
 
     def __enter__(self) -> LocalModels:
         return self
@@ -88,7 +106,8 @@ class LocalModels:
 
     def unused_files(self) -> tuple[UnusedFile, ...]:
         """The files that `prune` may delete. Blocks for the probe."""
-        return unused_files(self.library, kept=self._kept(), store=self.store, hash_db=self.hash_db)
+        files = unused_files(self.library, kept=self._kept(), store=self.store, hash_db=self.hash_db)
+        return (*files, *self._unnamed_loras())
 
     def _kept(self) -> Iterator[Workflow]:
         """The variants wanted of the enabled workflows, and those that a tuning chose; all of one that has not all
@@ -103,6 +122,57 @@ class LocalModels:
             fastest = {variants.get(workflow.name) for variants in tuned}
             here += [one for one in workflow.variants if one.variant in fastest]
             yield from here if complete and self.cards else (workflow,)
+
+    # ---- LoRAs ----------------------------------------------------------------------------------------------------
+
+    def named_loras(self) -> tuple[ModelFile, ...]:
+        """The files of `[loras]`."""
+        return named_files(self.settings)
+
+    def with_token(self, file: ModelFile) -> ModelFile:
+        """A LoRA's file, with what Civitai asks for, if it is there."""
+        token = self.settings.loras.civitai_token
+        if not file.url.startswith("civitai:"):
+            return file
+        return replace(
+            file,
+            token=token.get_secret_value() if token else "",
+            endpoint=self.settings.loras.civitai_endpoint,
+        )
+
+    def note_loras(self, report: Report) -> None:
+        """Remember where the LoRAs of a pull came from, and which of them `[loras]` names."""
+        named = {file.name for file in self.named_loras()}
+        for status in report.done.values():
+            if status.file.folder == FOLDER:
+                origin = without_query(status.file.url)
+                self.register.fetched(status.file.name, origin=origin, named=status.file.name in named)
+
+    def lora_rows(self) -> list[LoraRow]:
+        """Every LoRA on this machine, for `models list`: installed ones, then those that tasks named."""
+        folders, known = self.store.folders, self.register.all()
+        names = sorted(folders.lora_names())
+        bases = folders.lora_bases(names)
+        rows = []
+        for name in names:
+            found, facts = folders.find("loras", name), known.get(name, Registered())
+            size = found.path.stat().st_size if found is not None and found.path.is_file() else None
+            rows.append(LoraRow(name, bases.get(name, ""), size, facts.origin, facts.used_at))
+        kept = kept_in(self.store.root)
+        return [*rows, *(LoraRow("(on demand)", one.base, one.size, one.origin, one.used_at) for one in kept)]
+
+    def forget_lora(self, path: Path) -> None:
+        """The file was deleted."""
+        if path.parent == self.store.root / FOLDER:
+            self.register.forget(path.name)
+
+    def _unnamed_loras(self) -> Iterator[UnusedFile]:
+        """Those that `[loras]` named once, unchanged since their download."""
+        named = {file.name for file in self.named_loras()}
+        for name, facts in sorted(self.register.all().items()):
+            path = self.store.root / FOLDER / name
+            if facts.named and name not in named and self.hash_db.downloaded_hash(path):
+                yield UnusedFile(path=path, size=path.stat().st_size, needed_by=("[loras]",))
 
     def require_room(self, statuses: Sequence[FileStatus]) -> None:
         """Raises MachineFault if the missing files do not fit on the disk."""

@@ -11,8 +11,10 @@ import requests
 
 from miner.models.catalogue import ModelFile
 from miner.models.source import account_hint, hub_file, without_query
+from miner.net.addresses import Refused
 from miner.net.environment import trust
 from miner.net.errors import answered, in_words
+from miner.net.references import parse_reference
 from miner.task.errors import ConfigError, MachineFault
 
 FOLDER = "loras"
@@ -29,7 +31,11 @@ def lora(source: str, *, name: str = "") -> ModelFile:
     Its name is `name`, else the one in the URL, else the server's, which costs a request. Raises ConfigError for what
     cannot be a LoRA, MachineFault where the server does not answer.
     """
-    url = source if "://" in source else f"https://{source}"
+    if (civitai := _civitai(source)) and not name:
+        raise ConfigError(f"loras: {civitai} has no file name", hint="name it: --name ink")
+    if civitai:
+        source = civitai
+    url = source if "://" in source or civitai else f"https://{source}"
     at_hub = hub_file(url)
     said = name or name_in_url(at_hub.path if at_hub else urlsplit(url).path) or ("" if at_hub else _server_name(url))
     if name and not name.endswith(_SUFFIX):
@@ -41,6 +47,15 @@ def lora(source: str, *, name: str = "") -> ModelFile:
             hint="use the URL of such a file, and --name to name it",
         )
     return ModelFile(folder=FOLDER, name=said, url=url)
+
+
+def _civitai(source: str) -> str:
+    """`civitai:` and the number of the model version that `source` means; "" for what is elsewhere."""
+    try:
+        reference = parse_reference(source)
+    except Refused:
+        return ""
+    return f"civitai:{reference.place}" if reference is not None and reference.kind == "civitai" else ""
 
 
 def name_in_url(path: str) -> str:

@@ -35,6 +35,7 @@ from miner.telemetry.sizes import gb
 log = structlog.get_logger()
 
 REMEMBER = 15.0  # seconds that a failure is the answer to every task that names the same
+REMEMBER_OURS = 0.5  # … if it was this machine's
 LOOK = 0.02  # seconds between two looks whether there is room, while a download waits for it
 
 
@@ -104,7 +105,8 @@ class OnDemand:
                 self._coming[key].bases.add(base)
                 return None
             at, error = self._failed.get(key, (float("-inf"), None))
-            if error is not None and self._clock() - at < REMEMBER:
+            passing = isinstance(error, MachineFault)  # of this machine: the next try may succeed
+            if error is not None and self._clock() - at < (REMEMBER_OURS if passing else REMEMBER):
                 raise copy(error)
             self._failed.pop(key, None)
             self._start(reference, base)

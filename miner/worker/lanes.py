@@ -142,12 +142,7 @@ class Lanes(Sequence[Lane]):
     def _loras_needed(self) -> set[str]:
         """The keys of the references that tasks in hand name."""
         jobs = [task.job for lane in self._lanes for task in lane.ledger.view() if not task.answered]
-        return {
-            reference.key
-            for job in jobs
-            if job is not None
-            for _, reference in references(self.library.get(job.workflow), job)
-        }
+        return {reference.key for job in jobs if job is not None for _, reference in references(self.library, job)}
 
     def set_leasing(self, wanted: bool) -> None:
         """Lease new tasks, or not; tasks in hand continue."""

@@ -126,7 +126,8 @@ class Workflow:
     def example(
         self, *, loras: Sequence[str], image: str, smallest: bool, prompt: str = "a lighthouse by the sea"
     ) -> dict[str, Any]:
-        """The required parameters of a task, for a warm-up, self-test or benchmark; `image` is a picture's URL.
+        """The required parameters of a task, for a warm-up, self-test or benchmark, and a LoRA where one is usual;
+        `image` is a picture's URL.
 
         `smallest`: every size at its minimum. Raises JobFault if a LoRA is required but not installed.
         """
@@ -135,7 +136,7 @@ class Workflow:
             if isinstance(parameter, IntParameter):
                 if smallest and name != self.manifest.output.quality_parameter:
                     example[name] = parameter.min
-            elif not parameter.required:
+            elif not parameter.required and not (isinstance(parameter, LoraParameter) and parameter.bypass and loras):
                 continue
             elif isinstance(parameter, StringParameter):
                 example[name] = prompt

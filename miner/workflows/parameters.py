@@ -304,6 +304,11 @@ class LoraParameter(_Kind):
             raise ValueError("bypass is never used, since it is required")
         return self
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether a miner without any LoRA would refuse most tasks: the network's SDK names one in each."""
+        return self.required or bool(self.bypass)
+
     def pick(self, value: object, loras: Sequence[str], elsewhere: Elsewhere = NOWHERE) -> str:
         """The matching name in `loras`, or the text of a reference to fetch. Raises Refused."""
         if isinstance(value, str) and len(value) <= LONGEST_NAME and (name := find_lora(value, loras)) is not None:

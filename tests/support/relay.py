@@ -76,6 +76,7 @@ class Relay:
         place = urlsplit(target)
         self._target = (place.hostname, place.port)
         self._holds: list[Hold] = []
+        self._held: list[Hold] = []  # those that have their call
         self._replies: dict[bytes, bytes] = {}
         self._pairs: list[_Pair] = []
         self._lock = threading.Lock()
@@ -136,7 +137,7 @@ class Relay:
 
     def close(self) -> None:
         self._stop_listening()
-        for hold in self._holds:
+        for hold in (*self._holds, *self._held):
             hold.drop()
         self.cut("")
         for thread in self._threads:
@@ -211,5 +212,6 @@ class Relay:
             for hold in self._holds:
                 if hold.reply == down and pair.request.startswith(hold.request) and hold.has in chunk:
                     self._holds.remove(hold)
+                    self._held.append(hold)
                     return hold
         return None

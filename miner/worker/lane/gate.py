@@ -78,10 +78,9 @@ class Gate:
             told = self._standing(about)
             reply = self._request(workflow_ids, wait, told) if may_lease else self._request((), 0.0, told)
             self.answered_at = self._clock()
-            if reply.lease is None or ledger.get(reply.lease.task_id):
-                named = reply.running or (reply.lease.task_id if reply.lease else None)
-            else:  # it says nothing of the tasks in hand
-                about, named = [task for task in about if task.task_id in reply.canceled], None
+            named = reply.running or (reply.lease.task_id if reply.lease else None)
+            if self._is_about_another(reply, named, about, moment):
+                about = [task for task in about if task.task_id in reply.canceled]
             ledger.apply_reply(about, named=named, canceled=reply.canceled, eclipses=self._names_one)
             self._allowance = policy.learn(
                 self._allowance,
@@ -134,6 +133,13 @@ class Gate:
             raise
         metrics.LEASE_REQUESTS.labels("task" if reply.lease else "running" if reply.running else "nothing").inc()
         return reply
+
+    def _is_about_another(self, reply: Reply, named: str | None, about: Collection[TaskInHand], moment: int) -> bool:
+        """Whether it says nothing of the tasks in hand: it leases a new one, or names one that is answered already."""
+        if named is None or any(task.task_id == named for task in about):
+            return False
+        known = self._ledger.get(named) is not None or bool(self._ledger.closed_since(named, moment))
+        return known or reply.lease is not None
 
     def _take(self, lease: Lease, moment: int) -> None:
         """Take a lease. For a task in hand, the sequencer thought it lost, or means `running`."""

@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from miner.comfy.client import ComfyClient, ComfyFault
 from miner.comfy.preflight import inputs_of
 from miner.models.on_demand import OnDemand
-from miner.net.references import Reference, parse_reference
+from miner.net.references import SUFFIX, Reference, parse_reference
 from miner.task.errors import JobFault, MachineFault
 from miner.task.stages import Job
 from miner.workflows import Library, Workflow
 from miner.workflows.parameters import LoraParameter, place_of
 
 
-def references(workflow: Workflow, job: Job) -> Iterator[tuple[str, Reference]]:
-    """The parameters whose LoRA lies elsewhere, and where."""
-    for name, parameter in workflow.manifest.parameters.items():
+def references(library: Library, job: Job) -> Iterator[tuple[str, Reference]]:
+    """The parameters whose LoRA lies elsewhere, and where; none of a workflow that is not known any more."""
+    known = [one.manifest.parameters for one in library.workflows if one.name == job.workflow]
+    for name, parameter in known[0].items() if known else ():
         value = job.values.get(name)
-        is_text = isinstance(parameter, LoraParameter) and isinstance(value, str)
-        if is_text and (reference := parse_reference(str(value))) is not None:
+        if not isinstance(parameter, LoraParameter) or not isinstance(value, str):
+            continue
+        installed = value.lower().endswith(SUFFIX) and "://" not in value  # which may be named civitai:1.safetensors
+        if not installed and (reference := parse_reference(value)) is not None:
             yield name, reference
 
 
@@ -38,8 +41,9 @@ class Loras:
 
     def is_coming(self, job: Job) -> bool:
         """Whether one of the task's LoRAs is being fetched now."""
-        found = references(self.library.get(job.workflow), job)
-        return self.on_demand is not None and any(self.on_demand.is_coming(one.key) for _, one in found)
+        if self.on_demand is None:
+            return False
+        return any(self.on_demand.is_coming(one.key) for _, one in references(self.library, job))
 
     def ready(self, job: Job) -> dict[str, str] | None:
         """ComfyUI's names of those that lie elsewhere, by parameter; None while one is on its way.
@@ -49,7 +53,7 @@ class Loras:
         """
         workflow = self.library.get(job.workflow)
         names: dict[str, str | None] = {}
-        for parameter, reference in references(workflow, job):
+        for parameter, reference in references(self.library, job):
             names[parameter] = self._want(parameter, reference, workflow.lora_base)
         if any(name is None for name in names.values()):
             return None
@@ -63,7 +67,7 @@ class Loras:
 
     def late(self, job: Job) -> str:
         """What a consumer is told whose LoRA does not arrive in time."""
-        names = [name for name, _ in references(self.library.get(job.workflow), job)]
+        names = [name for name, _ in references(self.library, job)]
         return f"{names[0] if names else 'lora_name'}: it did not arrive before the task's time runs out"
 
     def _want(self, parameter: str, reference: Reference, base: str) -> str | None:

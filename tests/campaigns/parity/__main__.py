@@ -39,12 +39,11 @@ class Column:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.parity", description=__doc__)
     parser.add_argument("--node-sdk", type=Path, help="the network's Node SDK, after `npm install` in it")
-    parser.add_argument("--older-miner", type=Path, help="the network's older miner")
+    parser.add_argument("--older-miner", type=Path, action="append", default=[], help="the network's; may repeat")
     parser.add_argument("--older-python", default=sys.executable, help="a Python that has its requirements")
     parser.add_argument(
         "--comfyui-url", action="append", default=[], help="a real ComfyUI with all weights; may repeat"
     )
-    parser.add_argument("--older-endpoints", type=Path, help="its endpoint files: example/endpoints of its main branch")
     parser.add_argument("--lora", default="tiny-flux", help="a LoRA that the real ones have")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
@@ -58,24 +57,28 @@ def main() -> int:
             columns.append(_column(f"ours, {url}", bundle, _ours(Path(folder) / f"real-{number}", url, asked.lora)))
         if not asked.comfyui_url:
             columns.append(Column(name="ours, a real ComfyUI", results={}, skipped="COMFYUI_URL is not given"))
-        if reason := older.missing(asked.older_miner, asked.older_python):
-            columns.append(Column(name="the older miner", results={}, skipped=reason))
-        else:
-            run = _older(Path(folder) / "older", asked.older_miner.resolve(), asked.older_python)
-            columns.append(_column("the older miner", bundle, run))
+        for number, miner in enumerate(asked.older_miner or [None]):
+            if reason := older.missing(miner, asked.older_python):
+                columns.append(Column(name="the older miner", results={}, skipped=reason))
+                continue
+            name = f"older, {'credentials' if older.by_credentials(miner) else 'presigned'}"
+            run = _older(Path(folder) / f"older-{number}", miner.resolve(), asked.older_python)
+            columns.append(_column(name, bundle, run))
     return swept | _report(columns)
 
 
 def _swept(asked: argparse.Namespace, folder: Path) -> int:
     """The parameters, on each real ComfyUI; returns 1 if one did not arrive."""
-    reason = sweep.missing(asked.older_endpoints) or ("" if asked.comfyui_url else "COMFYUI_URL is not given")
-    if reason:
+    files = sweep.endpoints(asked.older_miner or [])
+    reason = "" if files else "OLDER_MINER is not given, or has no endpoint files"
+    if reason := reason or ("" if asked.comfyui_url else "COMFYUI_URL is not given"):
         print(f"skipped: the older miner's parameters: {reason}")
+        return 0
     red = False
-    for number, url in enumerate([] if reason else asked.comfyui_url):
+    for number, url in enumerate(asked.comfyui_url):
         (folder / f"sweep-{number}").mkdir()
         with Testbed(folder / f"sweep-{number}") as testbed:
-            for title, ok, seen in sweep.sweep(testbed, url, asked.older_endpoints, lora=asked.lora):
+            for title, ok, seen in sweep.sweep(testbed, url, files, lora=asked.lora):
                 print(f"{MARKS[ok]:>4}  {url}: {title}: {seen}", flush=True)
                 red |= not ok
     return int(red)
@@ -125,15 +128,17 @@ def _ours(folder: Path, comfyui: str = "", lora: str = "") -> Iterator[dict[str,
 def _older(folder: Path, miner: Path, python: str) -> Iterator[dict[str, Any]]:
     folder.mkdir()
     with Testbed(folder) as testbed:
-        testbed.start_devnet()
+        credential = json.dumps(dict.fromkeys(("access_key_id", "secret_access_key", "session_token"), "x"))
+        testbed.start_devnet(*(("--target", "s3", "--credential", credential) if older.by_credentials(miner) else ()))
         video = {"prompt": "a fox", "width": 848, "height": 480, "length": 37, "steps": 20, "workflow_id": "1"}
+        picture = {"prompt": "a fox", "lora_name": "angel", "workflow_id": "3"}
         with older.running(testbed, miner, python):
             yield _plan(
                 testbed,
                 base="txt2vid",
-                tasks={"txt2vid": video},
+                tasks={"txt2vid": video} | ({"txt2img": picture} if "flux-lora" in older.workflows(miner) else {}),
                 slow={"prompt": f"a fox runs {SLOW}"},
-                wrong={"steps": "many"},
+                wrong={"prompt": 7},  # not a string, all that it checks
                 without="this branch of it has no such workflow",
             )
 

@@ -6,7 +6,7 @@ looked for. Then its consumer cancels it, so that nothing of these sizes has to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,16 @@ TEXT = "a lighthouse by the sea"
 OURS = {"mochi-fp16": "mochi-fp8"}  # of the same graph; ours under one name
 
 
-def missing(folder: Path | None) -> str:
-    """Why `folder` cannot be swept; "" if it can."""
-    if folder is None:
-        return "OLDER_ENDPOINTS is not given"
-    return "" if list(folder.glob("*.yaml")) else f"{folder} has no endpoint files"
+def endpoints(miners: Sequence[Path]) -> list[Path]:
+    """The endpoint files of the older miner's branches, each name once."""
+    files = {path.name: path for miner in miners for path in (miner / "example" / "endpoints").glob("*.yaml")}
+    return sorted(files.values())
 
 
-def sweep(testbed: Testbed, comfyui: str, endpoints: Path, *, lora: str) -> Iterator[Row]:
+def sweep(testbed: Testbed, comfyui: str, endpoint_files: Sequence[Path], *, lora: str) -> Iterator[Row]:
     """Send them all, one after the other. Blocks for seconds a value."""
     library = load_library([WORKFLOWS], ids={})
-    files = {path: library.get(OURS.get(path.stem, path.stem)) for path in sorted(endpoints.glob("*.yaml"))}
+    files = {path: library.get(OURS.get(path.stem, path.stem)) for path in endpoint_files}
     testbed.start_devnet()
     names = {workflow.manifest.id: [workflow.name] for workflow in files.values()}
     testbed.start_worker(comfyui, workflows=names, sequencer__poll_interval=0.2)

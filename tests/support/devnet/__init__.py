@@ -42,6 +42,10 @@ class Running:
         chosen = {"routes": list(routes)} if routes else {}
         self._control("POST", "faults", {"rules": [{"action": action, **chosen, **rule}]})
 
+    def faults(self) -> list[dict[str, Any]]:
+        """The rules in force, each with how often it has been applied: `hits`."""
+        return self._control("GET", "faults")["faults"]
+
     def clear_faults(self) -> None:
         self._control("DELETE", "faults")
 

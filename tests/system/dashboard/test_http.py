@@ -146,8 +146,9 @@ def test_history_goes_on_where_a_page_ended(testbed):
 def test_the_stream_tells_a_newcomer_everything_and_then_what_changes(testbed):
     with testbed.get("/api/events", stream=True) as reply, testbed.get("/api/events", stream=True) as other:
         stream = events(reply)
-        seen = {next(stream)[0] for _ in range(7)}
-        assert {"now", "past", "workflows", "health", "cards", "preview"} <= seen
+        missing = {"now", "past", "workflows", "health", "cards", "preview"}
+        while missing:  # a miner that has just started says "now" more than once meanwhile
+            missing.discard(next(stream)[0])
         task_id = testbed.slow(60.0, gate="stream", previews=2.0)
         shown = first(stream, "now", lambda now: [t for t in now["lanes"][0]["tasks"] if t["share"]])
         assert shown["lanes"][0]["tasks"][0]["task_id"] == task_id

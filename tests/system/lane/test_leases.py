@@ -119,6 +119,31 @@ def test_two_requests_at_once_lease_no_more_than_the_limit(tmp_path: Path) -> No
         assert [request.json()["workflow_ids"] for request in server.requests] == [["4"], []]
 
 
+def test_a_task_is_not_lost_while_the_sequencer_names_one_that_is_answered(tmp_path: Path) -> None:
+    """Its answer is on its way, and says nothing of the other."""
+    said = iter([a_task("a"), a_task("b"), *[reply({"task_id": "a", "msg": "running"})] * 6])
+
+    def answer(request: Request) -> Any:
+        return reply({}, status=500) if request.path == "/miner_submit" else next(said)
+
+    with (
+        ScriptedServer(answer) as server,
+        closing(Sequencer(server.url)) as sequencer,
+        closing(Journal(tmp_path)) as journal,
+    ):
+        ledger = Ledger(miner_id=MINER_ID, journal=journal, folder=tmp_path / "lane")
+        answers = Answers(ledger=ledger, outbox=Outbox(sequencer))
+        gate = Gate(
+            sequencer=sequencer, ledger=ledger, journal=journal, answers=answers, shutdown=Shutdown(), prefetch=1
+        )
+        for _ in range(3):
+            gate.ask(["4"])
+        answers.fail("a", "it failed")
+        for _ in range(5):
+            gate.ask(["4"])
+        assert not ledger.get("b").taken_away
+
+
 def test_a_task_whose_lease_was_lost_on_the_way_is_not_said_to_be_lost_in_a_restart(tmp_path: Path) -> None:
     asked = []
 

@@ -173,7 +173,7 @@ def killed_before_the_acknowledgement(place: Place) -> None:
     place.testbed.devnet.fault("hang", "miner_submit", times=1)
     task_id = place.create()
     until(lambda: place.testbed.logged("task_step", task_id=task_id, step="rendered"), why="the render")
-    until(lambda: place.testbed.devnet.requests("miner_submit"), why="the answer")
+    until(lambda: place.testbed.devnet.faults()[0]["hits"], why="the answer")
     place.testbed.worker.kill()
     place.testbed.restart_worker()
     place.testbed.ended(task_id)

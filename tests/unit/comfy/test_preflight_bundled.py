@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
-from miner.comfy.preflight import Machine, check_graph, check_workflow, inputs_of, installed_loras
+from miner.comfy.preflight import Machine, check_graph, check_workflow, inputs_of, installed_loras, offered_loras
 from miner.task.errors import JobFault
 from miner.workflows import Library
 from miner.workflows.parameters import place_of
@@ -52,7 +53,8 @@ def test_without_models_the_reasons_are_those_models(bundled: Library, recorded:
         models = [reason for reason in reasons if reason.kind == "model"]
         assert {reason.missing for reason in models} == {model.name for model in workflow.manifest.models}
         assert all(reason.cure == f"run `xalora-miner models pull {name}`" for reason in models)
-        assert models == list(reasons)
+        others = [reason.kind for reason in reasons if reason.kind != "model"]
+        assert others == (["lora"] if name == "flux-lora" else [])
 
 
 def test_one_model_taken_away_is_one_reason(bundled: Library, stocked: ObjectInfo, recorded: ObjectInfo) -> None:
@@ -65,6 +67,18 @@ def test_the_loras_are_those_that_comfyui_lists_but_for_pickles(stocked: ObjectI
     assert installed_loras(stocked) == ("detail.safetensors", "sub/line.safetensors")
     assert installed_loras(recorded) == ()
     assert installed_loras({}) == ()
+
+
+def test_a_lora_for_another_base_is_not_offered_for_flux(bundled: Library, stocked: ObjectInfo) -> None:
+    flux = bundled.get("flux-lora").variants[0]
+    one = replace(on(stocked), lora_bases={"detail.safetensors": "sdxl"})
+    assert offered_loras(one, base=flux.lora_base) == ("sub/line.safetensors",)  # of an unknown base
+    both = replace(on(stocked), lora_bases={"detail.safetensors": "sdxl", "sub/line.safetensors": "wan-14b"})
+    assert offered_loras(both, base=flux.lora_base) == ()
+    assert offered_loras(both) == ("detail.safetensors", "sub/line.safetensors")
+    [reason] = check_workflow(flux, both)
+    assert reason.text == "every LoRA is for another base model than FLUX.1"
+    assert check_workflow(flux, replace(both, on_demand=True)) == ()
 
 
 @EVERY

@@ -78,10 +78,11 @@ def test_json_is_one_object(run):
             "sequencer",
             "gpu",
             "comfyui",
+            "comfyui_args",
             "models",
             "workflows",
         ),
-        *("decoder", "disk", "disk_speed", "state_folder", "journal", "ports", "worker"),
+        *("decoder", "memory", "disk", "disk_speed", "state_folder", "journal", "ports", "worker"),
     ]
     assert not [secret for secret in (KEY, PASSWORD, TOKEN) if secret in ended.stdout + ended.stderr]
 

@@ -9,7 +9,7 @@ import pytest
 from miner.machine.gpu import Gpu, Gpus
 from miner.machine.torch_build import advice, complaint, driver_cuda, fit, runs, tag_of
 
-CU130 = ("2.14.1+cu130", "13.0", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"))
+CU130 = ("2.14.1+cu130", "13.0", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
 CU126 = ("2.8.0+cu126", "12.6", ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"))
 CU128 = ("2.9.1+cu128", "12.8", ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
 
@@ -64,8 +64,9 @@ def test_blackwell_has_no_build_for_cuda_12_6(capability):
     assert [tag_of(cuda, capability) for cuda in (12, 13)] == [None, "cu130"]
 
 
-def test_a_card_before_maxwell_has_no_build():
-    assert [tag_of(cuda, KEPLER) for cuda in (12, 13)] == [None, None]
+@pytest.mark.parametrize("capability", [KEPLER, (13, 0)])
+def test_a_card_before_maxwell_or_after_blackwell_has_no_build(capability):
+    assert [tag_of(cuda, capability) for cuda in (12, 13)] == [None, None]
 
 
 # ---- the installed one ------------------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def test_a_card_before_maxwell_has_no_build():
         (CU130, R580, (VOLTA,), True, "unusable", ("GPU 0 (card 0, sm_70)", "only sm_75", "tagged cu126")),
         (CU130, R580, (ADA, PASCAL), True, "unusable", ("GPU 1 (card 1, sm_61)", "tagged cu126")),
         (CU130, R580, (RTX_50, VOLTA), True, "unusable", ("a miner for each kind", "cu130", "cu126")),
-        (CU130, R580, (KEPLER,), True, "unusable", ("leave GPU 0", "no build for it")),
+        (CU130, R580, (KEPLER,), True, "unusable", ("leave GPU 0", "neither build has kernels")),
         (CU126, R570, (VOLTA,), True, "good", ()),
         (CU126, R580, (PASCAL,), True, "good", ()),
         (CU126, R580, (HOPPER,), True, "slow", ("fast kernels", "use the image tagged cu130")),

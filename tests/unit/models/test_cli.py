@@ -17,7 +17,7 @@ from miner.config.bundled import WORKFLOWS
 from miner.models.hash_db import HashDatabase
 from tests.support.paths import ROOT
 from tests.support.testbed import until
-from tests.unit.models.samples import gguf, safetensors, sha256
+from tests.unit.models.samples import gguf, lora, safetensors, sha256
 from tests.unit.models.server import Step
 
 ONE, TWO, SHARED = gguf(300_000), gguf(200_000, seed=2), safetensors(100_000)
@@ -201,3 +201,27 @@ def test_a_lora_of_hugging_face_is_named_as_tasks_name_it(installation):
     assert pulled.returncode == 0, pulled.stderr
     assert "tasks name it style" in pulled.stdout
     assert installation.file("loras/style.safetensors").read_bytes() == safetensors(9_000)
+
+
+def test_the_loras_of_the_settings_are_pulled_listed_and_pruned_once_they_are_no_longer_named(installation):
+    kept, gone = lora(9_000), lora(8_000, seed=1)
+    for name, data in (("kept", kept), ("gone", gone)):
+        installation.hub.publish("me/style", f"{name}.safetensors", data)
+    installation.workflow("three", vram_gb=0, models=[])
+    manifest = installation.folder / "workflows" / "three" / "workflow.toml"
+    manifest.write_text(
+        manifest.read_text() + '\n[parameters.lora_name]\ntype = "lora"\nbind = []\ndescription = "not used"\n'
+    )
+    models = f"[models]\ndir = {json.dumps(str(installation.models))}\n[loras]\n"
+    table = 'ink = "hf://me/style/kept.safetensors"\nwash = "hf://me/style/gone.safetensors"\n'
+    installation.settings(enabled=("three",), more=models + table)
+    assert installation.run("pull").returncode == 0
+    assert installation.file("loras/ink.safetensors").read_bytes() == kept
+    listed = installation.run("list").stdout
+    assert "hf://me/style/kept.safetensors" in listed
+    assert "FLUX.1" in listed
+    installation.settings(enabled=("three",), more=models)
+    named = {"XALORA_LORAS": "ink=hf://me/style/kept.safetensors"}
+    assert "loras/wash.safetensors" in installation.run("prune", "--yes", **named).stdout
+    assert not installation.file("loras/wash.safetensors").exists()
+    assert installation.file("loras/ink.safetensors").exists()
