@@ -110,7 +110,7 @@ def thumbnail(data: bytes, *, max_pixels: int, side: int, most: int) -> Answer:
         raise broken(pixels.kind) from None
     out = b""
     for quality in _THUMBNAIL_QUALITIES:
-        out = _encoded(small, "WEBP", quality=quality)
+        out = _encoded(small, "WEBP", quality=quality, method=1)  # 4 saves 4 % of the bytes, for 3 ms
         if len(out) <= most:
             break
     return {"size": size}, out

@@ -1,8 +1,9 @@
 """The ledger: one miner id's tasks in hand, and the only way to change their stages.
 
-Under one lock, `advance` writes the journal, replaces the `TaskInHand`, then wakes waiting loops. Tasks with an outcome
-go to the cleaner with all their places. `view` returns all tasks, frozen and without waiting, for the dashboard,
-metrics, heartbeat and prefetch. The loops have no other queue: each takes the first task at its stage. No network.
+Under one lock, `advance` writes the journal, replaces the `TaskInHand`, then wakes the loops that wait for its stage.
+Tasks with an outcome go to the cleaner with all their places. `view` returns all tasks, frozen and without waiting, for
+the dashboard, metrics, heartbeat and prefetch. The loops have no other queue: each takes the first task at its stage.
+No network.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 
 REMEMBER = 1000  # closed tasks to remember
 
+Kinds = tuple[type[Stage], ...]
+
 
 class Ledger:
     """Thread-safe. Stage changes block for the journal; the rest does not block."""
@@ -58,12 +61,13 @@ class Ledger:
         """`folder`: for temporary files, in a subfolder per prompt id. `cleaner` must not block."""
         self.miner_id = miner_id
         self.folder = folder
-        self.version = 0  # counts the changes that wake `wait`
+        self.version = 0  # counts the changes that end a `wait`
         self.ended = False  # no more tasks will come
         self.cleaner = cleaner
         self._journal = journal
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._waits: dict[Kinds, threading.Condition] = {}  # for which stages: each loop sleeps until its own
         self._tasks: Mapping[str, TaskInHand] = MappingProxyType({})  # replaced as a whole
         self.closings = 0  # how many tasks have closed: a moment that no clock can move
         self._closed: dict[str, tuple[int, str]] = {}  # task → the moment, the verdict
@@ -83,7 +87,7 @@ class Ledger:
         tasks = self.view()
         for kind in kinds:
             for task in sorted(tasks, key=lambda task: task.queued_at) if kind is Prompted else tasks:
-                if isinstance(task.stage, kind) and (kind is not Prompted or task.queued_at):
+                if _is_at(task, (kind,)):
                     return task
         return None
 
@@ -113,7 +117,7 @@ class Ledger:
         """Add a new task, at `Leased`."""
         task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=lease.task_id), since=self._clock())
         hide_task(lease.task_id, lease.strings())
-        with self._changed:
+        with self._lock:
             self._write(task, lease=True)
             self._put(task)
         return task
@@ -121,7 +125,7 @@ class Ledger:
     def restore(self, task: TaskInHand, *, then: Stage | None = None) -> TaskInHand:
         """Add a task from the journal, and advance it to `then` if given."""
         hide_task(task.task_id, task.lease.strings())
-        with self._changed:
+        with self._lock:
             if then is not None:
                 return self._advance(task, then, {})
             self._put(task)
@@ -133,17 +137,17 @@ class Ledger:
         """Add a task that only the sequencer knows, at `Answered`."""
         lease = Lease.unknown(outcome.task_id, at=self._clock())
         task = TaskInHand(lease=lease, stage=Leased(), hold=Hold(task_id=outcome.task_id), unknown=True)
-        with self._changed:
+        with self._lock:
             return self._advance(task, Answered(outcome=outcome), {})
 
     def leave(self, task_id: str) -> None:
         """Remove a task without closing it: the next start continues it from the journal."""
-        with self._changed:
+        with self._lock:
             self._drop(task_id)
 
     def end(self) -> None:
         """No more tasks will come: the loops may end."""
-        with self._changed:
+        with self._lock:
             self.ended = True
             self._notify()
 
@@ -156,20 +160,20 @@ class Ledger:
         Raises KeyError for a task not in hand, ValueError for a step not in `NEXT`: both are the caller's bugs. A disk
         fault does not stop the task; a crash then repeats the step.
         """
-        with self._changed:
+        with self._lock:
             return self._advance(self._tasks[task_id], stage, facts, recorded=recorded)
 
     def note(self, task_id: str, **facts: Any) -> None:
         """Set fields that the journal does not keep. Only `queued_at` wakes loops."""
-        with self._changed:
+        with self._lock:
             if (task := self._tasks.get(task_id)) is not None:
                 self._replace(replace(task, **facts))
                 if "queued_at" in facts:
-                    self._notify()
+                    self._notify(self._tasks[task_id])
 
     def lease_again(self, lease: Lease) -> None:
         """The sequencer leased a task in hand again: use the new upload target."""
-        with self._changed:
+        with self._lock:
             task = self._tasks.get(lease.task_id)
             if task is None or task.answered or task.lease.target == lease.target:
                 return  # it may have ended in another thread just now
@@ -183,7 +187,7 @@ class Ledger:
     ) -> None:
         """Apply a reply to a request made while the tasks `about` were in hand; see `policy.observe`."""
         holds = policy.observe([task.hold for task in about], running=named, canceled=canceled, eclipses=eclipses)
-        with self._changed:
+        with self._lock:
             for hold in holds:
                 task = self._tasks.get(hold.task_id)
                 if task is None or task.answered:
@@ -195,7 +199,7 @@ class Ledger:
 
     def cleaned(self, left: Mapping[str, Places]) -> None:
         """The tasks' files are deleted but for those that are `left`."""
-        with self._changed:
+        with self._lock:
             try:
                 self._journal.cleaned(self.miner_id, left)
             except MachineFault as fault:
@@ -207,21 +211,23 @@ class Ledger:
     def write_again(self) -> None:
         """Try the records of closed tasks that the disk refused, so that no secret of theirs stays in the journal."""
         if self._unwritten:
-            with self._changed:
+            with self._lock:
                 self._write()
 
     # ---- waiting ----------------------------------------------------------------------------------
 
-    def wait(self, seconds: float | None, *, since: int) -> None:
-        """Block until the next change or `wake`, or for `seconds`.
+    def wait(self, seconds: float | None, *kinds: type[Stage], since: int) -> None:
+        """Block until a task comes to one of these stages (none named: to any), or leaves; until `wake`; or for
+        `seconds`.
 
         `since`: the `version` that the caller has seen; a later one ends the wait at once.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self.version != since, timeout=seconds)
+        with self._lock:
+            changed = self._waits.setdefault(kinds, threading.Condition(self._lock))
+            changed.wait_for(lambda: self.version != since, timeout=seconds)
 
     def wake(self) -> None:
-        with self._changed:
+        with self._lock:
             self._notify()
 
     def prompts(self) -> frozenset[str]:
@@ -292,7 +298,7 @@ class Ledger:
 
     def _put(self, task: TaskInHand) -> None:
         self._replace(task)
-        self._notify()
+        self._notify(task)
 
     def _replace(self, task: TaskInHand) -> None:
         self._tasks = MappingProxyType({**self._tasks, task.task_id: task})
@@ -302,9 +308,17 @@ class Ledger:
         task_ended(task_id)
         self._notify()
 
-    def _notify(self) -> None:
+    def _notify(self, task: TaskInHand | None = None) -> None:
+        """Wake the loops that wait for the stage of `task`; without, all."""
         self.version += 1
-        self._changed.notify_all()
+        for kinds, changed in self._waits.items():
+            if task is None or not kinds or _is_at(task, kinds):
+                changed.notify_all()
+
+
+def _is_at(task: TaskInHand, kinds: Kinds) -> bool:
+    """Whether the task is at one of these stages; a prompt only once ComfyUI has it."""
+    return isinstance(task.stage, kinds) and (task.queued_at > 0 or not isinstance(task.stage, Prompted))
 
 
 def _known_by(stage: Stage, task: TaskInHand, now: float) -> dict[str, Any]:

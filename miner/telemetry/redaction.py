@@ -127,6 +127,8 @@ def without_secrets(text: str) -> str:
 
 def without_strings(text: str) -> str:
     """`text` without strings of tasks in hand."""
+    if len(text) < SHORTEST:
+        return text
     with _mutex:
         for task_id, strings in _tasks.items():
             if task_id not in _hidden_tasks:

@@ -21,7 +21,7 @@ from miner.net.egress import NetworkFault
 from miner.task.errors import JobFault, LeaseLost, MachineFault, Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff
-from miner.task.stages import Lease, Media, PresignedPut, Prompted, Rendered, TaskInHand, Uploaded
+from miner.task.stages import Answered, Lease, Media, PresignedPut, Prompted, Rendered, TaskInHand, Uploaded
 from miner.telemetry import clock, metrics
 from miner.telemetry.liveness import IDLE, REMOTE, TURN, Liveness
 from miner.telemetry.sizes import gb
@@ -86,7 +86,8 @@ class Deliver:
             if self.ledger.ended:
                 return None
             due = self.cleanup.next_in()
-            self.ledger.wait(None if due is None else max(due, NEXT_PROMPT), since=version)
+            pause = None if due is None else max(due, NEXT_PROMPT)
+            self.ledger.wait(pause, Rendered, Prompted, Answered, since=version)
             if due is None or self.ledger.first(Rendered) is not None:
                 continue
             if self.ledger.version == version or self.ledger.first(Prompted) is not None:

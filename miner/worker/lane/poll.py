@@ -18,6 +18,7 @@ from miner.sequencer import Aborted, Reply
 from miner.task.errors import Retryable
 from miner.task.ledger import Ledger
 from miner.task.policy import backoff, idle_delay, return_delay
+from miner.task.stages import Leased, Prepared
 from miner.telemetry import clock
 from miner.telemetry.liveness import REMOTE, TURN, Liveness
 from miner.worker.lane.capabilities import Capabilities
@@ -67,7 +68,7 @@ class Poll:
             self.collect_lost_lease()
             self.ledger.wait(WAKE, since=version)
         elif not self.gate.may_hold_more():
-            self.ledger.wait(WAKE, since=version)
+            self.ledger.wait(WAKE, Prepared, Leased, since=version)
         elif (reason := self.not_leasing_reason()) is not None:
             self.doing = f"waiting: {reason}"
             self._log_not_leasing(reason)

@@ -13,6 +13,7 @@ from tests.system.faults.breaking import FAULTS
 
 DONE = ("finished", "")
 LOST = ("failed", "the miner lost this task in a restart before it could start; please create it again")
+NOT_HEARD = ("failed", "the reply that handed this task out did not reach the miner; please create it again")
 REFUSED = ("failed", "the upload target refused the file (403)")
 
 
@@ -53,11 +54,11 @@ CASES = [
     Case(fault="engine killed", at="prompted", acted=True),
     *everywhere("websocket dropped"),
     *everywhere("sequencer killed"),
-    *everywhere("sequencer away", leased=LOST),
-    *everywhere("sequencer resets", leased=LOST),
-    *everywhere("sequencer says garbage", leased=LOST),
-    *everywhere("sequencer says 500", leased=LOST),
-    *everywhere("sequencer says 429", leased=LOST),
+    *everywhere("sequencer away", leased=NOT_HEARD),
+    *everywhere("sequencer resets", leased=NOT_HEARD),
+    *everywhere("sequencer says garbage", leased=NOT_HEARD),
+    *everywhere("sequencer says 500", leased=NOT_HEARD),
+    *everywhere("sequencer says 429", leased=NOT_HEARD),
     *(
         Case(fault=f"sequencer {what}", at="answered", acted=True)
         for what in ("away", "resets", "says garbage", "says 500", "says 429")

@@ -27,9 +27,18 @@ def decoders(testbed: Testbed) -> list[int]:
 def stop_decoder(testbed: Testbed) -> int:
     """From now on it answers nothing."""
     (pid,) = until(lambda: decoders(testbed), why="a decoder that is ready before the first task")
-    time.sleep(0.5)  # until it is past its start
+    until(lambda: waits(pid), why="the end of its start")
     os.kill(pid, signal.SIGSTOP)
     return pid
+
+
+def waits(pid: int) -> bool:
+    """Whether it sleeps at each of ten looks; while it starts it does not, and on a busy machine that takes long."""
+    for _ in range(10):
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            return False
+        time.sleep(0.03)
+    return True
 
 
 @pytest.fixture

@@ -116,6 +116,6 @@ def test_an_external_comfyui_that_is_away_is_for_its_owner(testbed: Testbed) -> 
     testbed.start_worker(
         f"http://127.0.0.1:{free_port()}", comfyui__give_up_after=0.5, status__enabled=True, status__port=port
     )
-    until(lambda: len(testbed.logged("comfyui_not_ready")) >= 3, why="some attempts")
+    until(lambda: len(testbed.logged("comfyui_not_ready")) >= 3 and probe(port, "/healthz")[0], why="some attempts")
     assert (probe(port, "/healthz")[0], probe(port, "/readyz")[0]) == (200, 503)
     assert testbed.worker.stop() == 0

@@ -20,6 +20,7 @@ from miner.task.journal import Journal
 from miner.task.ledger import Ledger
 from miner.task.stages import NEXT, Answered, Closed, Leased, Places, Prepared, Prompted, Stage, TemporaryS3
 from tests.support.sample_tasks import JOB, LEASE, ME, OUTCOME, WAY
+from tests.support.testbed import until
 
 STAGES = (*WAY, Closed(verdict="acknowledged"))
 OTHER_PLACE = replace(LEASE, target=TemporaryS3(access_key_id="a", secret_access_key="b", session_token="c"))
@@ -183,6 +184,32 @@ def test_a_stage_wakes_waiters_and_a_note_does_not(ledger):
     waiting = threading.Thread(target=lambda: ledger.wait(60.0, since=version))
     waiting.start()
     ledger.advance("task-1", WAY[1])
+    waiting.join(10.0)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "wakes"),
+    [
+        (0, lambda ledger: ledger.advance("task-1", WAY[1]), False),
+        (1, lambda ledger: ledger.advance("task-1", WAY[2]), False),  # ComfyUI does not have it yet
+        (2, lambda ledger: ledger.note("task-1", queued_at=1.0), True),
+        (3, lambda ledger: ledger.advance("task-1", WAY[4]), False),
+        (4, lambda ledger: ledger.advance("task-1", WAY[5]), True),
+        (3, lambda ledger: ledger.leave("task-1"), True),
+        (3, Ledger.wake, True),
+        (3, Ledger.end, True),
+    ],
+)
+def test_a_wait_for_stages_sleeps_through_the_others(ledger, before, change, wakes):
+    bring(ledger, WAY[before])
+    stages = (Prompted, Answered)
+    waiting = threading.Thread(target=lambda: ledger.wait(60.0, *stages, since=ledger.version))
+    waiting.start()
+    until(lambda: stages in ledger._waits and ledger._waits[stages]._waiters, why="it sleeps")
+    change(ledger)
+    assert bool(ledger._waits[stages]._waiters) is not wakes
+    ledger.end()
     waiting.join(10.0)
     assert not waiting.is_alive()
 
