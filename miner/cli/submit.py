@@ -35,7 +35,11 @@ Interval = Annotated[float, typer.Option(help="Seconds between two requests, at 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", dir_okay=False, help="Download the result to this file.")
 ]
+Image = Annotated[str, typer.Option(help="A picture: a file or a public URL.")]
 Prompt = Annotated[str, typer.Option(help="What the result should show.")]
+Guidance = Annotated[float | None, typer.Option(help="How closely to follow the prompt.")]
+Length = Annotated[int | None, typer.Option(help="Frames.")]
+Fps = Annotated[float | None, typer.Option(help="Frames a second.")]
 Width = Annotated[int | None, typer.Option(help="Pixels.")]
 Height = Annotated[int | None, typer.Option(help="Pixels.")]
 Steps = Annotated[int | None, typer.Option(help="Sampler steps.")]
@@ -66,7 +70,7 @@ class Delivery:
 
 @submit_app.command()
 def upscaler(
-    image: Annotated[str, typer.Option(help="A picture: a file or a public URL.")],
+    image: Image,
     workflow_id: WorkflowId = None,
     url: Url = None,
     wait: Wait = True,
@@ -77,12 +81,9 @@ def upscaler(
 ) -> None:
     """Enlarge a picture."""
     from miner.sdk import UpscalerTask
-    from miner.sdk.files import image_url
 
     def task(workflow: Workflow) -> WorkflowTask:
-        remote = image.lower().startswith(("http://", "https://", "data:"))
-        source = image if remote else image_url(Path(image), workflow_url=workflow.workflow_url)
-        return UpscalerTask(image_url=source, workflow_id=workflow_id)
+        return UpscalerTask(image_url=_picture(image, workflow), workflow_id=workflow_id)
 
     delivery = Delivery(wait=wait, timeout=timeout, interval=interval, output=output, as_json=as_json)
     _submit(task, url=url, delivery=delivery)
@@ -98,7 +99,7 @@ def txt2img(
     ] = None,
     width: Width = None,
     height: Height = None,
-    guidance: Annotated[float | None, typer.Option(help="How closely to follow the prompt.")] = None,
+    guidance: Guidance = None,
     steps: Steps = None,
     seed: Seed = None,
     workflow_id: WorkflowId = None,
@@ -135,10 +136,10 @@ def txt2vid(
     prompt: Prompt,
     width: Width = None,
     height: Height = None,
-    length: Annotated[int | None, typer.Option(help="Frames.")] = None,
+    length: Length = None,
     steps: Steps = None,
     seed: Seed = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second.")] = None,
+    fps: Fps = None,
     quality: Annotated[int | None, typer.Option(help="1 to 100.")] = None,
     workflow_id: WorkflowId = None,
     url: Url = None,
@@ -161,6 +162,80 @@ def txt2vid(
             seed=seed,
             fps=fps,
             quality=quality,
+            workflow_id=workflow_id,
+        )
+
+    delivery = Delivery(wait=wait, timeout=timeout, interval=interval, output=output, as_json=as_json)
+    _submit(task, url=url, delivery=delivery)
+
+
+@submit_app.command()
+def img2vid(
+    image: Image,
+    prompt: Prompt,
+    width: Width = None,
+    height: Height = None,
+    length: Length = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    fps: Fps = None,
+    workflow_id: WorkflowId = None,
+    url: Url = None,
+    wait: Wait = True,
+    timeout: Timeout = 300.0,
+    interval: Interval = 10.0,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a video that starts with a picture."""
+    from miner.sdk import ImageToVideoTask
+
+    def task(workflow: Workflow) -> WorkflowTask:
+        return ImageToVideoTask(
+            image_url=_picture(image, workflow),
+            prompt=prompt,
+            width=width,
+            height=height,
+            length=length,
+            steps=steps,
+            seed=seed,
+            fps=fps,
+            workflow_id=workflow_id,
+        )
+
+    delivery = Delivery(wait=wait, timeout=timeout, interval=interval, output=output, as_json=as_json)
+    _submit(task, url=url, delivery=delivery)
+
+
+@submit_app.command()
+def img2img(
+    image: Image,
+    prompt: Prompt,
+    size: Annotated[int | None, typer.Option(help="Pixels of the result's longer side.")] = None,
+    denoise: Annotated[float | None, typer.Option(help="How much may change, up to 1.")] = None,
+    guidance: Guidance = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    workflow_id: WorkflowId = None,
+    url: Url = None,
+    wait: Wait = True,
+    timeout: Timeout = 300.0,
+    interval: Interval = 10.0,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a picture anew after a prompt."""
+    from miner.sdk import ImageToImageTask
+
+    def task(workflow: Workflow) -> WorkflowTask:
+        return ImageToImageTask(
+            image_url=_picture(image, workflow),
+            prompt=prompt,
+            size=size,
+            denoise=denoise,
+            guidance=guidance,
+            steps=steps,
+            seed=seed,
             workflow_id=workflow_id,
         )
 
@@ -202,6 +277,14 @@ class Report:
     def __exit__(self, *_: object) -> None:
         if self._as_json and self._facts["task_id"]:
             typer.echo(json.dumps(self._facts))
+
+
+def _picture(image: str, workflow: Workflow) -> str:
+    """The URL of a picture, or a `data:` URI of a file's."""
+    from miner.sdk.files import image_url
+
+    remote = image.lower().startswith(("http://", "https://", "data:"))
+    return image if remote else image_url(Path(image), workflow_url=workflow.workflow_url)
 
 
 def _submit(task: Callable[[Workflow], WorkflowTask], *, url: str | None, delivery: Delivery) -> None:

@@ -131,7 +131,7 @@ class Workflows(Section):
     """Which workflows run here, and their ids."""
 
     enabled: Names = Field(
-        default=("upscaler", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"),
+        default=("upscaler", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b", "wan22-5b-img2vid", "flux-img2img"),
         min_length=1,
         description="workflows that may run",
     )

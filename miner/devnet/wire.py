@@ -39,11 +39,14 @@ class PublicWorkflow:
     format: str
 
 
+# The network's are 1 to 3; the others are this devnet's own.
 PUBLIC_WORKFLOWS: Mapping[str, PublicWorkflow] = {
     "1": PublicWorkflow(task_type="txt2vid", format="mp4"),
     "2": PublicWorkflow(task_type="txt2vid", format="webp"),
     "3": PublicWorkflow(task_type="txt2img", format="jpg"),
     "4": PublicWorkflow(task_type="upscaler", format="png"),
+    "5": PublicWorkflow(task_type="img2vid", format="mp4"),
+    "6": PublicWorkflow(task_type="img2img", format="jpg"),
 }
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]

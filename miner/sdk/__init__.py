@@ -24,7 +24,15 @@ from miner.sdk.errors import (
 )
 from miner.sdk.replies import MinerResponse, Progress, TaskCancelResponse, TaskStatus, WorkflowTaskResult
 from miner.sdk.results import download
-from miner.sdk.tasks import FluxLoraTask, Text2VideoTask, UpscalerTask, WorkflowTask, WorkflowTaskType
+from miner.sdk.tasks import (
+    FluxLoraTask,
+    ImageToImageTask,
+    ImageToVideoTask,
+    Text2VideoTask,
+    UpscalerTask,
+    WorkflowTask,
+    WorkflowTaskType,
+)
 
 __all__ = [
     "APIError",
@@ -32,6 +40,8 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "FluxLoraTask",
+    "ImageToImageTask",
+    "ImageToVideoTask",
     "InvalidReply",
     "InvalidTask",
     "MinerResponse",

@@ -16,11 +16,13 @@ from miner.sdk.errors import InvalidTask
 
 
 class WorkflowTaskType(StrEnum):
-    """The task types of the network, as they are sent."""
+    """The task types, as they are sent: the network's three, and two that start from a picture."""
 
     UPSCALER = "upscaler"
     FLUX_LORA = "txt2img"
     TEXT2VIDEO = "txt2vid"
+    IMAGE2VIDEO = "img2vid"
+    IMAGE2IMAGE = "img2img"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,7 @@ class UpscalerTask(WorkflowTask):
 
     def __post_init__(self) -> None:
         WorkflowTask.__post_init__(self)
-        _check_text(self, "image_url")
-        if not self.image_url.lower().startswith(("http://", "https://", "data:image/")):
-            raise InvalidTask("UpscalerTask.image_url is not a URL: use http://…, https://… or data:image/…")
+        _check_picture(self, self.image_url)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,92 @@ class Text2VideoTask(WorkflowTask):
         _check_numbers(self, "fps")
         if self.quality is not None and self.quality > 100:
             raise InvalidTask(f"Text2VideoTask.quality is not from 1 to 100: {self.quality}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageToVideoTask(WorkflowTask):
+    """Make a video that starts with a picture and goes on as a prompt says. Raises InvalidTask."""
+
+    image_url: str = field(repr=False)  # http, https or a `data:` URI
+    prompt: str = field(repr=False)
+    width: int | None = None  # pixels; the picture is scaled to fill width x height
+    height: int | None = None  # pixels
+    length: int | None = None  # frames
+    steps: int | None = None
+    seed: int | None = None  # None: drawn by the miner
+    fps: float | None = None  # frames per second
+
+    @property
+    def task_type(self) -> str:
+        return WorkflowTaskType.IMAGE2VIDEO
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "image": self.image_url,
+            "prompt": self.prompt,
+            "width": self.width,
+            "height": self.height,
+            "length": self.length,
+            "steps": self.steps,
+            "seed": self.seed,
+            "fps": self.fps,
+        }
+
+    def __post_init__(self) -> None:
+        WorkflowTask.__post_init__(self)
+        _check_picture(self, self.image_url)
+        _check_text(self, "prompt")
+        _check_whole(self, "width", "height", "length", "steps")
+        _check_whole(self, "seed", least=0)
+        _check_numbers(self, "fps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageToImageTask(WorkflowTask):
+    """Draw a picture anew after a prompt. Raises InvalidTask."""
+
+    image_url: str = field(repr=False)  # http, https or a `data:` URI
+    prompt: str = field(repr=False)
+    size: int | None = None  # pixels of the result's longer side; the other follows the picture
+    denoise: float | None = None  # how much may change, above 0 to 1; 1 keeps nothing of the picture
+    guidance: float | None = None
+    steps: int | None = None
+    seed: int | None = None  # None: drawn by the miner
+
+    @property
+    def task_type(self) -> str:
+        return WorkflowTaskType.IMAGE2IMAGE
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "image": self.image_url,
+            "prompt": self.prompt,
+            "size": self.size,
+            "denoise": self.denoise,
+            "guidance": self.guidance,
+            "steps": self.steps,
+            "seed": self.seed,
+        }
+
+    def __post_init__(self) -> None:
+        WorkflowTask.__post_init__(self)
+        _check_picture(self, self.image_url)
+        _check_text(self, "prompt")
+        _check_whole(self, "size", "steps")
+        _check_whole(self, "seed", least=0)
+        _check_numbers(self, "denoise")
+        _check_numbers(self, "guidance", least=0)
+        if self.denoise is not None and self.denoise > 1:
+            raise InvalidTask(f"ImageToImageTask.denoise is above 1: {self.denoise}")
+
+
+def _check_picture(task: WorkflowTask, url: str) -> None:
+    _check_text(task, "image_url")
+    if not url.lower().startswith(("http://", "https://", "data:image/")):
+        name = type(task).__name__
+        raise InvalidTask(f"{name}.image_url is not a URL: use http://…, https://… or data:image/…")
 
 
 def _check_text(task: WorkflowTask, *names: str) -> None:

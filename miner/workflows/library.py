@@ -148,6 +148,15 @@ class Workflow:
                 example[name] = loras[0]
         return example
 
+    def judge_picture(self, name: str, size: tuple[int, int]) -> None:
+        """Whether the picture `name` has a shape that the graph can take; `size` is in pixels. Raises JobFault."""
+        parameter = self.manifest.parameters[name]
+        if isinstance(parameter, ImageParameter):
+            try:
+                parameter.judge_size(size)
+            except Refused as refused:
+                raise JobFault(f"{name} {refused}") from None
+
     def transparency(self, name: str) -> Literal["flat", "kept", "bled"]:
         """What the transparent parts of the picture `name` become before it is uploaded.
 

@@ -271,6 +271,7 @@ class ImageParameter(_Kind):
 
     type: Literal["image"]
     default: None = None
+    max_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None  # of the longer side to the shorter
 
     def parse(self, value: object) -> str:
         if not isinstance(value, str):
@@ -285,6 +286,14 @@ class ImageParameter(_Kind):
         if _NOT_IN_URL.search(value):
             raise Refused("contains a space or a control character; percent-encode it")
         return value
+
+    def judge_size(self, size: tuple[int, int]) -> None:
+        """Refuse a picture that is too narrow for the graph; `size` is in pixels. Raises Refused."""
+        if self.max_ratio is not None and max(size) > self.max_ratio * min(size):
+            width, height = size
+            raise Refused(
+                f"is {width}x{height} pixels; its longer side may be at most {self.max_ratio:g} times the shorter one"
+            )
 
 
 class LoraParameter(_Kind):

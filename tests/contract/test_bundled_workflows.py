@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-NAMES = ("upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b")
+FROM_PICTURES = ("wan22-5b-img2vid", "flux-img2img")
+NAMES = ("upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b", *FROM_PICTURES)
 SMALL = {"prompt": "a lighthouse by the sea", "steps": 2, "seed": 7}
 TASKS = {
     "upscaler": ("upscaler", {}, (256, 192)),
@@ -31,6 +32,8 @@ TASKS = {
     "hunyuan-fp8": ("txt2vid", {**SMALL, "width": 64, "height": 80, "length": 5, "fps": 12}, (64, 80)),
     "mochi-fp8": ("txt2vid", {**SMALL, "width": 64, "height": 80, "length": 7, "quality": 60}, (64, 80)),
     "wan22-5b": ("txt2vid", {**SMALL, "width": 64, "height": 96, "length": 5, "fps": 12}, (64, 96)),
+    "wan22-5b-img2vid": ("img2vid", {**SMALL, "width": 64, "height": 96, "length": 5, "fps": 12}, (64, 96)),
+    "flux-img2img": ("img2img", {**SMALL, "size": 96}, (96, 72)),
 }
 
 
@@ -62,8 +65,8 @@ def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
         reason = testbed.logged("workflow_not_runnable", workflow=name)[-1]["reason"]
         pytest.skip(f"this ComfyUI cannot run {name}: {reason}")
     task_type, parameters, size = TASKS[name]
-    if task_type == "upscaler":
-        parameters = {"image": testbed.picture((64, 48))}
+    if task_type == "upscaler" or name in FROM_PICTURES:
+        parameters = parameters | {"image": testbed.picture((64, 48))}
     task_id = testbed.create(task_type=task_type, workflow_id=name, parameters=parameters, timeout_seconds=600.0)
     (task,) = testbed.ended(task_id, patience=600)
     assert task["status"] == "finished", task["msg"]
@@ -71,6 +74,36 @@ def test_what_comes_out_decodes_at_the_size_that_was_asked_for(testbed, name):
     done = testbed.logged("task_done", task_id=task_id)[0]
     chosen = [one["variant"] for one in testbed.logged("workflow_variant", workflow=name)]
     print(f"\n{name} {' '.join(chosen)}: {done['render_s']:.1f} s to render, {done['total_s']:.1f} s in all")
+
+
+ALPHA = Image.new("RGBA", (30, 40), (200, 40, 40, 90))
+SHAPES = [
+    (Image.new("RGB", (1, 1), "teal"), (64, 64)),
+    (Image.new("RGB", (2, 3), "teal"), (40, 64)),  # 42.7 x 64
+    (Image.new("RGB", (1999, 501), "teal"), (64, 16)),
+    (Image.new("RGB", (301, 1200), "teal"), (16, 64)),
+    (Image.new("L", (97, 131), 90), (40, 64)),
+    (ALPHA, (48, 64)),
+]
+
+
+@pytest.mark.parametrize(("picture", "size"), SHAPES, ids=[f"{one.mode}-{one.size}" for one, _ in SHAPES])
+@pytest.mark.parametrize("name", FROM_PICTURES)
+def test_a_picture_of_any_shape_is_taken(testbed, request, name, picture, size):
+    if request.node.callspec.params["testbed"]:
+        pytest.skip("one variant is enough: none has another graph")
+    if name not in testbed.logged("workflows_advertised")[-1]["names"]:
+        pytest.skip(f"this ComfyUI cannot run {name}")
+    asked = {"size": 64} if name == "flux-img2img" else {"width": 96, "height": 64, "length": 1}
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    image = testbed.store_input("shape.png", data.getvalue())
+    parameters = {"prompt": "a boat", "steps": 1, "seed": 7, "image": image, **asked}
+    task_type = name.rpartition("-")[2]
+    task_id = testbed.create(task_type=task_type, workflow_id=name, parameters=parameters, timeout_seconds=600.0)
+    (task,) = testbed.ended(task_id, patience=600)
+    assert task["status"] == "finished", task["msg"]
+    assert size_of(testbed.result(task)) == (size if name == "flux-img2img" else (96, 64))
 
 
 def size_of(data: bytes) -> tuple[int, int]:

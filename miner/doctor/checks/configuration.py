@@ -26,8 +26,9 @@ def configuration(facts: Facts) -> Iterator[Mark]:
         yield of_error("Dashboard", error)
     unasked = sorted(workflow.name for workflow in facts.enabled if not facts.library.ids_of([workflow.name]))
     if unasked:
-        says = f"no workflow id is mapped to {', '.join(unasked)}, so no tasks come for it"
-        yield note("Workflow ids", says, "map an id to it under [workflows] ids, or remove it from enabled")
+        them = "it" if len(unasked) == 1 else "them"
+        says = f"no workflow id is mapped to {', '.join(unasked)}, so no tasks come for {them}"
+        yield note("Workflow ids", says, f"map an id to {them} under [workflows] ids, or remove {them} from enabled")
 
 
 def address(miner_id: str) -> Mark:

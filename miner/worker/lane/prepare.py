@@ -286,7 +286,8 @@ class Prepare:
         watch = partial(
             self._may_go_on, task_id, job.deadline, late=f"{name}: the task's time ran out before it was decoded"
         )
-        picture, _size = clean_image(data, max_pixels=limit, alpha=workflow.transparency(name), name=name, watch=watch)
+        picture, size = clean_image(data, max_pixels=limit, alpha=workflow.transparency(name), name=name, watch=watch)
+        workflow.judge_picture(name, size)
         return picture
 
     def _fill(self, job: Job, prompt_id: str, pictures: dict[str, bytes], loras: dict[str, str]) -> Graph:

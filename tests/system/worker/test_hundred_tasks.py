@@ -1,15 +1,18 @@
-"""One hundred tasks of all three types in one run, including wrong ones."""
+"""One hundred tasks of all five types in one run, including wrong ones."""
 
 from __future__ import annotations
 
 import io
 import random
+from base64 import b64encode
 
 from PIL import Image
 
 from tests.support.paths import STAND_INS
+from tests.support.transparent import encoded
 
 IDS = {"2": ["plain-video"], "3": ["plain-picture"], "4": ["upscaler-lanczos"]}
+IDS |= {"motion": ["plain-motion"], "6": ["plain-redraw"]}
 
 
 def good_tasks(testbed, rng):
@@ -22,8 +25,14 @@ def good_tasks(testbed, rng):
         yield {"task_type": "txt2img", "workflow_id": "3", "parameters": asked}, (width, height)
         asked = {"prompt": "waves", "width": width, "height": height, "length": 5, "quality": 40}
         yield {"task_type": "txt2vid", "workflow_id": "2", "parameters": asked}, (width, height)
+        photo = testbed.picture((37, 101), "portrait.png")  # its middle, and its shape
+        asked = {"prompt": "waves", "image": photo, "width": width, "height": height, "length": 2}
+        yield {"task_type": "img2vid", "workflow_id": "motion", "parameters": asked}, (width, height)
+        asked = {"prompt": "waves", "image": photo, "size": 40}
+        yield {"task_type": "img2img", "workflow_id": "6", "parameters": asked}, (40, 109)
 
 
+NARROW = "data:image/png;base64," + b64encode(encoded(Image.new("RGB", (9, 2)), "PNG")).decode()
 WRONG = (
     ({"parameters": {"image": "ftp://example.org/a.png"}}, "image"),
     ({"parameters": {"image": "http://169.254.169.254/latest/meta-data"}}, "image"),
@@ -35,6 +44,11 @@ WRONG = (
     ({"task_type": "txt2vid", "workflow_id": "4", "parameters": {"prompt": "x"}}, "task_type"),
     ({"task_type": "txt2vid", "workflow_id": "2", "task_details": [1]}, "task_details"),
     ({"target": "none"}, "upload_url"),
+    ({"task_type": "img2img", "workflow_id": "6", "parameters": {"prompt": "x"}}, "image is missing"),
+    (
+        {"task_type": "img2img", "workflow_id": "6", "parameters": {"prompt": "x", "image": NARROW}},
+        "image is 9x2 pixels",
+    ),
 )
 
 
@@ -51,8 +65,8 @@ def test_each_task_is_answered_once_with_its_result_or_reason(testbed):
     good, wrong = {}, {}
     tasks = good_tasks(testbed, rng)
     for number in range(100):
-        if number % 10 == 9:
-            changes, reason = WRONG[number // 10]
+        if number % 8 == 7:
+            changes, reason = WRONG[number // 8]
             wrong[testbed.create(**changes)] = reason
         else:
             changes, size = next(tasks)

@@ -16,6 +16,7 @@ from tests.support.strategies import LORAS, parameters_of
 
 ObjectInfo = dict[str, Any]
 NAMES = ["upscaler", "upscaler-lanczos", "flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"]
+NAMES += ["wan22-5b-img2vid", "flux-img2img"]
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 

@@ -23,7 +23,10 @@ def test_every_key_is_shown_in_the_files_order(machine: Machine) -> None:
 def test_values_are_formatted(machine: Machine) -> None:
     machine.environ.update(XALORA_WORKFLOWS_IDS="1=b,4=a,1=c", XALORA_COMFYUI_ARGS="--fast,--proxy=http://u:p@h/?k=v")
     rows = rendered(machine)
-    assert rows["workflows.enabled"] == ("upscaler, flux-lora, hunyuan-fp8, mochi-fp8, wan22-5b", "default")
+    assert rows["workflows.enabled"] == (
+        "upscaler, flux-lora, hunyuan-fp8, mochi-fp8, wan22-5b, wan22-5b-img2vid, flux-img2img",
+        "default",
+    )
     assert rows["workflows.ids"] == ("1=b, 1=c, 4=a", "environment XALORA_WORKFLOWS_IDS")
     assert rows["comfyui.args"][0] == "--fast, --proxy=http://***@h/?***"
     assert rows["miner.warmup"][0] == "false"

@@ -31,7 +31,7 @@ def test_a_file_that_several_workflows_need_is_one_file():
     places = [file.relative_path for file in files]
     assert len(places) == len(set(places))
     shared = next(file for file in files if file.name == "t5xxl_fp8_e4m3fn_scaled.safetensors")
-    assert shared.needed_by == ("flux-lora", "mochi-fp8")
+    assert shared.needed_by == ("flux-img2img", "flux-lora", "mochi-fp8")
 
 
 def test_every_file_of_the_bundled_workflows_has_its_size_and_a_licence():
@@ -52,18 +52,22 @@ def test_manifests_that_contradict_each_other_are_an_error_that_names_both(key):
         files_of([one, two])
 
 
+FLUX = ("flux-lora", "flux-img2img")
+WAN = ("wan22-5b", "wan22-5b-img2vid")
+
+
 @pytest.mark.parametrize(
     ("memory", "names"),
     [
-        (0, ["upscaler-lanczos"]),
-        (8, ["upscaler", "upscaler-lanczos", "wan22-5b"]),
-        (12, ["flux-lora", "upscaler", "upscaler-lanczos", "wan22-5b"]),
-        (24, ["flux-lora", "hunyuan-fp8", "mochi-fp8", "upscaler", "upscaler-lanczos", "wan22-5b"]),
+        (0, {"upscaler-lanczos"}),
+        (8, {"upscaler", "upscaler-lanczos", *WAN}),
+        (12, {*FLUX, "upscaler", "upscaler-lanczos", *WAN}),
+        (24, {*FLUX, "hunyuan-fp8", "mochi-fp8", "upscaler", "upscaler-lanczos", *WAN}),
     ],
 )
 def test_only_workflows_that_fit_the_memory_are_chosen(memory, names):
     cards = [Card(memory=memory * 10**9)] if memory else []
-    assert [one.workflow.name for one in wanted(LIBRARY.workflows, cards, pinned={}) if one.fits] == names
+    assert {one.workflow.name for one in wanted(LIBRARY.workflows, cards, pinned={}) if one.fits} == names
 
 
 FAKE = {
@@ -87,8 +91,8 @@ def variants_for(gb: int, capability: tuple[int, int]) -> dict[str, str]:
     return {one.workflow.name: one.workflow.variant for one in every} | {"GB": str(total)}
 
 
-SMALL = {"wan22-5b": "fp8"}
-VIDEOS = {"hunyuan-fp8": "fp8", "mochi-fp8": "fp8", "wan22-5b": "fp16"}
+SMALL = dict.fromkeys(WAN, "fp8")
+VIDEOS = {"hunyuan-fp8": "fp8", "mochi-fp8": "fp8", **dict.fromkeys(WAN, "fp16")}
 
 
 def test_each_card_wants_the_files_of_the_variants_that_it_will_render():
@@ -114,11 +118,10 @@ def test_each_card_wants_the_files_of_the_variants_that_it_will_render():
         (80, "H100"): "fp8",
         (80, "B200"): "fp8",
     }
-    others = {
-        key: {name: v for name, v in one.items() if name not in ("flux-lora", "GB")} for key, one in found.items()
-    }
+    assert flux == {key: one.get("flux-img2img", "") for key, one in found.items()}
+    others = {key: {name: v for name, v in one.items() if name not in (*FLUX, "GB")} for key, one in found.items()}
     for (gb, name), variants in others.items():
-        expected = SMALL if gb < 12 else VIDEOS if gb >= 20 else {"wan22-5b": "fp16"}
+        expected = SMALL if gb < 12 else VIDEOS if gb >= 20 else dict.fromkeys(WAN, "fp16")
         assert variants == expected, name
     assert {key: one["GB"] for key, one in found.items() if key[1] in ("RTX 4060", "RTX 4070", "RTX 4090", "A100")} == {
         (8, "RTX 4060"): "18",

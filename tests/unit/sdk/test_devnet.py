@@ -16,7 +16,17 @@ from typer.testing import CliRunner
 
 from miner.cli.submit import submit_app
 from miner.devnet.options import DevnetOptions
-from miner.sdk import APIError, AuthenticationError, FluxLoraTask, Text2VideoTask, UpscalerTask, Workflow, download
+from miner.sdk import (
+    APIError,
+    AuthenticationError,
+    FluxLoraTask,
+    ImageToImageTask,
+    ImageToVideoTask,
+    Text2VideoTask,
+    UpscalerTask,
+    Workflow,
+    download,
+)
 from tests.support.devnet import Running, serve
 
 KEY = "me#s3cret"
@@ -32,7 +42,7 @@ class Miner:
 
     def lease(self) -> dict[str, Any]:
         """A task, or the reply that there is none."""
-        return self._post("miner_request", {"erc20_address": MINER_ID, "workflow_ids": ["1", "3", "4"]})
+        return self._post("miner_request", {"erc20_address": MINER_ID, "workflow_ids": ["1", "3", "4", "5", "6"]})
 
     def finish(self, task: dict[str, Any], data: bytes) -> str:
         """Upload the data as the result, and answer the task. Gives the object's key."""
@@ -71,6 +81,8 @@ def test_a_task_of_each_type_arrives_whole_and_its_result_comes_home(miner: Mine
         UpscalerTask(image_url="https://a.example/b.jpg", workflow_id="4"),
         FluxLoraTask(prompt="a cat", lora_name="ink", aspect_ratio="16:9", steps=4, seed=7, timeout_seconds=60),
         Text2VideoTask(prompt="a cat", width=848, height=480, length=9, fps=24, quality=80),
+        ImageToVideoTask(image_url="https://a.example/b.jpg", prompt="a cat", length=9, fps=24),
+        ImageToImageTask(image_url="https://a.example/b.jpg", prompt="a cat", denoise=0.5),
     ]
     with Workflow() as workflow:
         for task in tasks:

@@ -70,6 +70,8 @@ def test_a_local_picture_comes_home_enlarged(stub: Stub, tmp_path: Path) -> None
             {"lora_name": "ink", "aspect_ratio": "16:9", "width": 64, "height": 32, "guidance": 3.5},
         ),
         ("txt2vid", {"width": 64, "height": 32, "length": 9, "fps": 12, "quality": 80}),
+        ("img2vid", {"image": "https://a.example/b.jpg", "width": 64, "height": 32, "length": 9, "fps": 12}),
+        ("img2img", {"image": "https://a.example/b.jpg", "size": 64, "denoise": 0.5, "guidance": 3.5}),
     ],
 )
 def test_every_parameter_is_sent(stub: Stub, kind: str, sent: dict[str, object]) -> None:

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from miner.sdk import FluxLoraTask, InvalidTask, Text2VideoTask, UpscalerTask, WorkflowTask
+from miner.sdk import (
+    FluxLoraTask,
+    ImageToImageTask,
+    ImageToVideoTask,
+    InvalidTask,
+    Text2VideoTask,
+    UpscalerTask,
+    WorkflowTask,
+)
 
 PICTURE = {"aspect_ratio": "custom", "width": 680, "height": 1024, "guidance": 3.5, "steps": 15, "seed": 0}
+PHOTO = "https://a.example/b.jpg"
 VIDEO = {"width": 848, "height": 480, "length": 37, "steps": 30, "seed": 7, "fps": 24, "quality": 80}
 
 
@@ -28,6 +37,22 @@ def test_a_task_sends_what_was_set_and_nothing_else(
     task = kind(**fields)
     assert task.task_type == task_type
     assert task.task_details == {"parameters": fields}
+
+
+@pytest.mark.parametrize(
+    ("kind", "task_type", "fields"),
+    [
+        (ImageToVideoTask, "img2vid", {"width": 704, "height": 1280, "length": 9, "steps": 4, "seed": 0, "fps": 12}),
+        (ImageToImageTask, "img2img", {"size": 768, "denoise": 0.5, "guidance": 3.5, "steps": 4, "seed": 0}),
+    ],
+)
+def test_a_task_that_starts_from_a_picture_sends_it_as_the_workflows_name_it(
+    kind: type[WorkflowTask], task_type: str, fields: dict[str, Any]
+) -> None:
+    for given in ({}, fields):
+        task = kind(image_url=PHOTO, prompt="a cat", **given)  # type: ignore[call-arg]
+        assert task.task_type == task_type
+        assert task.task_details == {"parameters": {"image": PHOTO, "prompt": "a cat", **given}}
 
 
 def test_a_consumer_can_make_a_task_of_another_type() -> None:
@@ -66,6 +91,13 @@ def test_a_consumer_can_make_a_task_of_another_type() -> None:
         (lambda: Text2VideoTask(prompt="a", length=0), "Text2VideoTask.length"),
         (lambda: Text2VideoTask(prompt="a", fps=0), "Text2VideoTask.fps"),
         (lambda: Text2VideoTask(prompt="a", quality=101), "Text2VideoTask.quality"),
+        (lambda: ImageToVideoTask(image_url="photo.jpg", prompt="a"), "ImageToVideoTask.image_url"),
+        (lambda: ImageToVideoTask(image_url=PHOTO, prompt=""), "ImageToVideoTask.prompt"),
+        (lambda: ImageToVideoTask(image_url=PHOTO, prompt="a", length=0), "ImageToVideoTask.length"),
+        (lambda: ImageToImageTask(image_url="", prompt="a"), "ImageToImageTask.image_url"),
+        (lambda: ImageToImageTask(image_url=PHOTO, prompt="a", size=0), "ImageToImageTask.size"),
+        (lambda: ImageToImageTask(image_url=PHOTO, prompt="a", denoise=0), "ImageToImageTask.denoise"),
+        (lambda: ImageToImageTask(image_url=PHOTO, prompt="a", denoise=1.01), "ImageToImageTask.denoise"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(make: Any, field: str) -> None:

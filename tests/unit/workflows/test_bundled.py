@@ -1,4 +1,4 @@
-"""The six bundled workflows: parameters, defaults, bindings."""
+"""The bundled workflows: parameters, defaults, bindings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ LEAST = {
     "hunyuan-fp8": {"prompt": "a cat"},
     "mochi-fp8": {"prompt": "a cat"},
     "wan22-5b": {"prompt": "a cat"},
+    "wan22-5b-img2vid": {"image": "https://example.org/a.png", "prompt": "a cat"},
+    "flux-img2img": {"image": "https://example.org/a.png", "prompt": "a cat"},
 }
-# the public defaults of the protocol; of wan22-5b, which has none, the model's own
+# the public defaults of the protocol; of those that it does not have, the models' own
 DEFAULTS: dict[str, dict[str, Any]] = {
     "upscaler": {},
     "upscaler-lanczos": {},
@@ -34,6 +36,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "hunyuan-fp8": {"width": 848, "height": 480, "length": 117, "steps": 20, "fps": 23},
     "mochi-fp8": {"width": 848, "height": 480, "length": 37, "steps": 30, "fps": 24, "quality": 80},
     "wan22-5b": {"width": 1280, "height": 704, "length": 121, "steps": 20, "fps": 24},
+    "wan22-5b-img2vid": {"width": 1280, "height": 704, "length": 121, "steps": 20, "fps": 24},
+    "flux-img2img": {"size": 1024, "denoise": 0.75, "steps": 20, "guidance": 3.5},
 }
 # parameter → where it has to arrive: class and input
 ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
@@ -77,7 +81,17 @@ ARRIVES: dict[str, dict[str, tuple[str, str]]] = {
         "seed": ("KSampler", "seed"),
         "fps": ("CreateVideo", "fps"),
     },
+    "flux-img2img": {
+        "image": ("LoadImage", "image"),
+        "prompt": ("CLIPTextEncodeFlux", "t5xxl"),
+        "size": ("ImageScaleToMaxDimension", "largest_size"),
+        "denoise": ("BasicScheduler", "denoise"),
+        "guidance": ("CLIPTextEncodeFlux", "guidance"),
+        "steps": ("BasicScheduler", "steps"),
+        "seed": ("RandomNoise", "noise_seed"),
+    },
 }
+ARRIVES["wan22-5b-img2vid"] = ARRIVES["wan22-5b"] | {"image": ("LoadImage", "image")}
 PROTOCOL = {
     "upscaler": ({"image"}, set()),
     "txt2img": (
@@ -85,11 +99,13 @@ PROTOCOL = {
         {"lora_name", "strength_model", "aspect_ratio", "width", "height", "guidance", "steps", "seed"},
     ),
     "txt2vid": ({"prompt"}, {"width", "height", "length", "steps", "seed", "fps", "quality"}),
+    "img2vid": ({"image", "prompt"}, {"width", "height", "length", "steps", "seed", "fps"}),
+    "img2img": ({"image", "prompt"}, {"size", "denoise", "guidance", "steps", "seed"}),
 }
 EVERY = pytest.mark.parametrize("name", LEAST)
 
 
-def test_the_library_holds_the_six_with_their_ids_and_formats(bundled: Library) -> None:
+def test_the_library_holds_each_with_their_ids_and_formats(bundled: Library) -> None:
     assert {w.name: (w.manifest.id, w.task_type, w.manifest.output.format) for w in bundled.workflows} == {
         "upscaler": ("4", "upscaler", "png"),
         "upscaler-lanczos": ("", "upscaler", "png"),
@@ -97,6 +113,8 @@ def test_the_library_holds_the_six_with_their_ids_and_formats(bundled: Library) 
         "hunyuan-fp8": ("1", "txt2vid", "mp4"),
         "mochi-fp8": ("2", "txt2vid", "webp"),
         "wan22-5b": ("", "txt2vid", "mp4"),
+        "wan22-5b-img2vid": ("", "img2vid", "mp4"),
+        "flux-img2img": ("", "img2img", "jpg"),
     }
 
 
@@ -137,10 +155,13 @@ def test_every_parameter_reaches_the_node_it_should(bundled: Library, name: str)
         "strength_model": 0.25,
         "guidance": 4.5,
         "seed": 2**64 - 1,
+        "size": 640,
+        "denoise": 0.5,
     }
     other |= {"width": 192, "height": 256, "length": 13, "steps": 3, "fps": 12, "quality": 33}
     values = {key: other[key] for key in workflow.manifest.parameters if key in other}
-    graph = workflow.fill(values, images={"image": "mine.png"} if name.startswith("upscaler") else {}, prefix="p")
+    images = {"image": "mine.png"} if "image" in workflow.manifest.parameters else {}
+    graph = workflow.fill(values, images=images, prefix="p")
 
     for key, (class_type, input_name) in ARRIVES[name].items():
         arrived = [
@@ -248,6 +269,12 @@ def test_sizes_are_rounded_to_the_models_step(
         ("mochi-fp8", {"length": 128, "steps": 31}, "width x height x length x steps is 848 x 480 x 127 x 31"),
         ("mochi-fp8", {"steps": 101}, "steps is 101; it must be a whole number from 1 to 100"),
         ("wan22-5b", {"width": 1280, "height": 736}, "width x height is 1280 x 736"),
+        ("wan22-5b-img2vid", {"prompt": "embedding:a"}, "prompt contains 'embedding:'"),
+        ("wan22-5b-img2vid", {"width": 1280, "height": 736}, "width x height is 1280 x 736"),
+        ("wan22-5b-img2vid", {"image": None}, "image is missing"),
+        ("flux-img2img", {"prompt": "embedding:a"}, "prompt contains 'embedding:'"),
+        ("flux-img2img", {"size": 1441}, "size is 1441; it must be a whole number from 64 to 1440"),
+        ("flux-img2img", {"denoise": 0}, "denoise is 0; it must be a number from 0.05 to 1"),
     ],
 )
 def test_what_the_model_could_not_hold_or_should_not_do_is_refused(
@@ -271,6 +298,8 @@ def test_what_the_model_could_not_hold_or_should_not_do_is_refused(
         ("mochi-fp8", {"length": 127}),
         ("mochi-fp8", {"steps": 100, "fps": 12.5}),
         ("wan22-5b", {"width": 704, "height": 1280, "length": 121, "fps": 29.97}),
+        ("wan22-5b-img2vid", {"width": 704, "height": 1280, "length": 121, "fps": 29.97}),
+        ("flux-img2img", {"size": 1440, "denoise": 1, "steps": 50}),
     ],
 )
 def test_the_greatest_of_each_is_taken(bundled: Library, name: str, asked: dict[str, Any]) -> None:
@@ -288,12 +317,12 @@ def test_without_a_lora_the_base_model_renders(bundled: Library) -> None:
     assert workflow.graph["shift"]["inputs"]["model"] == ["lora", 0]
 
 
-@pytest.mark.parametrize("name", ["flux-lora", "hunyuan-fp8", "mochi-fp8", "wan22-5b"])
+@pytest.mark.parametrize("name", sorted(set(LEAST) - {"upscaler", "upscaler-lanczos"}))
 def test_a_seed_under_either_name_counts_and_one_left_open_is_drawn(bundled: Library, name: str) -> None:
     workflow = bundled.get(name)
 
     def seed(**given: Any) -> Any:
-        checked = workflow.check({"prompt": "a cat", **given}, loras=())
+        checked = workflow.check({**LEAST[name], **given}, loras=LORAS)
         assert checked.ignored == ()
         return checked.values["seed"]
 
@@ -303,6 +332,32 @@ def test_a_seed_under_either_name_counts_and_one_left_open_is_drawn(bundled: Lib
         drawn = {seed(noise_seed=left_open), seed(seed=left_open), seed(seed=left_open, noise_seed=left_open)}
         assert len(drawn) == 3
         assert all(0 <= one < 2**53 for one in drawn)
+
+
+@pytest.mark.parametrize("name", ["wan22-5b-img2vid", "flux-img2img"])
+@pytest.mark.parametrize(
+    ("size", "taken"),
+    [((1, 1), True), ((400, 100), True), ((100, 400), True), ((401, 100), False), ((1, 5), False)],
+)
+def test_a_picture_of_which_too_little_would_be_left_is_refused(
+    bundled: Library, name: str, size: tuple[int, int], taken: bool
+) -> None:
+    workflow = bundled.get(name)
+    if taken:
+        workflow.judge_picture("image", size)
+        return
+    with pytest.raises(JobFault) as caught:
+        workflow.judge_picture("image", size)
+    shape = f"{size[0]}x{size[1]}"
+    assert caught.value.message == (f"image is {shape} pixels; its longer side may be at most 4 times the shorter one")
+
+
+@pytest.mark.parametrize(("new", "old"), [("wan22-5b-img2vid", "wan22-5b"), ("flux-img2img", "flux-lora")])
+def test_what_starts_from_a_picture_needs_no_other_files(bundled: Library, new: str, old: str) -> None:
+    one, other = bundled.get(new), bundled.get(old)
+    assert one.manifest.models == other.manifest.models
+    assert one.manifest.variants == other.manifest.variants
+    assert one.manifest.needs.vram_gb == other.manifest.needs.vram_gb
 
 
 def test_lanczos_never_passes_for_the_model(bundled: Library) -> None:
