@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import IO
 
-from miner.net.deadline import Deadline
+from miner.net.deadline import in_force
 from miner.task.errors import MachineFault
 
 Progress = Callable[[int, int], None]
@@ -19,21 +19,25 @@ _BLOCK = 1 << 18  # bytes
 
 
 class Body:
-    """The file itself, of the announced size in bytes. Raises MachineFault while it is read."""
+    """The file itself, of the announced size in bytes. Reads inside a `Deadline`; raises MachineFault while it does."""
 
-    def __init__(self, file: IO[bytes], size: int, progress: Progress | None, limit: Deadline) -> None:
+    def __init__(self, file: IO[bytes], size: int, progress: Progress | None) -> None:
         self._file = file
         self._size = size
         self._read = 0
         self._progress = progress or (lambda _sent, _size: None)
-        self._limit = limit
 
     def __len__(self) -> int:
         return self._size
 
+    def part(self, start: int, size: int) -> Body:
+        """Bytes of it as a body of their own, whose progress is the whole's. Only the newest part can be read."""
+        self._file.seek(start)
+        return Body(self._file, size, lambda sent, _size: self._progress(start + sent, self._size))
+
     def read(self, size: int) -> bytes:
         block = self._block(size)
-        self._limit.sent = self._read
+        in_force().sent += len(block)
         self._progress(self._read, self._size)
         return block
 
@@ -51,10 +55,8 @@ class Body:
 class Base64Body(Body):
     """`{"filename": …, "file": "<the file in base64>"}`, encoded while it is read."""
 
-    def __init__(
-        self, file: IO[bytes], size: int, progress: Progress | None, limit: Deadline, *, filename: str
-    ) -> None:
-        super().__init__(file, size, progress, limit)
+    def __init__(self, file: IO[bytes], size: int, progress: Progress | None, *, filename: str) -> None:
+        super().__init__(file, size, progress)
         self._head = f'{{"filename": {json.dumps(filename)}, "file": "'.encode()
         self._tail = b'"}'
         self._part = 0

@@ -1,24 +1,27 @@
 """An S3 bucket as the place of results, by temporary credentials.
 
 Promises: what only the operator can mend, such as a bucket that does not exist or an endpoint that is not allowed, is
-told before a render, and as this machine's fault. An object is one streamed `PUT`, at most 5 GB.
+told before a render, and as this machine's fault. An object is one streamed `PUT`, a large one several (`s3_parts`).
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 from miner.media.bodies import Body
+from miner.media.s3_parts import SAID, Forgotten, Parts, put_in_parts
 from miner.media.signature import UNSIGNED, object_url, signed
 from miner.media.targets import check_credentials
 from miner.net.addresses import PORTS, Refused, parse_url
-from miner.net.deadline import Deadline
+from miner.net.deadline import Deadline, Standstill, in_force
 from miner.net.egress import Egress
 from miner.net.errors import passing
-from miner.net.session import Guard, OperatorsSession, Response
+from miner.net.session import Guard, OperatorsSession, Response, drain
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import TemporaryS3
 
@@ -27,7 +30,6 @@ LOOK_AGAIN = 600.0  # seconds until the next one, whatever the last one found th
 
 _NO_OBJECT = "xalora-miner-looks-for-its-bucket"
 _NO_BUCKET = b"<Code>NoSuchBucket<", b"<Code>PermanentRedirect<", b"<Code>InvalidBucketName<"
-_SAID = 4096  # bytes of an error
 
 
 class TargetFault(MachineFault):
@@ -50,14 +52,26 @@ class S3:
     """One bucket. Threads may share it."""
 
     def __init__(
-        self, guard: Guard, *, bucket: str, endpoint: str, region: str, blocksize: int, egress: Egress
+        self,
+        guard: Guard,
+        *,
+        bucket: str,
+        endpoint: str,
+        region: str,
+        timeout: float,
+        parts: Parts,
+        blocksize: int,
+        egress: Egress,
     ) -> None:
-        """`endpoint`: "" is Amazon's. Raises ConfigError."""
+        """`endpoint`: "" is Amazon's. `timeout`: seconds of a request without a byte. Raises ConfigError."""
         self._bucket = bucket
         self._region = "us-east-1" if region == "auto" and not endpoint else region
         self._endpoint = endpoint.rstrip("/") or f"https://s3.{self._region}.amazonaws.com"
         self._session = OperatorsSession(guard, self._endpoint, blocksize=blocksize)
+        self._timeout = timeout
+        self._parts = parts
         self._egress = egress
+        self._closed = threading.Event()
         self._looked_at = float("-inf")  # monotonic time
 
     def check(self, target: TemporaryS3) -> None:
@@ -73,14 +87,13 @@ class S3:
         with suppress(Retryable), Deadline(LOOK):
             url = object_url(self._endpoint, self._bucket, _NO_OBJECT)
             with self._exchange("GET", url, target, {"Accept-Encoding": "identity"}) as response:
-                said = response.read(_SAID, decode_content=False) if response.status >= 300 else b""
+                said = response.read(SAID, decode_content=False) if response.status >= 300 else b""
             if any(code in said for code in _NO_BUCKET):
                 raise _no_bucket(response.status)
         self._looked_at = time.monotonic()
 
-    @contextmanager
-    def put(self, body: Body, target: TemporaryS3, *, key: str, content_type: str) -> Iterator[Response]:
-        """Put the object; yields the answer, unread. Raises as `Uploader.upload` does, and Refused."""
+    def put(self, body: Body, target: TemporaryS3, *, key: str, content_type: str) -> None:
+        """Put the object, until the deadline in force. Raises as `Uploader.upload` does, and Refused."""
         self._require_bucket()
         check_credentials(target)
         try:
@@ -88,14 +101,32 @@ class S3:
         except ValueError:
             hint = "Check [upload] prefix."
             raise TargetFault("the key of the result is not one that every S3 takes", hint=hint) from None
-        headers = {"Content-Type": content_type, "Content-Length": str(len(body))}
-        with self._exchange("PUT", url, target, headers, body=body) as response:
+        exchange, parts = partial(self._of_object, target, url), self._parts
+        if len(body) > parts.above and put_in_parts(
+            exchange, body, content_type=content_type, parts=parts, wait=self._closed.wait
+        ):
+            return
+        with exchange("PUT", "", {"Content-Type": content_type}, body) as response:
+            drain(response)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._session.close()
+
+    @contextmanager
+    def _of_object(
+        self, target: TemporaryS3, url: str, method: str, query: str, headers: Mapping[str, str], body: Body | bytes
+    ) -> Iterator[Response]:
+        """One request for an object, as long as bytes move; see `s3_parts.Exchange`."""
+        url = f"{url}?{query}" if query else url
+        headers = {**headers, "Content-Length": str(len(body))}
+        with (
+            Standstill(self._timeout, longest=in_force().left),
+            self._exchange(method, url, target, headers, body=body) as response,
+        ):
             if error := _refusal(response):
                 raise error
             yield response
-
-    def close(self) -> None:
-        self._session.close()
 
     def _require_bucket(self) -> None:
         if not self._bucket:
@@ -103,7 +134,13 @@ class S3:
 
     @contextmanager
     def _exchange(
-        self, method: str, url: str, target: TemporaryS3, headers: dict[str, str], *, body: Body | None = None
+        self,
+        method: str,
+        url: str,
+        target: TemporaryS3,
+        headers: Mapping[str, str],
+        *,
+        body: Body | bytes | None = None,
     ) -> Iterator[Response]:
         with settings_fault("S3 endpoint", "endpoint"):
             place = parse_url(url)
@@ -127,9 +164,11 @@ def _refusal(response: Response) -> Retryable | JobFault | MachineFault | None:
     if 200 <= status < 300:
         return None
     if status == 404:
+        if b"<Code>NoSuchUpload<" in response.read(SAID, decode_content=False):
+            return Forgotten("the S3 store forgot the upload")
         return _no_bucket(status)
     if 300 <= status < 400:
         return TargetFault(f"the S3 store redirects ({status})", hint="Check [upload] region and endpoint.")
-    return passing("the S3 store", status, response.headers) or JobFault(
-        f"the upload target refused the file ({status})"
-    )
+    if status != 501 and (error := passing("the S3 store", status, response.headers)):
+        return error
+    return JobFault(f"the upload target refused the file ({status})")

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 of one request without a query, with temporary credentials. Pure.
+"""AWS Signature Version 4 of one request, with temporary credentials. Pure.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. S3 takes it without the
 body's hash, so that a body can be streamed: TLS protects it.
@@ -37,6 +37,7 @@ def signed(
 ) -> Mapping[str, str]:
     """The headers for a request to `url`, signed at Unix time `at`. `host`: the Host header that will be sent.
 
+    Names and values in the URL's query are percent-encoded already, all but letters, digits and `-._~`.
     `payload`: the SHA-256 of the body in hex, or UNSIGNED for S3.
     """
     stamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -48,9 +49,10 @@ def signed(
     }
     names = ";".join(headers)  # sorted
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
-    path = urlsplit(url).path or "/"
+    path, query = urlsplit(url).path or "/", urlsplit(url).query
+    pairs = sorted(pair.partition("=")[::2] for pair in query.split("&") if pair)
     path = path if service == "s3" else quote(path, safe="/-._~")  # S3 alone has it encoded once
-    request = "\n".join((method, path, "", lines, names, payload))
+    request = "\n".join((method, path, "&".join(map("=".join, pairs)), lines, names, payload))
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     text = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(request.encode()).hexdigest()))
     key = f"AWS4{credential.secret_access_key}".encode()

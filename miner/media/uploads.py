@@ -1,8 +1,8 @@
 """Uploads results to the network's store: a presigned `PUT`, S3 with temporary credentials, or the network's gateway.
 
 Promises: a file is streamed from disk, never held in memory; each call makes one attempt, since the lane retries, and
-goes on as long as bytes move; a task's target is judged like an input's address, and must be https unless the operator
-allowed it.
+goes on as long as bytes move; the parts of a large file for S3 have tries of their own; a task's target is judged like
+an input's address, and must be https unless the operator allowed it.
 
 Never: follows a redirect, sends a header that the target did not ask for, except the file's type where its signature
 takes one, or puts an answer's text, a URL or a key into an error.
@@ -18,18 +18,20 @@ from urllib.parse import unquote, urlsplit
 from miner.media.bodies import Base64Body, Body, Progress
 from miner.media.gateway import Gateway
 from miner.media.s3 import S3
+from miner.media.s3_parts import Parts
 from miner.media.targets import check_not_expired, checked_headers, content_type
 from miner.net.addresses import Allow, Refused
-from miner.net.deadline import Standstill
+from miner.net.deadline import Deadline, Standstill
 from miner.net.egress import Egress
 from miner.net.errors import passing
-from miner.net.session import Guard, Resolve, Response, Session, resolve
+from miner.net.session import Guard, Resolve, Session, drain, resolve
 from miner.task.errors import JobFault, MachineFault, Retryable
 from miner.task.stages import Media, PresignedPut, TemporaryS3, UploadTarget
 
 LONGEST = 7 * 86400.0  # seconds of an attempt, unless the task's time is over before
 
 _BLOCK = 1 << 18  # bytes per send; with urllib3's 16 KB, Python's overhead is measurable
+_PARTS = Parts()
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Hosts whose URLs have the bucket as the first part of the path.
 _PATH_STYLE = re.compile(
@@ -80,11 +82,13 @@ class Uploader:
         region: str,
         timeout: float,
         gateway: str = "",
+        parts: Parts = _PARTS,
         resolve: Resolve = resolve,
         egress: Egress | None = None,
     ) -> None:
         """`bucket`, `endpoint` ("": Amazon's) and `region` are for S3 credentials, unless they are for a `gateway`, a
-        URL; `timeout` is in seconds without a byte. `egress`: whose network failed. Raises ConfigError.
+        URL; `timeout` is in seconds without a byte. `parts`: which files S3 gets in parts. `egress`: whose network
+        failed. Raises ConfigError.
         """
         self.bucket = bucket
         self._guard = Guard(allow=allow, schemes=("https",), resolve=resolve)
@@ -94,7 +98,16 @@ class Uploader:
         self._place: S3 | Gateway = (
             Gateway(self._guard, gateway, region=region, blocksize=_BLOCK, egress=self._egress)
             if gateway
-            else S3(self._guard, bucket=bucket, endpoint=endpoint, region=region, blocksize=_BLOCK, egress=self._egress)
+            else S3(
+                self._guard,
+                bucket=bucket,
+                endpoint=endpoint,
+                region=region,
+                timeout=timeout,
+                parts=parts,
+                blocksize=_BLOCK,
+                egress=self._egress,
+            )
         )
 
     def check(self, target: UploadTarget) -> None:
@@ -129,13 +142,13 @@ class Uploader:
         if it may once this machine's network is back, JobFault if the target refuses or is refused, MachineFault for
         the file and for `[upload]` settings.
         """
-        limit = Standstill(self._timeout, longest=within)
         try:
-            with media.path.open("rb") as file, limit:
+            with media.path.open("rb") as file:
                 if isinstance(target, PresignedPut):
-                    self._put(Body(file, media.size, progress, limit), target, media.content_type)
+                    with Standstill(self._timeout, longest=within):
+                        self._put(Body(file, media.size, progress), target, media.content_type)
                 else:
-                    self._send(file, media, target, key, progress, limit)
+                    self._send(file, media, target, key, within, progress)
         except Refused as refusal:
             raise JobFault(f"upload target: {refusal}") from None
         except Retryable as error:
@@ -160,32 +173,20 @@ class Uploader:
                 raise error
             if not 200 <= response.status < 300:
                 raise _refusal(response.status)
-            _drain(response)
+            drain(response)
 
     def _send(
-        self,
-        file: IO[bytes],
-        media: Media,
-        target: TemporaryS3,
-        key: str,
-        progress: Progress | None,
-        limit: Standstill,
+        self, file: IO[bytes], media: Media, target: TemporaryS3, key: str, within: float, progress: Progress | None
     ) -> None:
         """To where the credentials are good."""
-        if isinstance(self._place, Gateway):
-            with self._place.post(Base64Body(file, media.size, progress, limit, filename=key), target) as response:
-                _drain(response)
+        if isinstance(self._place, S3):
+            with Deadline(within):  # the standstill is each request's
+                body = Body(file, media.size, progress)
+                self._place.put(body, target, key=key, content_type=media.content_type)
             return
-        body = Body(file, media.size, progress, limit)
-        with self._place.put(body, target, key=key, content_type=media.content_type) as response:
-            _drain(response)
-
-
-def _drain(response: Response) -> None:
-    """Read a short rest, so that the connection can be used again."""
-    unread = response.length_remaining
-    if unread is not None and unread <= _BLOCK:  # else drop the connection
-        response.read(_BLOCK, decode_content=False)
+        coded = Base64Body(file, media.size, progress, filename=key)
+        with Standstill(self._timeout, longest=within), self._place.post(coded, target) as response:
+            drain(response)
 
 
 def _refusal(status: int) -> JobFault:

@@ -240,6 +240,13 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def drain(response: Response, most: int = 1 << 18) -> None:
+    """Read a rest of at most `most` bytes, so that the connection can be used again. It drops one with more."""
+    unread = response.length_remaining
+    if unread is not None and unread <= most:
+        response.read(most, decode_content=False)
+
+
 def redirect(response: Response, url: str) -> str | None:
     """The absolute URL that an answer to `url` redirects to, not yet judged; None if it is not a redirect."""
     location = response.headers.get("Location")

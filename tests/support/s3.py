@@ -48,6 +48,10 @@ class S3:
     def has(self, key: str) -> bool:
         return self._s3.list_objects_v2(Bucket=BUCKET, Prefix=key)["KeyCount"] > 0
 
+    def unfinished(self) -> int:
+        """Uploads in parts that were neither completed nor aborted."""
+        return len(self._s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []))
+
     def _client(self, service: str, keys: dict[str, str]) -> Any:
         return boto3.client(service, endpoint_url=self.url, region_name="us-east-1", **keys)
 
