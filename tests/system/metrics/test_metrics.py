@@ -74,8 +74,9 @@ def test_pausing_shows(run):
 
 def test_no_label_has_a_value_that_a_consumer_chose(page):
     assert "<script" not in page.text
-    labels = {name for family in declared().values() for sample in family.samples for name in sample.labels}
-    ours = {"workflow", "outcome", "stage", "lane", "loop", "reply", "what", "gpu", "le", "version", "python"}
+    families = {f.name: f for f in text_string_to_metric_families(page.text)}
+    labels = {name for family in families.values() for sample in family.samples for name in sample.labels}
+    ours = {"workflow", "outcome", "stage", "lane", "loop", "reply", "what", "fault", "gpu", "le", "version", "python"}
     assert labels <= ours
 
 
