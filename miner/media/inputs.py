@@ -70,7 +70,8 @@ class Fetcher:
     def fetch(self, url: str, *, name: str = "image", within: float = float("inf")) -> bytes:
         """The bytes of an http, https or data URL. Blocks for at most `within` seconds, and `timeout` for what is slow.
 
-        A server that is down or overloaded is asked three times. Raises JobFault, with `name` (the parameter) before
+        A server that is down or overloaded is asked three times, and one that cannot be reached once more when this
+        machine's network is known to work. Raises JobFault, with `name` (the parameter) before
         a reason that the consumer can act on, NetworkFault if this machine's network failed, and Retryable if the
         fetcher is closed meanwhile.
         """
@@ -82,7 +83,13 @@ class Fetcher:
                 longest=min(self._timeout + self._max_bytes / RATE, within),
             )
             with limit, closing(Session(self._guard)) as session:
-                body = self._persist(session, url, limit)
+                try:
+                    body = self._persist(session, url, limit)
+                except Unreached as error:
+                    if self._closed.is_set():
+                        raise
+                    self._egress.judge(error, who=name)
+                    body = self._follow(session, url, limit)  # our network is there again, if it was away
             if is_page(body):  # a captive portal's, perhaps
                 self._egress.judge(Retryable("a web page came"), who=name)
             return body

@@ -27,7 +27,7 @@ no address · nothing connects to it · it has no valid certificate, which it ha
 clock."""
 
 LONGEST = 5.0  # seconds of a control
-FRESH = 5.0  # seconds for which it holds
+FRESH = 1.0  # seconds for which it holds: one from before an outage says nothing of it
 WRONG_CLOCK = 3600.0  # seconds off the sequencer's clock, from which on no certificate's dates can be judged
 
 _OURS: dict[Kind, frozenset[Control]] = {

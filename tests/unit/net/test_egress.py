@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from miner.media.uploads import Uploader
 from miner.net.addresses import parse_allow
 from miner.net.egress import Egress, NetworkFault, is_ours
 from miner.net.errors import Unreached, unreached
+from miner.net.session import Resolve
 from miner.task.errors import JobFault, Retryable
 from miner.task.stages import Media, PresignedPut
 from tests.support.scripted_server import ScriptedServer, says, whole
@@ -114,10 +116,32 @@ def test_one_control_serves_a_flood_of_tasks(there: ScriptedServer) -> None:
     assert there.reaches(lambda: there.accepted == 1 and not there.connections)
 
 
-def fetched(url: str, names: Names, sequencer: str, *, allow: str, timeout: float = 20.0) -> bytes:
+def fetched(url: str, names: Resolve, sequencer: str, *, allow: str, timeout: float = 20.0) -> bytes:
     egress = Egress(sequencer, resolve=names)
     settings = {"max_bytes": 1 << 20, "timeout": timeout, "backoff": 0.001}
     return Fetcher(allow=parse_allow([allow]), resolve=names, egress=egress, **settings).fetch(url)
+
+
+def test_an_outage_that_ends_meanwhile_is_not_the_tasks(there: ScriptedServer) -> None:
+    """The picture's server is out of reach for all attempts, and both are there when the control looks."""
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+
+    def names(host: str, _port: int) -> Sequence[str]:
+        if host == "sequencer.example":
+            server = socket.create_server(("127.0.0.1", port))
+            threading.Thread(target=answer_once, args=(server, b"picture"), daemon=True).start()
+        return ["127.0.0.1"]
+
+    sequencer = f"http://sequencer.example:{there.port}"
+    url = f"http://pictures.example:{port}/1.png"
+    assert fetched(url, names, sequencer, allow=f"pictures.example:{port}") == b"picture"
+
+
+def answer_once(server: socket.socket, body: bytes) -> None:
+    with server, server.accept()[0] as connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
