@@ -14,7 +14,7 @@ from tests.campaigns.chaos.work import Order
 OURS = re.compile(r"\b(this|the) miner\b")
 """How an answer says that its miner is to blame."""
 
-HONEST = re.compile("restart|lost|shutting down|no longer named|cannot run workflow_id")
+HONEST = re.compile("restart|lost|did not reach|shutting down|no longer named|cannot run workflow_id")
 """… before it has looked at the task."""
 
 OTHERS: Mapping[str, re.Pattern[str]] = {
