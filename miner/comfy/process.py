@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -54,7 +54,8 @@ class ComfyProcess:
     """One thread calls `start`, `check`, `stop`, `kill`, `restart` and `tidy`; any thread may call the rest.
 
     `start_timeout`, `stop_grace` and `adopt_timeout` (for one left behind to answer) are seconds. `clock` times deaths,
-    in seconds; `rng` is for the jitter of the back-off.
+    in seconds; `rng` is for the jitter of the back-off. `spawning`: around a start, for what must not interrupt it
+    before the process is known.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ComfyProcess:
         adopt_timeout: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        spawning: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.launch = launch
         folder = lane_folder(state, launch.lane)
@@ -78,6 +80,7 @@ class ComfyProcess:
         self._adopt_timeout = adopt_timeout
         self._clock = clock
         self._rng = rng or random.Random()
+        self._spawning = spawning
         self._process: Process | None = None  # None: not started, or stopped
         self._child: subprocess.Popen[bytes] | None = None  # the same process, unless it was adopted
         self._deaths: list[float] = []
@@ -219,11 +222,18 @@ class ComfyProcess:
 
     def _spawn(self) -> None:
         self.tidy()
+        with self._spawning():
+            self._child = self._open_child()
+            self._process = find_process(self._child.pid)
+            if self._process is not None:
+                self._remember(self._process)
+
+    def _open_child(self) -> subprocess.Popen[bytes]:
         try:
             with self._open_log() as out:
                 self._log_start = out.tell()
                 # a file, not a pipe, so that it survives a killed miner; its own session, to end it whole
-                self._child = subprocess.Popen(
+                return subprocess.Popen(
                     self.launch.argv,
                     cwd=self.launch.cwd,
                     env=dict(self.launch.env),
@@ -237,9 +247,6 @@ class ComfyProcess:
                 f"cannot start ComfyUI: {error.strerror}",
                 hint=f"{error}; check XALORA_COMFYUI_HOME, XALORA_COMFYUI_PYTHON and XALORA_STATE_DIR",
             ) from error
-        self._process = find_process(self._child.pid)
-        if self._process is not None:
-            self._remember(self._process)
 
     def _open_log(self) -> BinaryIO:
         """The log, to append to. ComfyUI runs without one where the disk has no room for it."""

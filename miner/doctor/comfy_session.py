@@ -107,7 +107,11 @@ def managed_session(placement: Placement, settings: Settings, launch: Launch) ->
     Raises MachineFault if it does not start.
     """
     process = ComfyProcess(
-        launch, state=settings.state.dir, start_timeout=settings.comfyui.start_timeout, stop_grace=10.0
+        launch,
+        state=settings.state.dir,
+        start_timeout=settings.comfyui.start_timeout,
+        stop_grace=10.0,
+        spawning=uninterrupted,
     )
     with _started(process, launch), _connected(placement, settings, process) as session:
         yield session
