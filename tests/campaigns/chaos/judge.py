@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.campaigns.chaos.work import Order
+from tests.support.files import files_under
 
 OURS = re.compile(r"\b(this|the) miner\b")
 """How an answer says that its miner is to blame."""
@@ -86,6 +88,7 @@ def traces(places: Iterable[Path], texts: Mapping[str, bytes], secrets: Mapping[
 
 def _files(places: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
     for place in places:
-        for path in [place] if place.is_file() else place.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                yield f"{place.name}/{path.relative_to(place)}", path.read_bytes()
+        for path in [place] if place.is_file() else files_under(place):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if not path.is_symlink():
+                    yield f"{place.name}/{path.relative_to(place)}", path.read_bytes()

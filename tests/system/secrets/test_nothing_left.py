@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.support import flows
 from tests.support.canary_secrets import marked
+from tests.support.files import files_under
 from tests.support.testbed import Testbed, free_port, until
 
 PROMPT = f"a lighthouse 'called' {marked('prompt')}\nby the sea"
@@ -77,7 +78,7 @@ class Place:
 
 
 def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return files_under(folder)
 
 
 def read(path: Path) -> bytes:
