@@ -97,12 +97,8 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """All or nothing. Must not be nested, nor held across an `await`."""
     db.execute("BEGIN IMMEDIATE")
-    try:
+    with db:  # rolls back, too, if the commit fails
         yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def signing_secret(db: sqlite3.Connection) -> bytes:

@@ -183,8 +183,10 @@ class Journal:
     def cleaned(self, miner_id: str, left: Mapping[str, Places]) -> None:
         """The tasks' files are deleted but for those that are `left`; all in one commit."""
         rows = [(_dump(places) if places != _NOWHERE else "", task_id, miner_id) for task_id, places in left.items()]
-        with self._mutex, _translated(), _transaction(self._db):
-            self._db.executemany("UPDATE tasks SET places = ? WHERE task_id = ? AND miner_id = ?", rows)
+        with self._mutex, _translated():
+            self._db.execute("BEGIN")
+            with self._db:  # rolls back, too, if the commit fails
+                self._db.executemany("UPDATE tasks SET places = ? WHERE task_id = ? AND miner_id = ?", rows)
 
     def record_thumbnail(self, miner_id: str, task_id: str, *, width: int, height: int, thumbnail: bytes) -> None:
         """Store the result's size in pixels and its WebP thumbnail for the history."""
@@ -267,17 +269,6 @@ class Journal:
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
         with self._mutex, _translated():
             return self._db.execute(sql, values).fetchall()
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 @contextlib.contextmanager

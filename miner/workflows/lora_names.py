@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 LoraBase = Literal[
     "flux", "flux2", "hunyuan-video", "wan", "wan-1.3b", "wan-5b", "wan-14b", "mochi", "ltx", "qwen-image", "sd15",
@@ -15,7 +15,6 @@ LoraBase = Literal[
 """Base models that a LoRA's tensors tell. `sd`: Stable Diffusion up to SDXL, with too few tensors to tell which; `wan`:
 Wan, of unknown size."""
 
-BASES: tuple[LoraBase, ...] = get_args(LoraBase)
 TITLES = {
     "flux": "FLUX.1",
     "flux2": "FLUX.2",
