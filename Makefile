@@ -27,7 +27,7 @@ demo: .venv/.base ## send pictures through devnet, a worker and the embedded eng
 	@$(BIN)/xalora-miner demo $(ARGS)
 
 test: .venv/.test ## run the tests (ARGS='-k name')
-	@$(BIN)/python -m pytest --numprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
 
 lint: .venv/.test ## check style, formatting, types and import layers
 	@$(BIN)/ruff check

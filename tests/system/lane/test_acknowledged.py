@@ -129,13 +129,19 @@ def test_an_answer_to_a_task_that_is_named_again_at_once_is_submitted(sides: Sid
     sides.says = RUNNING
     sides.go.set()
     again = threading.Thread(target=sides.gate.ask, args=((),))
+    named = threading.Event()
 
     def close_and_hear_of_it(task_id: str, verdict: str) -> None:
         sides.ledger.advance(task_id, Closed(verdict=verdict))
         again.start()
+        named.set()
         again.join(0.2)
 
-    sides.answers.outbox.submit(MINER_ID, outcome, close_and_hear_of_it)
+    outbox = sides.answers.outbox
+    outbox.start()  # submits again what a broken connection kept away
+    outbox.submit(MINER_ID, outcome, close_and_hear_of_it)
+    assert named.wait(30)
     again.join(30)
+    outbox.stop()
     assert sides.ledger.view() == ()
     assert len(sides.submitted) == 2
